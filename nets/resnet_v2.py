@@ -1,0 +1,56 @@
+"""ResNet-v2-50 and -101 (Identity Mappings in Deep Residual Networks, arXiv 1603.05027) with atrous rates.
+
+Names and geometry are TF-Slim's, so that its checkpoints and those of the original DeepLabv3+ scripts load:
+the stride of a block sits on its last unit, and `postnorm` exists although the decoder takes the sum
+before it. The layers are in nets/layers.py, the table of backbones in nets/backbones.py.
+"""
+import tensorflow.compat.v1 as tf
+
+from nets import layers
+
+# (depth of the bottleneck, units, stride of the last unit); a block's output has four times the depth.
+_BLOCKS = {
+    'resnet_v2_50': ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)),
+    'resnet_v2_101': ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1)),
+}
+
+
+def resnet_v2_50(images, row, output_stride, is_training, batch_norm_decay):
+  """Returns (high, low) of ResNet-v2-50; see nets/backbones.py for the arguments and shapes."""
+  return _resnet_v2(images, row, output_stride, layers.BatchNorm(is_training, batch_norm_decay))
+
+
+def resnet_v2_101(images, row, output_stride, is_training, batch_norm_decay):
+  """Returns (high, low) of ResNet-v2-101; see nets/backbones.py for the arguments and shapes."""
+  return _resnet_v2(images, row, output_stride, layers.BatchNorm(is_training, batch_norm_decay))
+
+
+def _resnet_v2(images, row, output_stride, norm):
+  """Returns high float32 [B, h, w, 2048] and low float32 [B, ceil(H/4), ceil(W/4), 64]."""
+  strides = layers.AtrousStrides(output_stride // 4)  # the root has taken 4 already
+  low = None
+  with tf.variable_scope(row.scope):
+    net = tf.cast(images, tf.float32) - tf.constant(row.channel_means)
+    net = layers.conv2d(net, 64, 7, 'conv1', stride=2)
+    net = tf.nn.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 64]
+    for index, (depth, units, last_stride) in enumerate(_BLOCKS[row.name], 1):
+      for unit in range(1, units + 1):
+        stride, rate = strides(last_stride if unit == units else 1)
+        with tf.variable_scope(f'block{index}/unit_{unit}/bottleneck_v2'):
+          net, reduced = _bottleneck(net, depth, stride, rate, norm)
+        if (index, unit) == (1, 3):
+          low = reduced  # the last features at stride 4: [B, ceil(H/4), ceil(W/4), 64]
+    layers.batch_norm(net, norm, 'postnorm')  # unused; checkpoints hold it and its averages move
+  return net, low
+
+
+def _bottleneck(inputs, depth, stride, rate, norm):
+  """One residual unit: returns its output [B, h, w, 4 * depth] and its reduced input [B, H, W, depth]."""
+  preact = tf.nn.relu(layers.batch_norm(inputs, norm, 'preact'))
+  if int(inputs.shape[-1]) == 4 * depth:
+    shortcut = inputs if stride == 1 else tf.nn.max_pool2d(inputs, 1, stride, 'VALID')
+  else:
+    shortcut = layers.conv2d(preact, 4 * depth, 1, 'shortcut')
+  reduced = layers.conv2d(preact, depth, 1, 'conv1', norm, tf.nn.relu)
+  net = layers.conv2d(reduced, depth, 3, 'conv2', norm, tf.nn.relu, stride=stride, rate=rate)
+  return shortcut + layers.conv2d(net, 4 * depth, 1, 'conv3'), reduced

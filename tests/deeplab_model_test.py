@@ -1,0 +1,140 @@
+"""The network against the outputs, names and training steps of the original scripts (tests/golden)."""
+import json
+import os
+import unittest
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import deeplab_model
+from tests.golden import formula
+from utils.architecture import Architecture
+from utils.tf_estimator import ModeKeys
+
+pytestmark = pytest.mark.compat
+_GOLDEN = os.path.join(os.path.dirname(__file__), 'golden')
+
+
+def golden_json(name):
+  with open(os.path.join(_GOLDEN, name)) as file:
+    return json.load(file)
+
+
+def load_formula(session):
+  """Sets every variable but the global step and momentum slots to the value of its name."""
+  for variable in tf.global_variables():
+    name = variable.op.name
+    if name != 'global_step' and not name.endswith('/Momentum'):
+      variable.load(formula.fill(name, variable.shape.as_list()), session)
+
+
+def relative_error(actual, expected):
+  return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+class NetworkTest(unittest.TestCase):
+
+  def _logits(self, backbone, output_stride, images):
+    with tf.Graph().as_default(), tf.Session() as session:
+      logits = deeplab_model.network(
+          tf.constant(images), Architecture(backbone, 21, output_stride), is_training=False)
+      names = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+      load_formula(session)
+      return session.run(logits), names
+
+  def _check_golden(self, backbone, output_stride):
+    logits, names = self._logits(backbone, output_stride, formula.photo(129, 193, 7)[None])
+    self.assertEqual(logits.shape, (1, 129, 193, 21))
+    expected = np.load(os.path.join(_GOLDEN, 'seed_logits.npz'))[
+        f'{backbone}_os{output_stride}_129x193']
+    self.assertLess(relative_error(logits[0, ::8, ::8], expected), 1e-4)
+    self.assertEqual(names, golden_json(f'seed_variables_{backbone}.json'))
+
+  def test_resnet_v2_50_stride_16_gives_golden_logits_and_names(self):
+    self._check_golden('resnet_v2_50', 16)
+
+  def test_resnet_v2_50_stride_8_gives_golden_logits_and_names(self):
+    self._check_golden('resnet_v2_50', 8)
+
+  def test_resnet_v2_101_stride_16_gives_golden_logits_and_names(self):
+    self._check_golden('resnet_v2_101', 16)
+
+  def test_unknown_size_gives_the_logits_of_the_known_size(self):
+    images = formula.photo(45, 71, 3)[None]
+    with tf.Graph().as_default(), tf.Session() as session:
+      placeholder = tf.placeholder(tf.float32, [None, None, None, 3])
+      logits = deeplab_model.network(placeholder, Architecture('resnet_v2_50', 5), False)
+      load_formula(session)
+      dynamic = session.run(logits, {placeholder: images})
+    with tf.Graph().as_default(), tf.Session() as session:
+      logits = deeplab_model.network(tf.constant(images), Architecture('resnet_v2_50', 5), False)
+      load_formula(session)
+      static = session.run(logits)
+    self.assertEqual(dynamic.shape, (1, 45, 71, 5))
+    self.assertLess(relative_error(dynamic, static), 1e-5)
+
+
+def make_params(**changes):
+  params = {'base_architecture': 'resnet_v2_50', 'num_classes': 21, 'batch_size': 2, 'max_steps': 4,
+            'class_names': [f'c{k}' for k in range(21)], 'palette': [(k, 2 * k, 3 * k) for k in range(21)]}
+  return {**params, **changes}
+
+
+def golden_batch():
+  images = np.stack([formula.photo(97, 97, seed) for seed in (1, 2)])
+  labels = np.random.RandomState(3).randint(0, 21, (2, 13, 13, 1))
+  labels = labels.repeat(8, 1).repeat(8, 2)[:, :97, :97]
+  labels[0, :9] = 255
+  labels[1, :, :5] = 255
+  return images, labels.astype(np.uint8)
+
+
+class TrainingTest(unittest.TestCase):
+
+  def test_four_steps_equal_the_golden_ones(self):
+    golden = golden_json('seed_train_resnet_v2_50_poly.json')
+    images, labels = golden_batch()
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.train.get_or_create_global_step()
+      spec = deeplab_model.deeplabv3_plus_model_fn(
+          tf.constant(images), tf.constant(labels), ModeKeys.TRAIN, make_params(batch_norm_decay=0.9997))
+      session.run(tf.global_variables_initializer())
+      load_formula(session)
+      scalars = spec.training_hooks[0]._scalars
+      for expected, tolerance in zip(golden['steps'], (1e-5, 1e-4, 2e-3, 2e-2)):
+        values, _ = session.run([scalars, spec.train_op])
+        for name in ('loss', 'cross_entropy'):
+          self.assertLess(abs(values[name] / expected[name] - 1), tolerance, name)
+        self.assertLess(abs(values['learning_rate'] / expected['learning_rate'] - 1), 1e-6)
+      self.assertEqual(session.run(tf.train.get_global_step()), 4)
+      values = session.run({v.op.name: v for v in tf.global_variables()})
+    self.assertEqual(sorted(n for n in values if n != 'global_step'),
+                     sorted(n for n in golden['train_variables'] if n != 'global_step'))
+    for name, norm in golden['norms'].items():
+      if name != 'global_step':
+        self.assertLess(abs(np.linalg.norm(values[name]) - norm), 1e-3 * norm, name)
+
+  def test_frozen_batch_norm_changes_neither_averages_nor_gamma_and_beta(self):
+    images, labels = golden_batch()
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.train.get_or_create_global_step()
+      spec = deeplab_model.deeplabv3_plus_model_fn(
+          tf.constant(images[:, :33, :49]), tf.constant(labels[:, :33, :49]), ModeKeys.TRAIN,
+          make_params(freeze_batch_norm=True))
+      session.run(tf.global_variables_initializer())
+      load_formula(session)
+      session.run(spec.train_op)
+      for variable in tf.global_variables():
+        name = variable.op.name
+        leaf = name.split('/')[-1]
+        if leaf in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
+          np.testing.assert_array_equal(
+              session.run(variable), formula.fill(name, variable.shape.as_list()), name)
+        elif leaf in ('weights', 'biases') and 'logits/conv_1x1' in name:
+          self.assertGreater(np.abs(session.run(variable)
+                                    - formula.fill(name, variable.shape.as_list())).max(), 0, name)
+
+
+if __name__ == '__main__':
+  unittest.main()

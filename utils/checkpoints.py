@@ -1,0 +1,202 @@
+"""Checkpoints: finding them, telling what is in them, and starting a model from one.
+
+Variables are matched by name and shape. A checkpoint that does not fit is refused before any session runs,
+with a sentence that says what it holds and what was asked for.
+"""
+import glob
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+from nets import backbones
+from utils.errors import DataError
+
+_CLASSIFIER = 'decoder/upsampling_logits/conv_1x1/'
+_SLOT = re.compile(r'/(Momentum|Adam(_\d)?|ExponentialMovingAverage)$')
+
+
+def latest(model_dir):
+  """Returns the prefix of model_dir's newest checkpoint, or None where it has none.
+
+  The file `checkpoint` decides. Where it names a path that is not here (the folder was copied from another
+  machine), the newest checkpoint beside it is taken instead, and a line says so.
+  """
+  state = tf.train.get_checkpoint_state(model_dir)
+  if state and tf.train.checkpoint_exists(state.model_checkpoint_path):
+    return state.model_checkpoint_path
+  beside = sorted(glob.glob(os.path.join(glob.escape(model_dir), '*.index')), key=_step_and_time)
+  if not beside:
+    return None
+  newest = beside[-1][:-len('.index')]
+  why = (f'it names {state.model_checkpoint_path}, which is not here' if state
+         else 'it is missing or cannot be read')
+  print(f'{os.path.join(model_dir, "checkpoint")}: {why}; using the newest beside it, {newest}')
+  return newest
+
+
+def latest_or_error(model_dir):
+  """Returns latest(model_dir); raises DataError where there is none."""
+  if not os.path.isdir(model_dir):
+    raise DataError(f'--model_dir {model_dir} is not a folder; give the folder that train.py wrote')
+  prefix = latest(model_dir)
+  if prefix is None:
+    raise DataError(f'--model_dir {model_dir} holds no checkpoint (*.index); '
+                    f'give the folder that train.py wrote, or train first')
+  return prefix
+
+
+def adopt(model_dir, prefix):
+  """Makes `prefix` the newest checkpoint by model_dir's own word, so that tf.estimator resumes from it."""
+  tf.train.update_checkpoint_state(model_dir, os.path.basename(prefix))
+
+
+def resolve(path):
+  """Returns the prefix of the checkpoint that the user's `path` means.
+
+  Args:
+    path: str, a checkpoint's prefix, its .index (.meta, .data-*) file, the single file of the old format
+      (as in the TF-Slim archives), or a folder that holds one of these.
+
+  Raises:
+    DataError: there is no checkpoint.
+  """
+  path = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
+  if os.path.isdir(path):
+    old_format = sorted(glob.glob(os.path.join(glob.escape(path), '*.ckpt')))
+    found = latest(path) or (old_format[-1] if old_format else None)
+    if found is None:
+      raise DataError(f'{path} holds no checkpoint: neither *.index nor *.ckpt is in it')
+    return found
+  if not (os.path.isfile(path) or os.path.isfile(path + '.index')):
+    raise DataError(f'there is no checkpoint {path}; give a prefix, an .index file, the .ckpt file of a '
+                    f'TF-Slim archive, or a folder that holds one')
+  return path
+
+
+def shapes(prefix):
+  """Returns a dict: variable name -> shape (list of int). Raises DataError for an unreadable checkpoint."""
+  try:
+    return dict(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
+  except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    reason = str(error).strip().splitlines()[0]
+    raise DataError(f'{prefix} is no readable checkpoint ({reason}); copy or download it again') from error
+
+
+def describe(variables):
+  """Returns a few words on the model that the variables make up.
+
+  Args:
+    variables: dict of name to shape.
+  """
+  scopes = {name.split('/')[0] for name in variables}
+  backbone = [row.name for row in backbones.BACKBONES.values() if row.scope in scopes]
+  if not backbone:
+    return f'variables of no known backbone (scopes: {", ".join(sorted(scopes)[:6])})'
+  num_classes = _num_classes(variables)
+  return backbone[0] + (f' with {num_classes} classes' if num_classes else ' without a DeepLabv3+ head')
+
+
+def check(prefix, variables):
+  """Checks that a checkpoint holds all of a model's variables, in their shapes.
+
+  Args:
+    prefix: str.
+    variables: dict of name to shape, the model's own; neither optimizer slots nor the global step.
+
+  Raises:
+    DataError: something is missing or of another shape.
+  """
+  stored = shapes(prefix)
+  wrong = sorted(name for name, shape in variables.items() if stored.get(name) != shape)
+  if wrong:
+    raise DataError(
+        f'{prefix} holds {describe(stored)}, but the flags ask for {describe(variables)} '
+        f'({_difference(wrong[0], stored, variables)}, {len(wrong)} such in all); '
+        f'check --base_architecture, --dataset and --model_dir')
+
+
+def initialize(prefix, variables, backbone_scope):
+  """Makes the initial values of `variables` those of a checkpoint, and prints what came from it.
+
+  The backbone must be there as a whole; the head may be missing (an ImageNet checkpoint) and its last
+  layer may be of another number of classes: these start anew. The global step and the optimizer's slots
+  are not taken.
+
+  Args:
+    prefix: str, see resolve.
+    variables: dict of name to variable, the model's own.
+    backbone_scope: str, the scope of the backbone's variables.
+
+  Raises:
+    DataError: the checkpoint is not of this backbone.
+  """
+  stored = shapes(prefix)
+  wanted = {name: variable.shape.as_list() for name, variable in variables.items()}
+  fitting = [name for name, shape in wanted.items() if stored.get(name) == shape]
+  new = sorted(set(wanted) - set(fitting))
+  wrong = [name for name in new if name.startswith(backbone_scope + '/')
+           or (name in stored and not name.startswith(_CLASSIFIER))]
+  if wrong:
+    raise DataError(
+        f'--pre_trained_model {prefix} holds {describe(stored)}, but --base_architecture is '
+        f'{backbone_scope} ({_difference(wrong[0], stored, wanted)}, {len(wrong)} such in all); '
+        f'give the checkpoint of that backbone, or the --base_architecture of this checkpoint')
+  tf.train.init_from_checkpoint(prefix, {name: variables[name] for name in fitting})
+  print(f'pre-trained model {prefix}:')
+  unused = sorted(set(stored) - set(fitting))
+  for title, group in (('restored', fitting), ('new', new), ('unused', unused)):
+    print(f'  {title}: {len(group)} variables{_by_scope(group)}')
+
+
+class ResumeSaver(tf.train.Saver):
+  """The Saver of a training run, which can also go on from a checkpoint that lacks optimizer slots.
+
+  So a run with --freeze_batch_norm can be continued without it, and the other way round: what the
+  checkpoint lacks keeps its initial value.
+  """
+
+  def __init__(self, variables, keep_max, resume_from):
+    """Args: variables to save; keep_max, 0 for all; resume_from, a checkpoint's prefix or None."""
+    super().__init__(variables, sharded=True, max_to_keep=keep_max, save_relative_paths=True)
+    stored = shapes(resume_from) if resume_from else {v.op.name for v in variables}
+    self._missing = [v for v in variables if v.op.name not in stored]
+    if self._missing:  # all operations are made now: the graph is final when the session restores
+      self._initialize = tf.variables_initializer(self._missing)
+      self._present = tf.train.Saver([v for v in variables if v.op.name in stored])
+
+  def restore(self, sess, save_path):
+    stored = shapes(save_path) if self._missing else {}
+    if all(v.op.name in stored for v in self._missing):
+      super().restore(sess, save_path)
+      return
+    names = [v.op.name for v in self._missing]
+    print(f'{save_path}: {len(names)} variables{_by_scope(names)} are not in it and start anew')
+    sess.run(self._initialize)
+    self._present.restore(sess, save_path)
+
+
+def _num_classes(variables):
+  shape = variables.get(_CLASSIFIER + 'weights')
+  return shape[-1] if shape else None
+
+
+def _difference(name, stored, wanted):
+  if name not in stored:
+    return f'{name} is not in it'
+  return f'{name} is {stored[name]} in it and {wanted[name]} in the model'
+
+
+def _by_scope(names):
+  """Returns ' (scope 12, scope 3)': how many of the names lie in each top-level scope."""
+  counts = {}
+  for name in names:
+    scope = 'optimizer slots' if _SLOT.search(name) else name.split('/')[0]
+    counts[scope] = counts.get(scope, 0) + 1
+  listed = ', '.join(f'{scope} {count}' for scope, count in counts.items())
+  return f' ({listed})' if listed else ''
+
+
+def _step_and_time(index_file):
+  step = re.search(r'-(\d+)\.index$', index_file)
+  return int(step.group(1)) if step else -1, os.path.getmtime(index_file)

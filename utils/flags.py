@@ -1,0 +1,134 @@
+"""The flags that several scripts share, declared and checked once, and how a script is started.
+
+Every script builds a `Parser`, takes the shared flags that it needs by name, adds its own, and ends with
+`flags.run(main, make_parser())`. Nothing here or above it imports TensorFlow before the command line has
+been parsed, so `--help` and a misspelt flag answer at once.
+
+A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
+model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
+and can contradict those that were (utils/model_config.py).
+"""
+import argparse
+import os
+import sys
+
+from nets import backbones
+from utils.errors import DataError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+  """A strict parser: full flag names only, an unknown flag is an error, defaults in the help."""
+
+  def __init__(self, description, **kwargs):
+    super().__init__(description=description, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+    self.defaults = {}
+
+  def flag(self, name, default, help, **kwargs):  # noqa: A002 (argparse's own word)
+    """Declares `--name`; its default is shown in the help and filled in by `parse`."""
+    self.defaults[name] = default
+    if kwargs.get('action') != 'store_true' and default is not None:
+      shown = ' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default
+      help = f'{help} (default: {shown})'
+    self.add_argument('--' + name, default=argparse.SUPPRESS, help=help.replace('%', '%%'), **kwargs)
+
+  def shared(self, *names, **new_defaults):
+    """Adds flags of SHARED by name; `new_defaults` replaces the default of some of them."""
+    for name in (*names, *new_defaults):
+      spec = dict(SHARED[name])
+      spec['default'] = new_defaults.get(name, spec['default'])
+      self.flag(name, **spec)
+
+  def parse(self, argv=None):
+    """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
+    given = vars(self.parse_args(argv))
+    args = argparse.Namespace(**{**self.defaults, **given})
+    args.explicit = frozenset(given)
+    return args
+
+
+def positive_int(text):
+  """An argparse type: an integer of 1 or more."""
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a whole number of 1 or more')
+  return value
+
+
+def non_negative_int(text):
+  """An argparse type: an integer of 0 or more."""
+  value = int(text)
+  if value < 0:
+    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a whole number of 0 or more')
+  return value
+
+
+def positive_float(text):
+  """An argparse type: a number above 0."""
+  value = float(text)
+  if not 0 < value < float('inf'):
+    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number above 0')
+  return value
+
+
+def non_negative_float(text):
+  """An argparse type: a number of 0 or more."""
+  value = float(text)
+  if not 0 <= value < float('inf'):
+    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number of 0 or more')
+  return value
+
+
+def fraction(text):
+  """An argparse type: a number from 0 up to, not including, 1."""
+  value = float(text)
+  if not 0 <= value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number of 0 or more, below 1')
+  return value
+
+
+SHARED = {
+    'model_dir': dict(
+        default='./model', metavar='DIR',
+        help='folder of the checkpoints, model_config.json and event files'),
+    'base_architecture': dict(
+        default='resnet_v2_101', choices=backbones.names(),
+        help='the backbone; taken from model_dir where train.py wrote it down'),
+    'output_stride': dict(
+        default=16, type=int, choices=(8, 16),
+        help='input size over feature size; the same weights serve both'),
+    'dataset': dict(
+        default='voc', metavar='NAME',
+        help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '
+             'taken from model_dir where train.py wrote it down'),
+    'image_data_dir': dict(
+        default='dataset/VOCdevkit/VOC2012/JPEGImages', metavar='DIR', help='folder of the images'),
+    'label_data_dir': dict(
+        default='dataset/VOCdevkit/VOC2012/SegmentationClassAug', metavar='DIR',
+        help='folder of the label PNGs'),
+    'debug': dict(
+        default=False, action='store_true',
+        help="stop in tfdbg's command line at every session run"),
+}
+
+
+def run(main, parser, argv=None):
+  """Parses the command line, calls `main(args)` and turns bad input into one sentence and a status.
+
+  Args:
+    main: function of the parsed flags; raises UsageError or DataError for bad input.
+    parser: Parser.
+    argv: list of str, the command line without the program; None takes the process's own.
+  """
+  # C++ notes about instruction sets and missing GPU libraries are no news to the user of a script.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  args = parser.parse(argv)
+  try:
+    main(args)
+  except (UsageError, DataError) as error:
+    sys.stdout.flush()
+    sys.stderr.write(f'{parser.prog}: error: {error}\n')
+    sys.exit(error.exit_status)
+  except KeyboardInterrupt:
+    sys.stderr.write(f'{parser.prog}: interrupted\n')
+    sys.exit(130)

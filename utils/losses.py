@@ -1,0 +1,37 @@
+"""The training loss: cross entropy over the valid pixels plus weight decay."""
+import tensorflow.compat.v1 as tf
+
+
+def valid_pixels(labels, ignore_label):
+  """Returns bool, the shape of labels: which pixels count in the loss and in the metrics."""
+  return tf.not_equal(labels, ignore_label)
+
+
+def cross_entropy(logits, labels, ignore_label):
+  """Returns the mean cross entropy over the pixels whose label is not `ignore_label`.
+
+  A weighted sum, not a selection of pixels: shapes stay static, and a batch without any valid pixel gives
+  0 and no gradient instead of NaN.
+
+  Args:
+    logits: float32 [B, H, W, K].
+    labels: int32 [B, H, W, 1], 0..K-1 or ignore_label.
+    ignore_label: int.
+
+  Returns:
+    float32 scalar.
+  """
+  labels = tf.squeeze(labels, axis=3)  # [B, H, W]
+  valid = valid_pixels(labels, ignore_label)
+  per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=tf.where(valid, labels, tf.zeros_like(labels)), logits=logits)
+  weights = tf.cast(valid, tf.float32)
+  return tf.reduce_sum(per_pixel * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+
+def weight_decay(variables, rate):
+  """Returns rate * sum of 0.5*|w|^2, a float32 scalar, over all the given variables.
+
+  As in the original scripts these are all trainable variables, biases and batch norm's included.
+  """
+  return rate * tf.add_n([tf.nn.l2_loss(variable) for variable in variables])

@@ -1,0 +1,87 @@
+"""Segmentation scores, all computed from one confusion matrix."""
+import tensorflow.compat.v1 as tf
+
+
+def confusion_matrix(labels, predictions, num_classes, ignore_label):
+  """Counts pixels by true and predicted class.
+
+  Args:
+    labels: int32 [B, H, W, 1], 0..K-1 or ignore_label; pixels with ignore_label are left out.
+    predictions: int32 [B, H, W, 1], 0..K-1.
+    num_classes: int, K.
+    ignore_label: int, which may lie inside 0..K-1.
+
+  Returns:
+    int64 [K, K]; rows are true classes, columns predicted ones.
+  """
+  cells = num_classes * num_classes
+  cell = labels * num_classes + predictions
+  cell = tf.where(tf.equal(labels, ignore_label), cells * tf.ones_like(cell), cell)
+  counts = tf.math.bincount(tf.reshape(cell, [-1]), minlength=cells + 1, maxlength=cells + 1)
+  return tf.cast(tf.reshape(counts[:cells], [num_classes, num_classes]), tf.int64)
+
+
+def iou_per_class(matrix):
+  """Returns float64 [K]: intersection over union; 0 for a class neither labelled nor predicted."""
+  intersection, union = _intersection_and_union(matrix)
+  return intersection / tf.maximum(union, 1)
+
+
+def mean_iou(matrix):
+  """Returns the float64 scalar mean of iou_per_class over the classes that are labelled or predicted."""
+  _, union = _intersection_and_union(matrix)
+  present = tf.reduce_sum(tf.cast(union > 0, tf.float64))
+  return tf.reduce_sum(iou_per_class(matrix)) / tf.maximum(present, 1)
+
+
+def pixel_accuracy(matrix):
+  """Returns the float64 scalar share of correctly classified pixels."""
+  matrix = tf.cast(matrix, tf.float64)
+  return tf.linalg.trace(matrix) / tf.maximum(tf.reduce_sum(matrix), 1)
+
+
+def evaluation_metrics(matrix, class_names):
+  """Returns the Estimator's eval_metric_ops for the confusion matrices of the batches.
+
+  All of them read one int64 [K, K] variable that sums the batches' matrices.
+
+  Args:
+    matrix: int64 [K, K], one batch's confusion_matrix.
+    class_names: list of K str.
+
+  Returns:
+    dict of (value, update_op): the scalars mean_iou, px_accuracy and iou/<class name>, and
+    confusion_matrix, int64 [K, K].
+  """
+  total = tf.get_variable(
+      'confusion_matrix', matrix.shape, tf.int64, tf.zeros_initializer(), trainable=False,
+      collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
+  update = tf.group(total.assign_add(matrix))
+  iou = iou_per_class(total)
+  values = {'mean_iou': mean_iou(total), 'px_accuracy': pixel_accuracy(total)}
+  values.update({f'iou/{name}': iou[index] for index, name in enumerate(class_names)})
+  # Event files take scalars of float32; scores keep float64 only inside.
+  values = {name: tf.cast(value, tf.float32) for name, value in values.items()}
+  values['confusion_matrix'] = total.read_value()
+  return {name: (value, update) for name, value in values.items()}
+
+
+def report(result, class_names):
+  """Returns the scores of an evaluation as text, in the form of the original evaluate.py.
+
+  Args:
+    result: dict, what Estimator.evaluate returned for evaluation_metrics.
+    class_names: list of K str.
+  """
+  lines = ['Intersection over Union for each class:']
+  lines += [f'    class {index}: {result["iou/" + name]:.4f}  {name}'
+            for index, name in enumerate(class_names)]
+  lines += [f'mean Intersection over Union: {result["mean_iou"]:.4f}',
+            f'Pixel Accuracy: {result["px_accuracy"]:.4f}']
+  return '\n'.join(lines)
+
+
+def _intersection_and_union(matrix):
+  matrix = tf.cast(matrix, tf.float64)
+  intersection = tf.linalg.diag_part(matrix)
+  return intersection, tf.reduce_sum(matrix, 0) + tf.reduce_sum(matrix, 1) - intersection

@@ -1,0 +1,86 @@
+"""How a session runs: its RunConfig, and the hooks that tell the user how far it is."""
+import time
+
+import tensorflow.compat.v1 as tf
+from tqdm import tqdm
+
+from utils.tf_estimator import RunConfig
+
+
+def run_config(seed=None, save_summary_steps=100, keep_checkpoint_max=5):
+  """Returns the RunConfig of all scripts.
+
+  Args:
+    seed: int, of new weights and of every random operation, or None.
+    save_summary_steps: int, steps between two event-file entries.
+    keep_checkpoint_max: int, newest checkpoints to keep; 0 keeps all.
+  """
+  tf.logging.set_verbosity(tf.logging.ERROR)  # the scripts print what matters themselves
+  session_config = tf.ConfigProto(allow_soft_placement=True)
+  session_config.gpu_options.allow_growth = True
+  return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps,
+                   keep_checkpoint_max=keep_checkpoint_max, session_config=session_config,
+                   log_step_count_steps=save_summary_steps)
+
+
+class ProgressHook(tf.train.SessionRunHook):
+  """Prints a line every few steps: step, the given scalars, images/s and the time left.
+
+    step 120/30358  loss 2.345  learning_rate 0.00654  12.3 images/s  0:41:07 left
+
+  The scalars are fetched at these steps alone.
+  """
+
+  def __init__(self, scalars, batch_size, last_step, every_n_steps=10):
+    """Args: scalars, dict of name to scalar tensor; batch_size; last_step of the whole training."""
+    self._scalars = scalars
+    self._batch_size = batch_size
+    self._last_step = last_step
+    self._every = every_n_steps
+
+  def begin(self):
+    self._global_step = tf.train.get_global_step()
+
+  def after_create_session(self, session, coord):
+    self._step = self._first = self._shown = session.run(self._global_step)
+
+  def before_run(self, run_context):
+    due = (self._step + 1) % self._every == 0 or self._step == self._first
+    return tf.train.SessionRunArgs(self._scalars) if due else None
+
+  def after_run(self, run_context, run_values):
+    self._step += 1
+    if not run_values.results:
+      return
+    now = time.time()
+    line = [f'step {self._step}/{self._last_step}']
+    line += [f'{name} {_short(value)}' for name, value in run_values.results.items()]
+    if self._step > self._first + 1:  # the first step also pays for the start
+      rate = (self._step - self._shown) / max(now - self._shown_at, 1e-9)
+      line.append(f'{rate * self._batch_size:.2f} images/s')
+      line.append(f'{duration((self._last_step - self._step) / rate)} left')
+    print('  '.join(line), flush=True)
+    self._shown, self._shown_at = self._step, now
+
+
+class ProgressBarHook(tf.train.SessionRunHook):
+  """A progress bar over the session's runs, on stderr."""
+
+  def __init__(self, total, title):
+    self._bar = tqdm(total=total, desc=title, unit='image')
+
+  def after_run(self, run_context, run_values):
+    self._bar.update()
+
+  def end(self, session):
+    self._bar.close()
+
+
+def duration(seconds):
+  """Returns seconds as h:mm:ss."""
+  seconds = int(round(seconds))
+  return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+
+
+def _short(value):
+  return f'{value:.3g}' if abs(value) < 0.1 else f'{value:.4f}'

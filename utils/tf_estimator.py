@@ -1,0 +1,72 @@
+"""The one door to tf.estimator, on every TensorFlow from 2.15 on.
+
+TensorFlow 2.15 was the last release with `tf.estimator`. The package tensorflow-estimator 2.15.0 holds the
+same code and runs on later releases once it finds three things that they dropped; `_prepare` puts
+them back. It also keeps the package's canned estimators, and with them Keras, from being imported.
+
+This module alone touches private parts of TensorFlow. Everything else imports from here:
+
+  from utils.tf_estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
+"""
+import importlib.util
+import sys
+import types
+
+import tensorflow.compat.v1 as tf
+from tensorflow.python.util import tf_export
+
+
+def _prepare():
+  """Makes the core modules of tensorflow-estimator importable on a TensorFlow without tf.estimator."""
+  # 1. The decorator that names its public symbols wants an API of its own.
+  tf_export.ESTIMATOR_API_NAME = 'estimator'
+  names = tf_export.API_ATTRS[tf_export.TENSORFLOW_API_NAME]
+  for table in (tf_export.API_ATTRS, tf_export.API_ATTRS_V1):
+    table['estimator'] = type(names)('_estimator_api_names', '_estimator_api_constants')
+
+  # 2. A module of TensorFlow that ties Estimator to clusters. On one machine it has next to nothing to do.
+  training = types.ModuleType('tensorflow.python.distribute.estimator_training')
+  training.init_run_config = _init_run_config
+  training.should_run_distribute_coordinator = lambda config: False
+  sys.modules[training.__name__] = training
+
+  # 3. The packages' own __init__ files load every canned estimator; empty ones in their place do not.
+  spec = importlib.util.find_spec('tensorflow_estimator')
+  if spec is None:
+    raise ImportError(f'TensorFlow {tf.__version__} has no tf.estimator; '
+                      'pip install tensorflow-estimator==2.15.0')
+  root = spec.submodule_search_locations[0]
+  for name, path in (('tensorflow_estimator', root),
+                     ('tensorflow_estimator.python', root + '/python'),
+                     ('tensorflow_estimator.python.estimator', root + '/python/estimator')):
+    package = types.ModuleType(name)
+    package.__path__ = [path]
+    sys.modules[name] = package
+
+
+def _init_run_config(config, tf_config):
+  """RunConfig's distributed settings under a tf.distribute strategy on this machine."""
+  config._init_distributed_setting_from_environment_var(tf_config)
+  config._maybe_overwrite_session_config_for_distributed_training()
+  config._distribute_coordinator_mode = None
+
+
+if not hasattr(tf, 'estimator'):
+  _prepare()
+  from tensorflow_estimator.python.estimator.estimator import Estimator
+  from tensorflow_estimator.python.estimator.export.export_lib import PredictOutput, ServingInputReceiver
+  from tensorflow_estimator.python.estimator.mode_keys import ModeKeys
+  from tensorflow_estimator.python.estimator.model_fn import EstimatorSpec
+  from tensorflow_estimator.python.estimator.run_config import RunConfig
+else:
+  from tensorflow.compat.v1.estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
+  from tensorflow.compat.v1.estimator.export import PredictOutput, ServingInputReceiver
+
+__all__ = ['Estimator', 'EstimatorSpec', 'ModeKeys', 'PredictOutput', 'RunConfig',
+           'ServingInputReceiver', 'debug_hook']
+
+
+def debug_hook():
+  """Returns tfdbg's session hook, which stops in a command line at every session run (--debug)."""
+  from tensorflow.python.debug.wrappers.hooks import LocalCLIDebugHook
+  return LocalCLIDebugHook()
