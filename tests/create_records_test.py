@@ -1,0 +1,225 @@
+import contextlib
+import io
+import os
+import tempfile
+import unittest
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import create_cityscapes_tf_record
+import create_pascal_tf_record
+from utils import flags, tf_record
+
+pytestmark = pytest.mark.compat
+
+
+def run(script, *argv):
+  """Runs a script's main; returns its exit status, standard output and standard error."""
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    try:
+      flags.run(script.main, script.make_parser(), [str(a) for a in argv])
+      status = 0
+    except SystemExit as end:
+      status = end.code
+  return status, out.getvalue(), err.getvalue()
+
+
+class ScriptTest(unittest.TestCase):
+  """A test with a folder of its own."""
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+    self.output = self.path('records')
+    self.random = np.random.RandomState(0)
+
+  def path(self, *parts):
+    return os.path.join(self.folder, *parts)
+
+  def write(self, name, array):
+    """Saves uint8 [H, W] or [H, W, 3] as an image of the name's format."""
+    os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+    Image.fromarray(array).save(self.path(name))
+
+  def photo(self):
+    return self.random.randint(0, 256, (9, 14, 3)).astype(np.uint8)
+
+  def label(self, num_classes):
+    return self.random.randint(0, num_classes, (9, 14)).astype(np.uint8)
+
+  def assert_fails(self, result, status, sentence):
+    self.assertEqual(result[0], status)
+    self.assertRegex(result[2], sentence)
+
+
+class PascalTest(ScriptTest):
+
+  def setUp(self):
+    super().setUp()
+    for name in 'abcde':
+      self.write(f'JPEGImages/{name}.jpg', self.photo())
+      self.write(f'SegmentationClassAug/{name}.png', self.label(21))
+    self.write_list('train', 'a\nb\nc\n')
+    self.write_list('val', 'd\n\ne 1\n')
+
+  def write_list(self, split, text):
+    with open(self.path(f'{split}.txt'), 'w') as file:
+      file.write(text)
+
+  def run_script(self, *argv):
+    return run(create_pascal_tf_record, '--data_dir', self.folder, '--output_path', self.output,
+               '--train_data_list', self.path('train.txt'),
+               '--valid_data_list', self.path('val.txt'), *argv)
+
+  def test_both_records_are_written_and_counted(self):
+    status, out, _ = self.run_script()
+    self.assertEqual(status, 0)
+    self.assertEqual(sorted(os.listdir(self.output)), ['train.record', 'val.record'])
+    paths = [self.path('records', name) for name in ('train.record', 'val.record')]
+    self.assertEqual(tf_record.count_examples(paths), [3, 2])
+    self.assertEqual(out, f'Wrote 3 examples to {paths[0]}\nWrote 2 examples to {paths[1]}\n')
+
+  def test_defaults_are_the_original_scripts(self):
+    args = create_pascal_tf_record.make_parser().parse([])
+    self.assertEqual(
+        (args.data_dir, args.output_path, args.train_data_list, args.valid_data_list,
+         args.image_data_dir, args.label_data_dir, args.dataset),
+        ('./dataset/VOCdevkit/VOC2012', './dataset', './dataset/train.txt', './dataset/val.txt',
+         'JPEGImages', 'SegmentationClassAug', 'voc'))
+
+  def test_image_and_label_folders_can_be_given(self):
+    os.rename(self.path('JPEGImages'), self.path('photos'))
+    os.rename(self.path('SegmentationClassAug'), self.path('truth'))
+    status, _, err = self.run_script('--image_data_dir', 'photos', '--label_data_dir',
+                                     self.path('truth'))
+    self.assertEqual(status, 0, err)
+
+  def test_dataset_decides_which_values_are_allowed(self):
+    self.write('SegmentationClassAug/a.png', np.full((9, 14), 20, np.uint8))
+    self.assert_fails(self.run_script('--dataset', 'cityscapes'), 1,
+                      r"a\.png' holds the values 20; cityscapes allows 0..18 and 255")
+    self.assertEqual(os.listdir(self.output), [])
+
+  def test_missing_input_of_either_split_fails_before_anything_is_written(self):
+    def without(name):
+      os.rename(self.path(name), self.path('away'))
+      result = self.run_script()
+      os.rename(self.path('away'), self.path(name))
+      return result
+
+    for name, sentence in (('train.txt', r"list '.*train\.txt' cannot be read"),
+                           ('JPEGImages/d.jpg', "image 'd' is not in"),
+                           ('SegmentationClassAug/e.png', r"label '.*e\.png' of image"),
+                           ('JPEGImages', "image folder '.*JPEGImages' does not exist")):
+      with self.subTest(name):
+        self.assert_fails(without(name), 1, sentence)
+        self.assertFalse(os.path.exists(self.output))
+
+  def test_empty_list_and_repeated_name_fail(self):
+    self.write_list('val', '\n')
+    self.assert_fails(self.run_script(), 1, r"list '.*val\.txt' is empty")
+    self.write_list('val', 'd\nd\n')
+    self.assert_fails(self.run_script(), 1, r"list '.*val\.txt' holds 'd' more than once")
+
+  def test_bad_label_leaves_nothing_half_written(self):
+    self.write('SegmentationClassAug/e.png', self.photo())
+    self.assert_fails(self.run_script(), 1, r"e\.png' has 3 channel")
+    self.assertEqual(os.listdir(self.output), ['train.record'])
+
+  def test_output_that_is_no_folder_fails(self):
+    with open(self.output, 'w'):
+      pass
+    self.assert_fails(self.run_script(), 1, '--output_path .* cannot be written to')
+
+  def test_unknown_dataset_and_misspelt_flag_are_wrong_usage(self):
+    self.assert_fails(self.run_script('--dataset', 'vok'), 2, "--dataset 'vok' is not known")
+    self.assert_fails(self.run_script('--data_dri', 'x'), 2, 'unrecognized arguments: --data_dri')
+
+
+class CityscapesTest(ScriptTest):
+
+  def setUp(self):
+    super().setUp()
+    for split, city, index in (('train', 'a', 0), ('train', 'a', 1), ('train', 'ab', 0),
+                               ('val', 'a', 2)):
+      name = f'{split}/{city}/{city}_{index}'
+      self.write(f'leftImg8bit/{name}_leftImg8bit.png', self.photo())
+      self.write(f'gtFine/{name}_gtFine_labelTrainIds.png', self.label(19))
+      self.write(f'gtFine/{name}_gtFine_labelIds.png', self.label(34))
+
+  def run_script(self, *argv):
+    return run(create_cityscapes_tf_record, '--output_dir', self.output, *argv)
+
+  def test_split_is_written_under_its_name(self):
+    for split, count in (('train', 3), ('val', 1)):
+      path = self.path('records', f'{split}.record')
+      status, out, err = self.run_script('--cityscapes_dir', self.folder, '--split_type', split)
+      self.assertEqual((status, out), (0, f'Wrote {count} examples to {path}\n'), err)
+      self.assertEqual(tf_record.count_examples([path]), [count])
+
+  def test_pairs_are_made_by_name(self):
+    names = {'x_leftImg8bit.png': '/1', 'y_leftImg8bit.png': '/0'}
+    for name, folder in names.items():
+      self.write(f'images{folder}/{name}', self.photo())
+    for name in 'xy':
+      self.write(f'labels/{name}_gtFine_labelTrainIds.png', self.label(19))
+    images = create_cityscapes_tf_record.find_by_name(
+        self.path('images', '*', '*.png'), create_cityscapes_tf_record.IMAGE_SUFFIX)
+    labels = create_cityscapes_tf_record.find_by_name(
+        self.path('labels', '*.png'), create_cityscapes_tf_record.LABEL_SUFFIX)
+    self.assertEqual(create_cityscapes_tf_record.pair_by_name(images, labels), [
+        (self.path('images/1/x_leftImg8bit.png'), self.path('labels/x_gtFine_labelTrainIds.png')),
+        (self.path('images/0/y_leftImg8bit.png'), self.path('labels/y_gtFine_labelTrainIds.png'))])
+
+  def test_patterns_stand_in_for_the_folder(self):
+    status, _, err = self.run_script(
+        '--input_pattern', self.path('leftImg8bit/**/*.png'),
+        '--annot_pattern', self.path('gtFine/**/*TrainIds.png'))
+    self.assertEqual(status, 0, err)
+    self.assertEqual(tf_record.count_examples([self.path('records/train.record')]), [4])
+
+  def test_patterns_go_together_and_without_the_folder(self):
+    self.assert_fails(self.run_script('--input_pattern', 'x'), 2, 'go together')
+    self.assert_fails(self.run_script('--annot_pattern', 'x'), 2, 'go together')
+    self.assert_fails(self.run_script('--annot_pattern', 'x', '--input_pattern', 'y',
+                                      '--cityscapes_dir', 'z'), 2, 'exclude each other')
+
+  def test_file_without_partner_fails_by_name(self):
+    os.remove(self.path('gtFine/train/a/a_1_gtFine_labelTrainIds.png'))
+    result = self.run_script('--cityscapes_dir', self.folder)
+    self.assert_fails(result, 1, r"a_1_leftImg8bit\.png' has no partner a_1_gtFine_labelTrainIds")
+    os.remove(self.path('leftImg8bit/train/a/a_0_leftImg8bit.png'))
+    result = self.run_script('--cityscapes_dir', self.folder)
+    self.assert_fails(result, 1, r"a_0_gtFine_labelTrainIds\.png' has no partner a_0_leftImg8bit")
+    self.assertFalse(os.path.exists(self.output))
+
+  def test_missing_train_ids_tell_how_to_make_them(self):
+    os.remove(self.path('gtFine/val/a/a_2_gtFine_labelTrainIds.png'))
+    self.assert_fails(self.run_script('--cityscapes_dir', self.folder, '--split_type', 'val'), 1,
+                      'no file matches .*labelTrainIds.png.* csCreateTrainIdLabelImgs')
+
+  def test_split_without_images_fails(self):
+    self.assert_fails(self.run_script('--cityscapes_dir', self.folder, '--split_type', 'test'), 1,
+                      'no file matches .*leftImg8bit/test')
+
+  def test_pattern_that_is_too_wide_fails(self):
+    self.assert_fails(
+        self.run_script('--input_pattern', self.path('leftImg8bit/*/*/*.png'),
+                        '--annot_pattern', self.path('gtFine/*/*/*.png')), 1,
+        r'labelIds\.png.* does not end in _gtFine_labelTrainIds\.png')
+    self.write('leftImg8bit/train/b/a_0_leftImg8bit.png', self.photo())
+    self.assert_fails(self.run_script('--cityscapes_dir', self.folder), 1, 'have one name')
+
+  def test_value_outside_the_train_ids_fails(self):
+    self.write('gtFine/val/a/a_2_gtFine_labelTrainIds.png', np.full((9, 14), 33, np.uint8))
+    self.assert_fails(self.run_script('--cityscapes_dir', self.folder, '--split_type', 'val'), 1,
+                      'holds the values 33; cityscapes allows 0..18 and 255')
+    self.assertEqual(os.listdir(self.output), [])
+
+
+if __name__ == '__main__':
+  unittest.main()

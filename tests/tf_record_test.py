@@ -1,0 +1,360 @@
+import dataclasses
+import io
+import os
+import pickle
+import struct
+import tempfile
+import unittest
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+from utils import datasets, tf_record
+from utils.errors import DataError
+
+pytestmark = pytest.mark.compat
+
+FRUIT = datasets.Dataset('fruit', ('apple', 'pear', 'plum'), datasets.voc_palette(3))
+VOID_7 = dataclasses.replace(FRUIT, ignore_label=7)
+HEIGHT, WIDTH = 7, 13
+
+
+def pixels():
+  return np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+def classes(first=0):
+  """Label values first, first + 1, first + 2, first, ...: uint8 [7, 13]."""
+  return (np.arange(HEIGHT * WIDTH) % 3 + first).astype(np.uint8).reshape(HEIGHT, WIDTH)
+
+
+def encoded(image, image_format, **options):
+  buffer = io.BytesIO()
+  image.save(buffer, image_format, **options)
+  return buffer.getvalue()
+
+
+def png(array, **options):
+  return encoded(Image.fromarray(array), 'PNG', **options)
+
+
+def grey_png(values, bits):
+  """A grey PNG of 1..8 bits whose stored samples are `values`; PIL writes such palettes only."""
+  palette = Image.fromarray(values)
+  palette.putpalette([0] * 3 * 2 ** bits)
+  content = bytearray(encoded(palette, 'PNG', bits=bits))
+  start, end = content.index(b'PLTE') - 4, content.index(b'IDAT') - 4
+  del content[start:end]
+  content[25] = 0  # colour type: grey
+  content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
+  return bytes(content)
+
+
+def example(**features):
+  """A serialized tf.train.Example of bytes features, '__' standing for '/'."""
+  return tf.train.Example(features=tf.train.Features(feature={
+      name.replace('__', '/'): tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+      for name, value in features.items()})).SerializeToString()
+
+
+class FolderTest(unittest.TestCase):
+  """A test with a folder of its own."""
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+
+  def file(self, name, content):
+    path = os.path.join(self.folder, name)
+    with open(path, 'wb') as file:
+      file.write(content)
+    return path
+
+  def record(self, name, *examples):
+    path = os.path.join(self.folder, name)
+    with tf.io.TFRecordWriter(path) as writer:
+      for serialized in examples:
+        writer.write(serialized)
+    return path
+
+
+class EncodeExampleTest(FolderTest):
+
+  def encode(self, image, label, image_name='photo.jpg', dataset=FRUIT):
+    """Returns the features of the example of two files with these bytes."""
+    serialized = tf_record.encode_example(
+        self.file(image_name, image), self.file('label.png', label), dataset)
+    return tf.train.Example.FromString(serialized).features.feature
+
+  def assert_refused(self, sentence, image=None, label=None):
+    with self.assertRaisesRegex(DataError, sentence):
+      self.encode(image or png(pixels()), label or png(classes()))
+
+  def test_features_are_the_files_bytes_and_the_images_facts(self):
+    image, label = encoded(Image.fromarray(pixels()), 'JPEG'), png(classes())
+    features = self.encode(image, label)
+    self.assertEqual(features['image/encoded'].bytes_list.value, [image])
+    self.assertEqual(features['image/format'].bytes_list.value, [b'jpeg'])
+    self.assertEqual(features['image/filename'].bytes_list.value, [b'photo.jpg'])
+    self.assertEqual(features['image/height'].int64_list.value, [7])
+    self.assertEqual(features['image/width'].int64_list.value, [13])
+    self.assertEqual(features['image/channels'].int64_list.value, [3])
+    self.assertEqual(features['label/encoded'].bytes_list.value, [label])
+    self.assertEqual(features['label/format'].bytes_list.value, [b'png'])
+
+  def test_png_grey_and_opaque_images_keep_their_bytes(self):
+    image = Image.fromarray(pixels())
+    for kept in (image, image.convert('L'), image.convert('1'), image.quantize(5),
+                 image.convert('RGBA')):
+      with self.subTest(kept.mode):
+        features = self.encode(encoded(kept, 'PNG'), png(classes()))
+        self.assertEqual(features['image/encoded'].bytes_list.value, [encoded(kept, 'PNG')])
+        self.assertEqual(features['image/format'].bytes_list.value, [b'png'])
+
+  def test_camera_jpeg_with_a_preview_keeps_its_bytes(self):
+    photo = Image.fromarray(pixels())
+    image = encoded(photo, 'MPO', save_all=True, append_images=[photo.resize((3, 2))])
+    features = self.encode(image, png(classes()))
+    self.assertEqual(features['image/encoded'].bytes_list.value, [image])
+    self.assertEqual(features['image/format'].bytes_list.value, [b'jpeg'])
+
+  def test_other_formats_become_png_with_the_same_pixels(self):
+    for image_format, options in (('BMP', {}), ('TIFF', {}), ('WEBP', {'lossless': True})):
+      with self.subTest(image_format):
+        image = encoded(Image.fromarray(pixels()), image_format, **options)
+        features = self.encode(image, png(classes()))
+        stored, = features['image/encoded'].bytes_list.value
+        self.assertEqual(features['image/format'].bytes_list.value, [b'png'])
+        self.assertEqual(Image.open(io.BytesIO(stored)).format, 'PNG')
+        np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(stored))), pixels())
+
+  def test_images_that_the_graph_would_misread_are_refused(self):
+    image = Image.fromarray(pixels())
+    clear = image.copy()
+    clear.putalpha(254)
+    self.assert_refused("photo.jpg' is a CMYK image", encoded(image.convert('CMYK'), 'JPEG'))
+    self.assert_refused('is a 16-bit image', png(classes().astype(np.uint16)))
+    self.assert_refused('is a 16-bit image',
+                        cv2.imencode('.png', pixels().astype(np.uint16))[1].tobytes())
+    self.assert_refused('has transparent pixels', encoded(clear, 'PNG'))
+
+  def test_damaged_files_are_refused_by_name(self):
+    jpeg, label = encoded(Image.fromarray(pixels()), 'JPEG'), png(classes())
+    flipped = bytearray(label)
+    flipped[-20] ^= 1
+    self.assert_refused("image '.*photo.jpg' does not decode .*truncated", image=jpeg[:-9])
+    self.assert_refused("image '.*photo.jpg' does not decode .cannot identify image file.;",
+                        image=b'hello')
+    self.assert_refused("label '.*label.png' does not decode .*IDAT", label=bytes(flipped))
+    self.assert_refused("label '.*label.png' does not decode", label=label[:-1])
+    with self.assertRaisesRegex(DataError, "photo.jpg' does not decode .the file is empty"):
+      self.encode(b'', label)
+    with self.assertRaisesRegex(DataError, "image '.*none.jpg' cannot be read"):
+      tf_record.encode_example(os.path.join(self.folder, 'none.jpg'), 'none.png', FRUIT)
+
+  def test_palette_and_grey_of_every_depth_hold_stored_values(self):
+    one_bit = Image.fromarray(classes() == 2)
+    self.encode(png(pixels()), encoded(one_bit, 'PNG'), dataset=VOID_7)  # 255 would be refused
+    for bits in (2, 4, 8):
+      palette = Image.fromarray(classes())
+      palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+      with self.subTest(bits):
+        self.encode(png(pixels()), encoded(palette, 'PNG', bits=bits))
+        self.encode(png(pixels()), grey_png(classes(), bits))
+
+  def test_value_outside_the_classes_is_refused_at_every_depth(self):
+    wrong = classes(first=1)  # 1, 2, 3 of the classes 0..2
+    sentence = 'holds the values 3; fruit allows 0..2 and 255'
+    self.assert_refused(sentence, label=png(wrong))
+    for bits in (2, 4, 8):
+      with self.subTest(bits):
+        self.assert_refused(sentence, label=grey_png(wrong, bits))
+
+  def test_many_wrong_values_are_cut_short(self):
+    label = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)  # 0..90
+    self.assert_refused('the values 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 78 others;',
+                        label=png(label))
+
+  def test_ignore_label_is_allowed_and_another_void_is_not(self):
+    label = classes()
+    label[0] = 255
+    self.encode(png(pixels()), png(label))
+    with self.assertRaisesRegex(DataError, 'holds the values 255; fruit allows 0..2 and 7'):
+      self.encode(png(pixels()), png(label), dataset=VOID_7)
+
+  def test_labels_of_another_kind_are_refused(self):
+    self.assert_refused("label.png' has 3 channel", label=png(pixels()))
+    self.assert_refused('of 16 bits', label=png(classes().astype(np.uint16)))
+    self.assert_refused('is a JPEG file', label=encoded(Image.fromarray(classes()), 'JPEG'))
+
+  def test_label_of_another_size_is_refused_with_both_sizes(self):
+    self.assert_refused("label.png' is 7x13, its image 13x7", label=png(classes().T.copy()))
+
+  def test_function_can_be_sent_to_another_process(self):
+    self.assertIs(pickle.loads(pickle.dumps(tf_record.encode_example)), tf_record.encode_example)
+    self.assertEqual(pickle.loads(pickle.dumps(FRUIT)), FRUIT)
+
+
+class WriteTest(FolderTest):
+
+  def pairs(self, count):
+    return [(self.file(f'{i}.jpg', encoded(Image.fromarray(pixels()), 'JPEG')),
+             self.file(f'{i}.png', png(classes()))) for i in range(count)]
+
+  def test_examples_are_written_in_order(self):
+    path = os.path.join(self.folder, 'train.record')
+    self.assertEqual(tf_record.write_tf_record(path, self.pairs(3), FRUIT), 3)
+    names = [tf.train.Example.FromString(serialized).features.feature['image/filename']
+             for serialized in tf.io.tf_record_iterator(path)]
+    self.assertEqual([name.bytes_list.value[0] for name in names], [b'0.jpg', b'1.jpg', b'2.jpg'])
+    self.assertEqual(tf_record.count_examples([path]), [3])
+
+  def test_bad_pair_leaves_the_old_record_and_nothing_else(self):
+    pairs = self.pairs(2)
+    path = self.file('train.record', b'old')
+    self.file('1.png', png(pixels()))
+    before = sorted(os.listdir(self.folder))
+    with self.assertRaisesRegex(DataError, r"1\.png' has 3 channel"):
+      tf_record.write_tf_record(path, pairs, FRUIT)
+    self.assertEqual(sorted(os.listdir(self.folder)), before)
+    with open(path, 'rb') as file:
+      self.assertEqual(file.read(), b'old')
+
+  def test_unwritable_folder_is_an_error_that_names_the_record(self):
+    path = os.path.join(self.folder, 'none', 'train.record')
+    with self.assertRaisesRegex(DataError, "record '.*none/train.record' cannot be written"):
+      tf_record.write_tf_record(path, self.pairs(1), FRUIT)
+
+
+class RecordFilesTest(FolderTest):
+
+  def files(self, *names):
+    return [self.file(name, b'x') for name in names]
+
+  def test_single_file_is_found_beside_other_splits(self):
+    path, _, _ = self.files('train.record', 'val.record', 'train-old.record')
+    self.assertEqual(tf_record.record_files(self.folder, 'train'), [path])
+
+  def test_shards_are_found_in_order(self):
+    paths = self.files('val-00001-of-00003.record', 'val-00002-of-00003.record',
+                       'val-00000-of-00003.record')
+    self.assertEqual(tf_record.record_files(self.folder, 'val'), [paths[2], paths[0], paths[1]])
+
+  def test_empty_shard_beside_a_full_one_is_allowed(self):
+    full = self.file('val-00000-of-00002.record', b'x')
+    empty = self.file('val-00001-of-00002.record', b'')
+    self.assertEqual(tf_record.record_files(self.folder, 'val'), [full, empty])
+
+  def test_missing_record_is_an_error(self):
+    with self.assertRaisesRegex(DataError, r"record '.*train\.record' does not exist"):
+      tf_record.record_files(self.folder, 'train')
+
+  def test_missing_shard_is_an_error(self):
+    self.files('train-00000-of-00003.record', 'train-00002-of-00003.record')
+    with self.assertRaisesRegex(DataError, 'train-00001-of-00003.record.* is missing'):
+      tf_record.record_files(self.folder, 'train')
+
+  def test_two_sets_of_records_are_an_error(self):
+    self.files('train-00000-of-00001.record', 'train-00000-of-00002.record')
+    with self.assertRaisesRegex(DataError, 'belong to different sets'):
+      tf_record.record_files(self.folder, 'train')
+    self.files('train.record')
+    with self.assertRaisesRegex(DataError, r'both .*train\.record.* and shards'):
+      tf_record.record_files(self.folder, 'train')
+
+  def test_empty_record_is_an_error(self):
+    self.file('train.record', b'')
+    with self.assertRaisesRegex(DataError, r"train\.record' is empty"):
+      tf_record.record_files(self.folder, 'train')
+
+
+class CountExamplesTest(FolderTest):
+
+  def test_counts_are_per_file(self):
+    paths = [self.record('a.record', b'x', b'', b'yy'), self.record('b.record')]
+    self.assertEqual(tf_record.count_examples(paths), [3, 0])
+
+  def test_truncation_anywhere_is_an_error_that_names_file_and_position(self):
+    whole = self.record('whole.record', b'abc', b'defgh')  # 19 and 21 bytes
+    with open(whole, 'rb') as file:
+      content = file.read()
+    for length in (20, 26, 31, 39):
+      path = self.file('cut.record', content[:length])
+      sentence = rf"cut.record' is damaged: example 1 \(from 0\), at byte 19, .* {length} bytes"
+      with self.subTest(length), self.assertRaisesRegex(DataError, sentence):
+        tf_record.count_examples([path])
+
+  def test_file_that_is_no_record_is_an_error(self):
+    path = self.file('text.record', b'These are no examples at all.')
+    with self.assertRaisesRegex(DataError, r"text.record' is damaged: example 0 \(from 0\)"):
+      tf_record.count_examples([path])
+    with self.assertRaisesRegex(DataError, "none.record' cannot be read"):
+      tf_record.count_examples([os.path.join(self.folder, 'none.record')])
+
+
+class ParseExampleTest(unittest.TestCase):
+
+  def test_two_features_are_enough(self):
+    serialized = example(image__encoded=b'photo', label__encoded=b'classes')
+    with tf.Graph().as_default(), tf.Session() as session:
+      self.assertEqual(session.run(tf_record.parse_example(tf.constant(serialized))),
+                       (b'photo', b'classes'))
+
+
+class FindBadExampleTest(FolderTest):
+
+  GOOD = dict(image__encoded=png(pixels()), label__encoded=png(classes()))
+
+  def find(self, *examples):
+    """Returns the error of a second record file with these examples, after a good one."""
+    paths = [self.record('a.record', example(**self.GOOD)), self.record('b.record', *examples)]
+    return tf_record.find_bad_example(paths, FRUIT)
+
+  def test_good_records_give_none(self):
+    self.assertIsNone(self.find(example(**self.GOOD), example(**self.GOOD)))
+
+  def test_bad_examples_are_named_by_file_and_position(self):
+    palette = Image.fromarray(classes(first=1))
+    palette.putpalette([0] * 12)
+    bad = {
+        'image of .* does not decode': dict(self.GOOD, image__encoded=b'hello'),
+        'label of .* does not decode': dict(self.GOOD, label__encoded=png(classes())[:-1]),
+        'is a BMP file; store it as JPEG or PNG': dict(
+            self.GOOD, image__encoded=encoded(Image.fromarray(pixels()), 'BMP')),
+        'has 3 channel': dict(self.GOOD, label__encoded=png(pixels())),
+        'values 3;': dict(self.GOOD, label__encoded=encoded(palette, 'PNG')),
+        'is 7x13, its image 13x7': dict(self.GOOD, label__encoded=png(classes().T.copy())),
+        "lacks the feature 'label/encoded'": dict(image__encoded=png(pixels())),
+    }
+    for sentence, features in bad.items():
+      with self.subTest(sentence):
+        error = self.find(example(**self.GOOD), example(**features), b'never reached')
+        self.assertIsInstance(error, DataError)
+        self.assertRegex(str(error), r"example 1 \(from 0\) of record '.*b\.record'")
+        self.assertRegex(str(error), sentence)
+
+  def test_file_name_is_told_where_the_record_has_it(self):
+    error = self.find(example(**dict(self.GOOD, image__encoded=b'', image__filename=b'me.jpg')))
+    self.assertIn("'me.jpg'", str(error))
+
+  def test_payload_that_is_no_example_is_named(self):
+    self.assertRegex(str(self.find(b'hello')), r'example 0 .*b\.record.* is no tf.train.Example')
+
+  def test_wrong_checksum_is_named(self):
+    path = self.record('a.record', example(**self.GOOD), example(**self.GOOD))
+    with open(path, 'r+b') as file:
+      file.seek(-9, os.SEEK_END)  # the data's fifth byte from behind
+      byte, = file.read(1)
+      file.seek(-9, os.SEEK_END)
+      file.write(bytes([byte ^ 1]))
+    error = tf_record.find_bad_example([path], FRUIT)
+    self.assertRegex(str(error), r"example 1 \(from 0\) of record '.*a\.record' is damaged or")
+
+
+if __name__ == '__main__':
+  unittest.main()
