@@ -1,0 +1,119 @@
+"""Layers against numbers worked out by hand, and their gradients against central differences."""
+import os
+import subprocess
+import sys
+import unittest
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from nets import layers
+
+pytestmark = pytest.mark.compat
+
+
+class AtrousStridesTest(unittest.TestCase):
+
+  def test_strides_beyond_the_output_stride_become_rates(self):
+    strides = layers.AtrousStrides(8)
+    self.assertEqual([strides(s) for s in (2, 1, 2, 2, 2, 1, 2, 1)],
+                     [(2, 1), (1, 1), (2, 1), (2, 1), (1, 1), (1, 2), (1, 2), (1, 4)])
+
+
+class Conv2dTest(unittest.TestCase):
+
+  def _conv(self, inputs, kernel_size, **options):
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs = layers.conv2d(tf.constant(inputs), 1, kernel_size, 'conv', **options)
+      session.run(tf.global_variables_initializer())
+      weights = tf.trainable_variables()[0]
+      weights.load(np.arange(1, 1 + kernel_size**2, dtype='f').reshape(weights.shape), session)
+      return session.run(outputs)[0, :, :, 0]
+
+  def test_strided_convolution_of_an_even_size_pads_both_sides(self):
+    inputs = np.arange(16, dtype='f').reshape(1, 4, 4, 1)
+    # One row and column of padding come first: 5*0 + 6*1 + 8*4 + 9*5 = 83 in the corner.
+    np.testing.assert_array_equal(self._conv(inputs, 3, stride=2), [[83, 178], [330, 528]])
+
+  def test_atrous_convolution_reads_at_the_rate(self):
+    inputs = np.zeros((1, 5, 7, 1), 'f')
+    inputs[0, 2, 3, 0] = 1
+    expected = np.zeros((5, 7))
+    expected[0, 1], expected[0, 3], expected[0, 5] = 9, 8, 7
+    expected[2, 1], expected[2, 3], expected[2, 5] = 6, 5, 4
+    expected[4, 1], expected[4, 3], expected[4, 5] = 3, 2, 1
+    np.testing.assert_allclose(self._conv(inputs, 3, rate=2), expected, atol=1e-5)
+
+
+class GradientTest(unittest.TestCase):
+
+  def test_gradients_equal_central_differences(self):
+    for options in (dict(rate=1), dict(rate=2), dict(rate=4), dict(stride=2)):
+      with self.subTest(**options):
+        self.assertLess(largest_gradient_error(options), 2e-3)
+
+  def test_gradients_without_onednn_equal_central_differences(self):
+    code = ('from tests.layers_test import largest_gradient_error as e; from nets import layers\n'
+            'assert not layers.native_dilation(); error = e(dict(rate=2)); assert error < 2e-3, error')
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                         env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': '0'})
+    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+
+
+def largest_gradient_error(options):
+  """Returns the largest error of a convolution's gradients by input and weights, relative to the largest."""
+  rng = np.random.RandomState(1)
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.placeholder(tf.float32, [1, 7, 9, 2])
+    outputs = layers.conv2d(images, 3, 3, 'conv', **options)
+    weights = tf.trainable_variables()[0]
+    loss = tf.reduce_sum(outputs * tf.constant(rng.randn(*outputs.shape.as_list()), tf.float32))
+    gradients = tf.gradients(loss, [images, weights])
+    session.run(tf.global_variables_initializer())
+    point = [rng.randn(1, 7, 9, 2).astype('f'), rng.randn(3, 3, 2, 3).astype('f')]
+
+    def value(image, weight):
+      weights.load(weight, session)
+      return float(session.run(loss, {images: image}))
+
+    value(*point)
+    exact = session.run(gradients, {images: point[0]})
+    errors = []
+    for which in (0, 1):
+      for _ in range(12):
+        index = tuple(rng.randint(size) for size in point[which].shape)
+        moved = []
+        for step in (0.5, -0.5):  # the loss is linear in both, so a large step costs no accuracy
+          near = [array.copy() for array in point]
+          near[which][index] += step
+          moved.append(value(*near))
+        errors.append(abs(moved[0] - moved[1] - exact[which][index]) / np.abs(exact[which]).max())
+    return max(errors)
+
+
+class BatchNormTest(unittest.TestCase):
+
+  def test_training_normalises_and_moves_the_averages(self):
+    inputs = np.array([0, 2, 4, 6], 'f').reshape(1, 2, 2, 1)  # mean 3, variance 5, unbiased 20/3
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs = layers.batch_norm(tf.constant(inputs), layers.BatchNorm(True, decay=0.75))
+      updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+      session.run(tf.global_variables_initializer())
+      result, _ = session.run([outputs, updates])
+      values = {v.op.name: session.run(v)[0] for v in tf.global_variables()}
+    np.testing.assert_allclose(result.ravel(), np.array([-3, -1, 1, 3]) / np.sqrt(5 + 1.001e-5), rtol=1e-5)
+    self.assertAlmostEqual(values['BatchNorm/moving_mean'], 0.75, places=5)
+    self.assertAlmostEqual(values['BatchNorm/moving_variance'], 0.75 + 0.25 * 20 / 3, places=5)
+
+  def test_inference_uses_the_averages_and_updates_nothing(self):
+    inputs = np.array([0, 2, 4, 6], 'f').reshape(1, 2, 2, 1)
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs = layers.batch_norm(tf.constant(inputs), layers.BatchNorm(False, decay=0.75))
+      self.assertEqual(tf.get_collection(tf.GraphKeys.UPDATE_OPS), [])
+      session.run(tf.global_variables_initializer())
+      np.testing.assert_allclose(session.run(outputs), inputs, rtol=1e-5)
+
+
+if __name__ == '__main__':
+  unittest.main()
