@@ -110,7 +110,7 @@ class CheckTest(CheckpointsTest):
 
   def test_other_class_count_names_both(self):
     prefix = save(self.path('m'), with_classes(11))
-    with self.assertRaisesRegex(DataError, 'resnet_v2_50 with 11 classes, but .* resnet_v2_50 with 21 classes'):
+    with self.assertRaisesRegex(DataError, 'v2_50 with 11 classes, but .* v2_50 with 21 classes'):
       checkpoints.check(prefix, MODEL)
 
   def test_fitting_checkpoint_with_slots_passes(self):

@@ -39,8 +39,8 @@ class CrossEntropyTest(unittest.TestCase):
     np.testing.assert_array_equal(gradient, np.zeros((2, 3, 5, 4)))
 
   def test_weight_decay_halves_the_squared_norm(self):
-    self.assertAlmostEqual(
-        evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1)), 1.3, places=6)
+    loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))
+    self.assertAlmostEqual(loss, 1.3, places=6)
 
 
 class MetricsTest(unittest.TestCase):

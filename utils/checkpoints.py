@@ -3,13 +3,13 @@
 Variables are matched by name and shape. A checkpoint that does not fit is refused before any session runs,
 with a sentence that says what it holds and what was asked for.
 """
+import collections
 import glob
 import os
 import re
 
 import tensorflow.compat.v1 as tf
 
-from nets import backbones
 from utils.errors import DataError
 
 _CLASSIFIER = 'decoder/upsampling_logits/conv_1x1/'
@@ -84,17 +84,16 @@ def shapes(prefix):
 
 
 def describe(variables):
-  """Returns a few words on the model that the variables make up.
+  """Returns a few words on the model that the variables make up; the scope of most is its backbone.
 
   Args:
     variables: dict of name to shape.
   """
-  scopes = {name.split('/')[0] for name in variables}
-  backbone = [row.name for row in backbones.BACKBONES.values() if row.scope in scopes]
-  if not backbone:
-    return f'variables of no known backbone (scopes: {", ".join(sorted(scopes)[:6])})'
-  num_classes = _num_classes(variables)
-  return backbone[0] + (f' with {num_classes} classes' if num_classes else ' without a DeepLabv3+ head')
+  scopes = collections.Counter(name.split('/')[0] for name in variables
+                               if not name.startswith(('aspp/', 'decoder/')))
+  backbone = scopes.most_common(1)[0][0] if scopes else 'nothing'
+  classifier = variables.get(_CLASSIFIER + 'weights')
+  return backbone + (f' with {classifier[-1]} classes' if classifier else ' without a DeepLabv3+ head')
 
 
 def check(prefix, variables):
@@ -176,11 +175,6 @@ class ResumeSaver(tf.train.Saver):
     self._present.restore(sess, save_path)
 
 
-def _num_classes(variables):
-  shape = variables.get(_CLASSIFIER + 'weights')
-  return shape[-1] if shape else None
-
-
 def _difference(name, stored, wanted):
   if name not in stored:
     return f'{name} is not in it'
@@ -189,10 +183,8 @@ def _difference(name, stored, wanted):
 
 def _by_scope(names):
   """Returns ' (scope 12, scope 3)': how many of the names lie in each top-level scope."""
-  counts = {}
-  for name in names:
-    scope = 'optimizer slots' if _SLOT.search(name) else name.split('/')[0]
-    counts[scope] = counts.get(scope, 0) + 1
+  counts = collections.Counter(
+      'optimizer slots' if _SLOT.search(name) else name.split('/')[0] for name in names)
   listed = ', '.join(f'{scope} {count}' for scope, count in counts.items())
   return f' ({listed})' if listed else ''
 

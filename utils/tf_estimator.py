@@ -54,16 +54,19 @@ def _init_run_config(config, tf_config):
 if not hasattr(tf, 'estimator'):
   _prepare()
   from tensorflow_estimator.python.estimator.estimator import Estimator
-  from tensorflow_estimator.python.estimator.export.export_lib import PredictOutput, ServingInputReceiver
+  from tensorflow_estimator.python.estimator.export.export_lib import (
+      PredictOutput,
+      TensorServingInputReceiver,
+  )
   from tensorflow_estimator.python.estimator.mode_keys import ModeKeys
   from tensorflow_estimator.python.estimator.model_fn import EstimatorSpec
   from tensorflow_estimator.python.estimator.run_config import RunConfig
 else:
   from tensorflow.compat.v1.estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
-  from tensorflow.compat.v1.estimator.export import PredictOutput, ServingInputReceiver
+  from tensorflow.compat.v1.estimator.export import PredictOutput, TensorServingInputReceiver
 
 __all__ = ['Estimator', 'EstimatorSpec', 'ModeKeys', 'PredictOutput', 'RunConfig',
-           'ServingInputReceiver', 'debug_hook']
+           'TensorServingInputReceiver', 'debug_hook']
 
 
 def debug_hook():

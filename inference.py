@@ -1,0 +1,83 @@
+"""Write the predicted label map of every listed image as <name>_mask.png.
+
+  python inference.py --data_dir photos --infer_data_list photos.txt --output_dir masks --overlay
+
+The list holds a file name a line, with extension. A mask is an 8-bit palette PNG of exactly the image's size:
+pixel value = class id, shown in the dataset's colours. --overlay also writes <name>_overlay.png, the classes
+blended over the photo.
+"""
+import functools
+import os
+
+from utils import flags
+from utils.errors import DataError
+
+
+def make_parser():
+  parser = flags.Parser(__doc__)
+  parser.flag('data_dir', 'dataset/VOCdevkit/VOC2012/JPEGImages', 'folder of the images', metavar='DIR')
+  parser.flag('output_dir', './dataset/inference_output', 'folder of the masks', metavar='DIR')
+  parser.flag('infer_data_list', './dataset/sample_images_list.txt', 'file of the image names',
+              metavar='FILE')
+  parser.flag('overlay', False, 'also write <name>_overlay.png', action='store_true')
+  parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset', 'debug')
+  return parser
+
+
+def main(args):
+  from utils import datasets, files, model_config
+
+  architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
+  names = datasets.read_list(args.infer_data_list)
+  images = find_images(args.data_dir, names)
+  outputs = output_stems(args.output_dir, names)
+
+  import tensorflow.compat.v1 as tf
+  from tqdm import tqdm
+
+  from deeplab_model import deeplabv3_plus_model_fn
+  from utils import checkpoints, inputs, run_config, visualization
+  from utils.tf_estimator import Estimator, debug_hook
+
+  checkpoint = checkpoints.latest_or_error(args.model_dir)
+  files.make_folder(args.output_dir, '--output_dir')
+  params = {**vars(architecture), 'checkpoint': checkpoint}
+  estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
+  predictions = estimator.predict(
+      functools.partial(inputs.image_dataset, images), predict_keys='classes',
+      hooks=[debug_hook()] if args.debug else None, checkpoint_path=checkpoint)
+  try:
+    for image, output in zip(tqdm(images, unit='image'), outputs):
+      classes = next(predictions)['classes'][:, :, 0]
+      visualization.save_mask(output + '_mask.png', classes, dataset.palette, dataset.ignore_label)
+      if args.overlay:
+        visualization.save_overlay(output + '_overlay.png', inputs.read_image(image), classes,
+                                   dataset.palette)
+  except tf.errors.OpError as error:
+    raise inputs.data_error(error) from error
+  print(f'{len(images)} masks are in {args.output_dir}')
+
+
+def find_images(folder, names):
+  """Returns the paths of the listed files; raises DataError for the first that is missing."""
+  paths = [os.path.join(folder, name) for name in names]
+  for path in paths:
+    if not os.path.isfile(path):
+      raise DataError(f'there is no image {path}; the list holds file names with extension')
+  return paths
+
+
+def output_stems(folder, names):
+  """Returns the outputs' paths less `_mask.png`; two names that would share one are an error."""
+  stems = {}
+  for name in names:
+    stem = os.path.splitext(os.path.basename(name))[0]
+    if stem in stems:
+      raise DataError(f'{stems[stem]} and {name} would both be written to {stem}_mask.png; '
+                      f'infer them into two output folders')
+    stems[stem] = name
+  return [os.path.join(folder, stem) for stem in stems]
+
+
+if __name__ == '__main__':
+  flags.run(main, make_parser())

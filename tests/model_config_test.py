@@ -1,0 +1,130 @@
+"""model_config.json, flags and the files written: what is stored, what wins, what is refused."""
+import contextlib
+import io
+import json
+import os
+import tempfile
+import unittest
+
+import numpy as np
+from PIL import Image
+
+from utils import datasets, files, flags, model_config, visualization
+from utils.architecture import Architecture
+from utils.errors import DataError, UsageError
+
+TWO = datasets.from_json(
+    {'name': 'two', 'class_names': ['a', 'b'], 'palette': [[1, 2, 3], [4, 5, 6]]}, 'test')
+
+
+class FolderTest(unittest.TestCase):
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+
+
+class ModelConfigTest(FolderTest):
+
+  def _parse(self, *argv):
+    parser = flags.Parser('test')
+    parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset')
+    return parser.parse(['--model_dir', self.folder, *argv])
+
+  def _resolve(self, *argv):
+    args = self._parse(*argv)
+    return model_config.resolve(args, model_config.read(self.folder))
+
+  def test_without_a_file_the_flags_count(self):
+    architecture, dataset = self._resolve('--base_architecture', 'resnet_v2_50', '--dataset', 'cityscapes')
+    self.assertEqual(architecture, Architecture('resnet_v2_50', 19, 16))
+    self.assertEqual(dataset.name, 'cityscapes')
+
+  def test_stored_model_needs_no_flags(self):
+    stored = Architecture('resnet_v2_50', 2, 8)
+    model_config.write(self.folder, stored, TWO, {'seed': 3})
+    self.assertEqual(self._resolve(), (stored, TWO))
+
+  def test_explicit_output_stride_wins_and_is_printed(self):
+    model_config.write(self.folder, Architecture('resnet_v2_50', 2, 8), TWO, {})
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      architecture, _ = self._resolve('--output_stride', '16')
+    self.assertEqual(architecture.output_stride, 16)
+    self.assertEqual(output.getvalue(), 'output stride: 16 (trained at 8)\n')
+
+  def test_contradiction_is_an_error_even_at_the_flags_default(self):
+    model_config.write(self.folder, Architecture('resnet_v2_50', 2, 16), TWO, {})
+    with self.assertRaisesRegex(UsageError, 'base_architecture is resnet_v2_101, but .* is resnet_v2_50'):
+      self._resolve('--base_architecture', 'resnet_v2_101')
+
+  def test_damaged_file_is_named(self):
+    with open(os.path.join(self.folder, 'model_config.json'), 'w') as file:
+      json.dump({'format': 1}, file)
+    with self.assertRaisesRegex(DataError, 'model_config.json cannot be used'):
+      self._resolve()
+
+
+class ParserTest(unittest.TestCase):
+
+  def test_numbers_out_of_range_are_refused(self):
+    for type_, text in ((flags.positive_int, '0'), (flags.non_negative_int, '-1'), (flags.fraction, '1'),
+                        (flags.positive_float, '0'), (flags.positive_float, 'nan'),
+                        (flags.non_negative_float, '-0.5')):
+      parser = flags.Parser('test')
+      parser.flag('number', 5, 'a number', type=type_)
+      with contextlib.redirect_stderr(io.StringIO()) as error, self.assertRaises(SystemExit) as status:
+        parser.parse(['--number', text])
+      self.assertEqual(status.exception.code, 2)
+      self.assertIn('is not allowed; give a', error.getvalue())
+
+  def test_explicit_flags_are_told_from_defaults(self):
+    parser = flags.Parser('test')
+    parser.shared('output_stride', 'model_dir', 'debug')
+    args = parser.parse(['--output_stride', '16'])
+    self.assertEqual((args.output_stride, args.model_dir, args.debug), (16, './model', False))
+    self.assertEqual(args.explicit, {'output_stride'})
+
+
+class FilesTest(FolderTest):
+
+  def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(self):
+    path = os.path.join(self.folder, 'a.txt')
+    with open(path, 'w') as file:
+      file.write('old')
+    with self.assertRaises(ZeroDivisionError), files.replacing(path) as temporary:
+      with open(temporary, 'w') as file:
+        file.write('half')
+      1 / 0  # noqa: B018
+    self.assertEqual(os.listdir(self.folder), ['a.txt'])
+    with open(path) as file:
+      self.assertEqual(file.read(), 'old')
+
+  def test_file_in_place_of_a_folder_is_named(self):
+    path = os.path.join(self.folder, 'a')
+    open(path, 'w').close()
+    with self.assertRaisesRegex(DataError, '--out_dir .*a/b cannot be written to'):
+      files.make_folder(path + '/b', '--out_dir')
+
+
+class VisualizationTest(FolderTest):
+
+  def test_ignore_label_has_a_colour_only_outside_the_classes(self):
+    self.assertEqual(visualization.color_table(TWO.palette, 255)[[0, 1, 2, 255]].tolist(),
+                     [[1, 2, 3], [4, 5, 6], [0, 0, 0], [224, 224, 192]])
+    self.assertEqual(visualization.color_table(TWO.palette, 0)[0].tolist(), [1, 2, 3])
+
+  def test_mask_keeps_ids_and_overlay_blends_half_and_half(self):
+    classes = np.array([[0, 1, 1]])
+    path = os.path.join(self.folder, 'm.png')
+    visualization.save_mask(path, classes, TWO.palette, 255)
+    with Image.open(path) as mask:
+      self.assertEqual((mask.mode, np.asarray(mask).tolist()), ('P', [[0, 1, 1]]))
+      self.assertEqual(mask.convert('RGB').getpixel((1, 0)), (4, 5, 6))
+    visualization.save_overlay(path, np.full((1, 3, 3), 101, np.uint8), classes, TWO.palette)
+    with Image.open(path) as overlay:
+      self.assertEqual(overlay.getpixel((2, 0)), (52, 53, 54))  # (101 + 4) / 2 = 52.5, to even
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,423 @@
+"""The scripts as a user runs them: data, training, evaluation, inference, export, and every wrong turn."""
+import contextlib
+import glob
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+import create_pascal_tf_record
+import evaluate
+import export_inference_graph
+import inference
+import train
+from utils import visualization
+from utils.errors import DataError, UsageError
+
+pytestmark = pytest.mark.compat
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPTS = ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_pascal_tf_record',
+           'create_cityscapes_tf_record')
+NAMES = ('a', 'b', 'c', 'd', 'e')
+CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left', 'right'],
+           'palette': [[10, 20, 30], [200, 0, 0], [0, 0, 200]], 'ignore_label': 255}
+
+
+def run(script, *argv):
+  """Runs a script's main in this process; returns what it printed."""
+  output = io.StringIO()
+  with contextlib.redirect_stdout(output):
+    script.main(script.make_parser().parse([str(arg) for arg in argv]))
+  return output.getvalue()
+
+
+def write_picture(folder, name, size, seed):
+  """Writes a photo whose left third is reddish and right third bluish, and its palette label."""
+  height, width = size
+  rng = np.random.RandomState(seed)
+  label = np.zeros(size, np.uint8)
+  label[:, :width // 3], label[:, -(width // 3):] = 1, 2
+  label[0] = 255
+  image = rng.randint(0, 80, (height, width, 3))
+  image[label == 1, 0] += 150
+  image[label == 2, 2] += 150
+  Image.fromarray(image.astype(np.uint8)).save(os.path.join(folder, 'JPEGImages', name + '.jpg'), quality=95)
+  visualization.save_mask(os.path.join(folder, 'SegmentationClassAug', name + '.png'), label,
+                          CLASSES['palette'], 255)
+
+
+def write_layout(folder):
+  """Writes the sample in PASCAL VOC layout, its lists, its descriptor and its records."""
+  for name in ('JPEGImages', 'SegmentationClassAug'):
+    os.makedirs(os.path.join(folder, name))
+  for index, name in enumerate(NAMES):
+    write_picture(folder, name, (41 + 2 * index, 67 - 3 * index), index)
+  for split, names in (('train', NAMES), ('val', NAMES[:2])):
+    with open(os.path.join(folder, split + '.txt'), 'w') as file:
+      file.write('\n'.join(names) + '\n')
+  with open(os.path.join(folder, 'tiny.json'), 'w') as file:
+    json.dump(CLASSES, file)
+  run(create_pascal_tf_record, '--dataset', f'{folder}/tiny.json', '--data_dir', folder,
+      '--output_path', folder, '--train_data_list', f'{folder}/train.txt',
+      '--valid_data_list', f'{folder}/val.txt')
+
+
+class ScriptsTest(unittest.TestCase):
+  """A data set and a model trained on it for 5 steps, shared by the tests of a class."""
+
+  @classmethod
+  def setUpClass(cls):
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.folder = folder.name
+    cls.data = os.path.join(cls.folder, 'data')
+    write_layout(cls.data)
+    cls.model = os.path.join(cls.folder, 'model')
+    # 5 examples in batches of 2: epochs end at steps 2.5 and 5, rounds at 2 and 5.
+    cls.printed = cls.train('--train_epochs', 2)
+
+  @classmethod
+  def train(cls, *argv, model_dir=None):
+    return run(train, '--dataset', f'{cls.data}/tiny.json', '--data_dir', cls.data, '--model_dir',
+               model_dir or cls.model, '--base_architecture', 'resnet_v2_50', '--pre_trained_model', 'none',
+               '--batch_size', 2, '--crop_size', 33, 49, '--batch_norm_decay', 0.5, '--save_summary_steps', 2,
+               *argv)
+
+  @classmethod
+  def evaluate(cls, *argv, model_dir=None):
+    return run(evaluate, '--model_dir', model_dir or cls.model, '--image_data_dir', f'{cls.data}/JPEGImages',
+               '--label_data_dir', f'{cls.data}/SegmentationClassAug',
+               '--evaluation_data_list', f'{cls.data}/val.txt', *argv)
+
+  def temporary(self, name):
+    path = os.path.join(self.folder, f'{self._testMethodName}_{name}')
+    self.addCleanup(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+  def write_list(self, *lines):
+    path = os.path.join(self.folder, f'{self._testMethodName}{len(lines[0])}.txt')
+    with open(path, 'w') as file:
+      file.write('\n'.join(lines) + '\n')
+    return path
+
+
+class MainJobTest(ScriptsTest):
+
+  def test_training_prints_steps_scores_and_a_last_line(self):
+    self.assertRegex(self.printed, r'tiny: 3 classes, 5 training and 2 validation examples; seed 0')
+    self.assertRegex(self.printed, r'step 1/5  loss \d+\.\d+  cross_entropy')
+    self.assertEqual(re.findall(r'^step (\d), validation', self.printed, re.M), ['2', '5'])
+    self.assertRegex(self.printed, r'class 2: [01]\.\d{4}  right')
+    self.assertRegex(self.printed, r'Done: .*model is at step 5, mean Intersection over Union [01]\.\d{4}\n$')
+
+  def test_training_leaves_its_configuration(self):
+    with open(os.path.join(self.model, 'model_config.json')) as file:
+      config = json.load(file)
+    self.assertEqual(config['architecture'],
+                     {'base_architecture': 'resnet_v2_50', 'num_classes': 3, 'output_stride': 16})
+    self.assertEqual(config['dataset']['class_names'], CLASSES['class_names'])
+    self.assertEqual(config['flags']['crop_size'], [33, 49])
+    self.assertEqual(config['flags']['seed'], 0)
+    self.assertEqual(config['versions']['tensorflow'].split('.')[0], '2')
+
+  def test_event_files_hold_the_original_tags_and_pictures(self):
+    tags, picture = set(), None
+    for path in glob.glob(f'{self.model}/**/events*', recursive=True):
+      for event in tf.train.summary_iterator(path):
+        for value in event.summary.value:
+          tags.add(value.tag)
+          picture = value.image if value.tag == 'images/image/0' else picture
+    self.assertLessEqual({'cross_entropy', 'learning_rate', 'train_px_accuracy', 'train_mean_iou',
+                          'train_iou_class0', 'train_iou_class2', 'mean_iou', 'px_accuracy', 'iou/left',
+                          'images/image/0', 'images/image/1'}, tags)
+    self.assertEqual((picture.height, picture.width), (33, 3 * 49))
+
+  def test_evaluation_needs_no_flags_and_leaves_the_model_alone(self):
+    before = sorted(os.listdir(self.model))
+    printed = self.evaluate()
+    self.assertEqual(sorted(os.listdir(self.model)), before)
+    values = [float(v) for v in re.findall(r'^    class \d: (\d\.\d{4})', printed, re.M)]
+    mean = float(re.search(r'^mean Intersection over Union: (\d\.\d{4})$', printed, re.M).group(1))
+    self.assertEqual(len(values), 3)
+    # Training scored the same two images from the record.
+    self.assertIn(f'{mean:.4f}', self.printed.splitlines()[-1])
+
+  def test_other_output_stride_is_allowed_and_said(self):
+    printed = self.evaluate('--output_stride', 8)
+    self.assertIn('output stride: 8 (trained at 16)', printed)
+    self.assertIn('mean Intersection over Union', printed)
+
+  def test_contradicting_flags_name_both_values(self):
+    with self.assertRaisesRegex(UsageError, 'base_architecture is resnet_v2_101.*is resnet_v2_50'):
+      self.evaluate('--base_architecture', 'resnet_v2_101')
+    with self.assertRaisesRegex(UsageError, 'dataset is voc with 21 classes.*tiny with 3 classes'):
+      self.evaluate('--dataset', 'voc')
+
+  def test_masks_are_palette_pngs_of_the_images_sizes(self):
+    photos = self.temporary('photos')
+    os.makedirs(photos)
+    sizes = {'grey.png': (37, 51), 'wide.bmp': (33, 90), 'tall.jpg': (70, 35)}
+    for name, (height, width) in sizes.items():
+      array = np.random.RandomState(1).randint(0, 255, (height, width, 3)).astype(np.uint8)
+      Image.fromarray(array[:, :, 0] if name.startswith('grey') else array).save(os.path.join(photos, name))
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.new('RGB', (61, 40)).save(os.path.join(photos, 'rotated.jpg'), exif=rotated)
+    sizes['rotated.jpg'] = (40, 61)
+    output = self.temporary('masks')
+    run(inference, '--model_dir', self.model, '--data_dir', photos, '--infer_data_list',
+        self.write_list(*sizes), '--output_dir', output, '--overlay')
+    self.assertEqual(len(os.listdir(output)), 2 * len(sizes))
+    for name, (height, width) in sizes.items():
+      mask = Image.open(os.path.join(output, name.split('.')[0] + '_mask.png'))
+      self.assertEqual((mask.mode, mask.size), ('P', (width, height)))
+      self.assertLess(np.asarray(mask).max(), 3)
+      self.assertEqual(mask.getpalette()[:9], [10, 20, 30, 200, 0, 0, 0, 0, 200])
+      overlay = Image.open(os.path.join(output, name.split('.')[0] + '_overlay.png'))
+      self.assertEqual((overlay.mode, overlay.size), ('RGB', (width, height)))
+
+  def test_exported_model_predicts_the_masks(self):
+    exports, output = self.temporary('exports'), self.temporary('masks')
+    printed = run(export_inference_graph, '--model_dir', self.model, '--export_dir', exports)
+    path = glob.glob(f'{exports}/*/')[0]
+    self.assertIn('checked against it', printed)
+    run(inference, '--model_dir', self.model, '--data_dir', f'{self.data}/JPEGImages',
+        '--infer_data_list', self.write_list('c.jpg'), '--output_dir', output)
+    photo = np.asarray(Image.open(f'{self.data}/JPEGImages/c.jpg'))
+    with tf.Graph().as_default(), tf.Session() as session:
+      signatures = tf.saved_model.load(session, ['serve'], path).signature_def
+      self.assertLessEqual({'serving_default', 'preds'}, set(signatures))
+      signature = signatures['serving_default']
+      self.assertEqual(signature.inputs['image'].name, 'image_tensor:0')
+      self.assertEqual(signature.outputs['probabilities'].name, 'softmax_tensor:0')
+      classes, probabilities = session.run(
+          [signature.outputs['classes'].name, 'softmax_tensor:0'], {'image_tensor:0': [photo, photo]})
+    self.assertEqual((classes.dtype, classes.shape), (np.int32, (2, *photo.shape[:2], 1)))
+    self.assertEqual(probabilities.shape, (2, *photo.shape[:2], 3))
+    np.testing.assert_array_equal(classes[1, :, :, 0], np.asarray(Image.open(f'{output}/c_mask.png')))
+
+
+class ResumeTest(ScriptsTest):
+
+  def test_restart_trains_what_is_left_and_then_nothing(self):
+    printed = self.train('--train_epochs', 3)  # 3 * 5 / 2 = 7
+    self.assertEqual(re.findall(r'^step (\d), validation', printed, re.M), ['7'])
+    printed = self.train('--train_epochs', 3)
+    self.assertRegex(printed, 'Nothing left to train: .* step 7; raise --train_epochs 3, or give '
+                              '--initial_global_step 7')
+    printed = self.train('--train_epochs', 1, '--initial_global_step', 7)
+    self.assertEqual(re.findall(r'^step (\d), validation', printed, re.M), ['9'])
+    # A frozen run writes no momentum for gamma and beta; an unfrozen one goes on from it, and back.
+    copy = self.temporary('model')
+    self.train('--max_steps', 1, '--freeze_batch_norm', model_dir=copy)
+    printed = self.train('--max_steps', 2, model_dir=copy)
+    self.assertRegex(printed, r'\d+ variables \(optimizer slots \d+\) are not in it and start anew')
+    self.train('--max_steps', 3, '--freeze_batch_norm', model_dir=copy)
+
+  def test_model_folder_of_the_original_scripts_works_without_configuration(self):
+    model = self.temporary('model')
+    shutil.copytree(self.model, model)
+    os.remove(f'{model}/model_config.json')
+    newest = tf.train.latest_checkpoint(model)
+    tf.train.update_checkpoint_state(model, '/elsewhere/' + os.path.basename(newest))
+    flags = ('--base_architecture', 'resnet_v2_50', '--dataset', f'{self.data}/tiny.json')
+    printed = self.evaluate(*flags, model_dir=model)
+    self.assertIn('/elsewhere/', printed)
+    self.assertIn('mean Intersection over Union', printed)
+    step = int(newest.split('-')[-1])
+    slot = 'aspp/conv_1x1/weights/Momentum'
+    before = tf.train.load_checkpoint(newest).get_tensor(slot)
+    printed = self.train('--max_steps', step + 1, '--initial_learning_rate', 1e-30, model_dir=model)
+    after = tf.train.load_checkpoint(model).get_tensor(slot)
+    # One step of momentum SGD: slot = 0.9 * slot + gradient, and the gradient is not 0.
+    self.assertTrue(np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.2)
+    self.assertEqual(tf.train.load_checkpoint(model).get_tensor('global_step'), step + 1)
+
+  def test_trained_model_starts_one_with_other_classes(self):
+    descriptor = os.path.join(self.folder, 'four.json')
+    with open(descriptor, 'w') as file:
+      json.dump({'name': 'four', 'class_names': ['a', 'b', 'c', 'd']}, file)
+    model = self.temporary('model')
+    printed = self.train('--dataset', descriptor, '--pre_trained_model', self.model, '--max_steps', 1,
+                         model_dir=model)
+    self.assertRegex(printed, r'new: 2 variables \(decoder 2\)')
+
+
+class BadInputTest(ScriptsTest):
+
+  def check(self, error, message, call, *argv, **kwargs):
+    before = sorted(glob.glob(f'{self.folder}/**', recursive=True))
+    with self.assertRaisesRegex(error, message) as raised:
+      call(*argv, **kwargs)
+    self.assertNotIn('\n', str(raised.exception))
+    return before
+
+  def check_writes_nothing(self, *args, **kwargs):
+    before = self.check(*args, **kwargs)
+    self.assertEqual(sorted(glob.glob(f'{self.folder}/**', recursive=True)), before)
+
+  def test_wrong_flags_and_files_are_named_before_anything_is_written(self):
+    model, data = f'{self.folder}/new_model', self.data
+    for error, message, call, argv in (
+        (UsageError, '--crop_size 15 97 is smaller than --output_stride 16', self.train,
+         ('--crop_size', 15, 97)),
+        (DataError, 'fewer than --batch_size 6', self.train, ('--batch_size', 6)),
+        (DataError, "'/nowhere", self.train, ('--data_dir', '/nowhere')),
+        (DataError, '--pre_trained_model: there is no checkpoint /nowhere.*none to train from scratch',
+         self.train, ('--pre_trained_model', '/nowhere')),
+        (UsageError, '--initial_global_step 3 lies ahead', self.train, ('--initial_global_step', 3)),
+        (DataError, 'is not a folder', self.evaluate, ()),
+    ):
+      with self.subTest(message):
+        self.check_writes_nothing(error, message, call, *argv, model_dir=model)
+    for error, message, argv in (
+        (DataError, "'/nowhere.txt' cannot be read", ('--infer_data_list', '/nowhere.txt')),
+        (DataError, 'is empty', ('--infer_data_list', self.write_list(''))),
+        (DataError, 'there is no image .*zzz.jpg', ('--infer_data_list', self.write_list('zzz.jpg'))),
+    ):
+      with self.subTest(message):
+        self.check_writes_nothing(error, message, run, inference, '--model_dir', self.model, '--data_dir',
+                                  f'{data}/JPEGImages', '--output_dir', f'{self.folder}/out', *argv)
+
+  def test_names_that_share_a_stem_are_an_error_before_inference(self):
+    photos = self.temporary('photos')
+    os.makedirs(photos + '/x')
+    Image.new('RGB', (40, 40)).save(photos + '/a.png')
+    Image.new('RGB', (40, 40)).save(photos + '/x/a.jpg')
+    self.check_writes_nothing(
+        DataError, 'a.png and x/a.jpg would both be written to a_mask.png', run, inference, '--model_dir',
+        self.model, '--data_dir', photos, '--infer_data_list', self.write_list('a.png', 'x/a.jpg'),
+        '--output_dir', f'{self.folder}/out')
+
+  def test_model_folder_without_checkpoint_is_named(self):
+    empty = self.temporary('empty')
+    os.makedirs(empty)
+    self.check_writes_nothing(DataError, 'holds no checkpoint', self.evaluate, model_dir=empty)
+
+  def test_checkpoint_of_another_model_names_both(self):
+    model = self.temporary('model')
+    shutil.copytree(self.model, model)
+    os.remove(f'{model}/model_config.json')
+    self.check(DataError, 'holds resnet_v2_50 with 3 classes, but the flags ask for resnet_v2_101 with 21',
+               self.evaluate, model_dir=model)
+    self.check(DataError, '--pre_trained_model .* holds resnet_v2_50 .*--base_architecture is resnet_v2_101',
+               self.train, '--pre_trained_model', model, '--base_architecture', 'resnet_v2_101',
+               model_dir=self.temporary('other'))
+
+  def test_clean_model_dir_refuses_a_folder_of_other_things(self):
+    folder = self.temporary('thesis')
+    os.makedirs(folder)
+    open(f'{folder}/thesis.tex', 'w').close()
+    self.check_writes_nothing(UsageError, 'holds neither a checkpoint nor event files', self.train,
+                              '--clean_model_dir', model_dir=folder)
+
+  def _record_with(self, position, **features):
+    """Returns a data folder whose train.record has the features of one example replaced."""
+    folder = self.temporary('records')
+    os.makedirs(folder, exist_ok=True)
+    shutil.copy(f'{self.data}/val.record', folder)
+    with tf.io.TFRecordWriter(f'{folder}/train.record') as writer:
+      for index, serialized in enumerate(tf.data.TFRecordDataset(f'{self.data}/train.record')):
+        example = tf.train.Example.FromString(serialized.numpy())
+        for name, value in features.items() if index == position else ():
+          example.features.feature[name.replace('_', '/')].bytes_list.value[0] = value
+        writer.write(example.SerializeToString())
+    return folder
+
+  def test_label_out_of_range_stops_training_with_file_and_position(self):
+    label = io.BytesIO()
+    array = np.zeros((45, 61), np.uint8)
+    array[7, 9] = 19
+    Image.fromarray(array).save(label, 'PNG')
+    folder = self._record_with(2, label_encoded=label.getvalue())
+    self.check(DataError, r"example 2 .*train.record' holds the value 19; tiny allows 0..2 and 255",
+               self.train, '--data_dir', folder, model_dir=self.temporary('model'))
+
+  def test_corrupt_image_stops_training_with_file_and_position(self):
+    folder = self._record_with(3, image_encoded=b'\xff\xd8\xff\xe0 no JPEG at all')
+    self.check(DataError, r'3.*train.record', self.train, '--data_dir', folder,
+               model_dir=self.temporary('model'))
+
+  def test_truncated_record_is_named(self):
+    folder = self._record_with(None)
+    with open(f'{folder}/train.record', 'r+b') as file:
+      file.truncate(os.path.getsize(f'{folder}/train.record') - 7)
+    self.check_writes_nothing(DataError, 'train.record', self.train, '--data_dir', folder,
+                              model_dir=f'{self.folder}/new_model')
+
+  def test_evaluation_names_a_label_of_another_size(self):
+    labels = self.temporary('labels')
+    shutil.copytree(f'{self.data}/SegmentationClassAug', labels)
+    Image.new('P', (9, 9)).save(f'{labels}/b.png')
+    self.check(DataError, 'b.png', self.evaluate, '--label_data_dir', labels)
+
+  def test_evaluation_names_a_colour_label(self):
+    labels = self.temporary('labels')
+    shutil.copytree(f'{self.data}/SegmentationClassAug', labels)
+    Image.new('RGB', (67, 41)).save(f'{labels}/a.png')
+    self.check(DataError, 'a.png', self.evaluate, '--label_data_dir', labels)
+
+  def test_inference_names_a_damaged_image(self):
+    photos = self.temporary('photos')
+    os.makedirs(photos)
+    with open(f'{photos}/bad.jpg', 'wb') as file:
+      file.write(b'\xff\xd8\xff\xe0 no JPEG at all')
+    self.check(DataError, 'bad.jpg', run, inference, '--model_dir', self.model, '--data_dir', photos,
+               '--infer_data_list', self.write_list('bad.jpg'), '--output_dir', self.temporary('out'))
+
+  def test_unwritable_output_folder_is_named(self):
+    blocked = os.path.join(self.folder, 'a_file')
+    open(blocked, 'w').close()
+    self.check_writes_nothing(
+        DataError, f'--output_dir {blocked}/x cannot be written', run, inference, '--model_dir', self.model,
+        '--data_dir', f'{self.data}/JPEGImages', '--infer_data_list', self.write_list('a.jpg'),
+        '--output_dir', f'{blocked}/x')
+
+
+class CommandLineTest(unittest.TestCase):
+
+  def _run(self, script, *argv):
+    return subprocess.run([sys.executable, f'{script}.py', *argv], cwd=ROOT, capture_output=True, text=True)
+
+  def test_help_answers_at_once_with_a_command_to_copy(self):
+    for script in SCRIPTS:
+      with self.subTest(script):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        answer = self._run(script, '--help')
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.assertIn(f'python {script}.py', answer.stdout)
+        self.assertIn('(default: ', answer.stdout)
+        self.assertLess(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
+
+  def test_misspelt_or_abbreviated_flag_is_a_usage_error(self):
+    for script, flag in (('train', '--bacth_size=4'), ('train', '--batch=4'), ('evaluate', '--model')):
+      answer = self._run(script, flag, 'x')
+      self.assertEqual(answer.returncode, 2)
+      self.assertIn('unrecognized arguments: ' + flag, answer.stderr)
+
+  def test_output_stride_12_is_a_usage_error(self):
+    answer = self._run('train', '--output_stride', '12')
+    self.assertEqual(answer.returncode, 2)
+    self.assertIn("invalid choice: 12 (choose from 8, 16)", answer.stderr)
+
+  def test_bad_data_ends_with_status_1_and_one_sentence(self):
+    answer = self._run('inference', '--infer_data_list', 'no_such_list.txt')
+    self.assertEqual(answer.returncode, 1)
+    self.assertEqual(answer.stdout, '')
+    self.assertRegex(answer.stderr, r"^inference.py: error: list 'no_such_list.txt' cannot be read.*\n$")
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,242 @@
+"""Train DeepLabv3+ on the records of --data_dir, scoring the validation record as it goes.
+
+  python train.py --model_dir ./model --pre_trained_model ./ini_checkpoints/resnet_v2_101
+  tensorboard --logdir ./model
+
+Trains --epochs_per_eval epochs, evaluates on val.record, and goes on until --train_epochs. Started again, it
+resumes from the newest checkpoint in --model_dir.
+"""
+import dataclasses
+import glob
+import os
+import shutil
+
+from utils import flags
+from utils.errors import DataError, UsageError
+
+
+def make_parser():
+  parser = flags.Parser(__doc__)
+  parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset', 'debug')
+  parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')
+  parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
+  parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
+              'checkpoint to start from: a prefix, .index or .ckpt file, or a folder; none trains from '
+              'scratch; not needed when model_dir has a checkpoint', metavar='PATH')
+  parser.flag('train_epochs', 26, 'epochs in all, counted from --initial_global_step',
+              type=flags.positive_int)
+  parser.flag('epochs_per_eval', 1, 'epochs between two evaluations', type=flags.positive_int)
+  parser.flag('max_steps', None, 'stop at this global step; leaves --max_iter alone',
+              type=flags.positive_int, metavar='N')
+  parser.flag('batch_size', 10, 'images per step', type=flags.positive_int)
+  parser.flag('crop_size', (513, 513), 'height and width of the training crops', type=flags.positive_int,
+              nargs=2, metavar=('H', 'W'))
+  parser.flag('learning_rate_policy', 'poly', 'poly, or piecewise, which ignores the two rates below',
+              choices=('poly', 'piecewise'))
+  parser.flag('initial_learning_rate', 7e-3, "poly's first learning rate", type=flags.positive_float)
+  parser.flag('end_learning_rate', 1e-6, "poly's last learning rate", type=flags.non_negative_float)
+  parser.flag('max_iter', 30000, 'steps over which poly falls', type=flags.positive_int)
+  parser.flag('initial_global_step', 0, 'the step from which poly and train_epochs count',
+              type=flags.non_negative_int)
+  parser.flag('weight_decay', 2e-4, 'L2 factor on all trained variables', type=flags.non_negative_float)
+  parser.flag('batch_norm_decay', None, "decay of batch norm's moving averages (default: the backbone's, "
+              '0.9997 for resnet_v2)', type=flags.fraction)
+  parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
+              'beta', action='store_true')
+  parser.flag('seed', 0, 'of the order, the augmentation and new weights', type=flags.non_negative_int)
+  parser.flag('tensorboard_images_max_outputs', 6, 'pictures per image summary', type=flags.positive_int)
+  parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)
+  parser.flag('keep_checkpoint_max', 5, 'newest checkpoints to keep; 0 keeps all',
+              type=flags.non_negative_int)
+  return parser
+
+
+def main(args):
+  from nets import backbones
+  from utils import files, model_config, tf_record
+
+  check_crop(args)
+  # The model: flags, or what an earlier run left in model_dir.
+  resume_from = newest_checkpoint(args)
+  architecture, dataset = model_config.resolve(
+      args, model_config.read(args.model_dir) if resume_from else None)
+  decay = args.batch_norm_decay or backbones.get(architecture.base_architecture).batch_norm_decay
+  pre_trained_model = None if resume_from else find_pre_trained_model(args)
+
+  # The data, and how long to train on it.
+  records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
+  counts = {split: sum(tf_record.count_examples(records[split])) for split in records}
+  print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
+        f'{counts["val"]} validation examples; seed {args.seed}')
+  if counts['train'] < args.batch_size:
+    raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
+                    f'{args.batch_size}; give a smaller --batch_size or more data')
+  step = stored_step(resume_from)
+  ends = round_ends(args, counts['train'], step)
+  if not ends:
+    print(f'Nothing left to train: {resume_from} has reached step {step}; raise --train_epochs '
+          f'{args.train_epochs}{" or --max_steps" if args.max_steps else ""}, or give '
+          f'--initial_global_step {step} to count the epochs from here')
+    return
+  if not args.freeze_batch_norm:
+    warn_of_slow_averages(decay, ends[-1])
+
+  # From here on model_dir is written.
+  if args.clean_model_dir:
+    clean(args.model_dir)
+  files.make_folder(args.model_dir, '--model_dir')
+  flag_values = {name: value for name, value in vars(args).items() if name != 'explicit'}
+  model_config.write(args.model_dir, architecture, dataset, flag_values)
+  params = {
+      **flag_values,
+      **vars(architecture),
+      'class_names': dataset.class_names,
+      'palette': dataset.palette,
+      'ignore_label': dataset.ignore_label,
+      'batch_norm_decay': decay,
+      'num_train': counts['train'],
+      'max_steps': ends[-1],
+      'pre_trained_model': pre_trained_model,
+      'checkpoint': resume_from,
+  }
+  train_and_evaluate(args, dataset, records, counts, params, step, ends)
+
+
+def check_crop(args):
+  if min(args.crop_size) < args.output_stride:
+    raise UsageError(f'--crop_size {args.crop_size[0]} {args.crop_size[1]} is smaller than '
+                     f'--output_stride {args.output_stride}; give crops of at least that size')
+
+
+def newest_checkpoint(args):
+  """Returns the checkpoint in model_dir that training resumes from, or None for a new model."""
+  from utils import checkpoints
+
+  if not os.path.isdir(args.model_dir):
+    return None
+  if args.clean_model_dir:
+    check_cleanable(args.model_dir)
+    return None
+  prefix = checkpoints.latest(args.model_dir)
+  if prefix:
+    checkpoints.adopt(args.model_dir, prefix)
+    print(f'Resuming from {prefix}')
+  return prefix
+
+
+def find_pre_trained_model(args):
+  """Returns the prefix of the checkpoint that a new model starts from, or None for new weights."""
+  from utils import checkpoints
+
+  if args.pre_trained_model == 'none':
+    return None
+  try:
+    return checkpoints.resolve(args.pre_trained_model)
+  except DataError as error:
+    raise DataError(f'--pre_trained_model: {error}; or none to train from scratch') from error
+
+
+def stored_step(prefix):
+  """Returns the global step of a checkpoint, or 0 where there is none."""
+  import tensorflow.compat.v1 as tf
+
+  if prefix is None:
+    return 0
+  reader = tf.train.load_checkpoint(prefix)
+  return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
+
+
+def round_ends(args, num_train, step):
+  """Returns the global steps, beyond `step`, at which a round of training ends.
+
+  Epochs follow one another without a gap: 26 epochs of 103 images in batches of 10, evaluated every 10, end
+  at steps 103, 206 and 267 (267.8 rounded down), so the last partial round is trained too and at most one
+  partial batch in all is left out.
+  """
+  if step < args.initial_global_step:
+    raise UsageError(f'--initial_global_step {args.initial_global_step} lies ahead of the step at which '
+                     f'training starts, {step}; give {step}, or a --model_dir with that checkpoint')
+  epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
+  ends = [args.initial_global_step + epoch * num_train // args.batch_size for epoch in epochs]
+  if args.max_steps:
+    ends = sorted({min(end, args.max_steps) for end in ends})
+  return [end for end in ends if end > step]
+
+
+def warn_of_slow_averages(decay, steps):
+  """Says so where the moving averages of batch norm cannot settle within the run."""
+  initial = decay ** steps
+  if initial > 0.1:
+    print(f'Warning: after {steps} steps at --batch_norm_decay {decay} the moving averages, which evaluation '
+          f'uses, are still {initial:.0%} initial; try --batch_norm_decay {max(0.9, 1 - 5 / steps):.3g}')
+
+
+def check_cleanable(model_dir):
+  """Raises UsageError where --clean_model_dir would remove something that is no model folder."""
+  found = [path for pattern in ('checkpoint', '*.index', 'events.out.tfevents.*')
+           for path in glob.glob(os.path.join(glob.escape(model_dir), pattern))]
+  if os.listdir(model_dir) and not found:
+    raise UsageError(f'--clean_model_dir: {model_dir} holds neither a checkpoint nor event files, so it '
+                     f'is not removed; check --model_dir')
+
+
+def clean(model_dir):
+  if os.path.isdir(model_dir):
+    shutil.rmtree(model_dir)
+
+
+def train_and_evaluate(args, dataset, records, counts, params, step, ends):
+  """Trains up to each of the steps `ends`, evaluating after each."""
+  import functools
+
+  import tensorflow.compat.v1 as tf
+
+  from deeplab_model import deeplabv3_plus_model_fn
+  from nets import backbones
+  from utils import inputs, metrics, run_config
+  from utils.tf_estimator import Estimator, debug_hook
+
+  config = run_config.run_config(args.seed, args.save_summary_steps, args.keep_checkpoint_max)
+  hooks = [debug_hook()] if args.debug else []
+  options = inputs.TrainOptions(
+      crop_size=tuple(args.crop_size), batch_size=args.batch_size, seed=args.seed,
+      channel_means=backbones.get(params['base_architecture']).channel_means,
+      num_examples=counts['train'])
+  for end in ends:
+    estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)
+    options = dataclasses.replace(
+        options, first_example=(step - args.initial_global_step) * args.batch_size)
+    split = 'train'
+    try:
+      estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
+                      hooks=hooks, max_steps=end)
+      split = 'val'
+      result = estimator.evaluate(functools.partial(inputs.eval_dataset, records['val'], dataset),
+                                  hooks=[run_config.ProgressBarHook(counts['val'], 'evaluating')])
+    except (tf.errors.OpError, tf.train.NanLossDuringTrainingError) as error:
+      raise explain(error, records[split], dataset) from error
+    step = end
+    params = {**params, 'pre_trained_model': None, 'checkpoint': estimator.latest_checkpoint()}
+    print(f'step {step}, validation on {args.data_dir}:')
+    print(metrics.report(result, dataset.class_names), flush=True)
+  print(f'Done: {args.model_dir} is at step {step}, mean Intersection over Union '
+        f'{result["mean_iou"]:.4f}')
+
+
+def explain(error, files, dataset):
+  """Returns what a failed session means to the user: a DataError, or the error itself."""
+  import tensorflow.compat.v1 as tf
+
+  from utils import inputs, tf_record
+
+  if isinstance(error, tf.train.NanLossDuringTrainingError):
+    return DataError('the loss is not a number any more; lower --initial_learning_rate, give a larger '
+                     '--batch_size, or --freeze_batch_norm with a pre-trained model')
+  if isinstance(error, tf.errors.ResourceExhaustedError):
+    return UsageError('the device is out of memory; give a smaller --batch_size or --crop_size')
+  known = inputs.data_error(error)
+  return known if known is not error else tf_record.find_bad_example(files, dataset) or error
+
+
+if __name__ == '__main__':
+  flags.run(main, make_parser())

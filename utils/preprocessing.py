@@ -1,0 +1,235 @@
+"""Decoding and augmenting one example, in graph operations; utils/inputs.py makes pipelines of them.
+
+Training scales, crops and flips at random. What is cut away is not worth computing, so the crop is
+chosen first, as a window of the stored image; only it is decoded, flipped and resized. The label
+goes the same way by the same window, with nearest instead of bilinear sampling on the same grid.
+
+Letters in shapes: H W stored size, h w size of the window, t u size that it is resized to, C channels.
+"""
+import collections
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+# What stands between these in the message of a TensorFlow error is a sentence for the user.
+SENTENCE_BEGIN, SENTENCE_END = '<<', '>>'
+
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+# A PNG file begins with the signature and the chunk IHDR: where that holds what.
+_PNG_SIZE, _PNG_BITS, _PNG_COLOUR_TYPE, _PNG_CHECKSUM, _PNG_AFTER_HEADER = 16, 24, 25, 29, 33
+_GREY, _PALETTE = 0, 3
+# IHDR's checksum changes by this (exclusive or) when its colour type changes from palette to grey:
+# a CRC is linear, so the difference depends on nothing else in the chunk.
+_PALETTE_TO_GREY = (0x12, 0xb5, 0xaf, 0xee)
+_BYTES = [bytes([value]) for value in range(256)]
+
+Window = collections.namedtuple('Window', 'begin size target flip')
+Window.__doc__ = """A part of a stored image and what becomes of it.
+
+begin: int32 [2], its first row and column. size: int32 [2], h and w. target: int32 [2], t and u.
+flip: bool [], left and right change places.
+"""
+
+
+def require(condition, sentence):
+  """Stops with a sentence for the user where the condition does not hold.
+
+  Args:
+    condition: bool [].
+    sentence: function that returns a list of str, string [] and integer [] tensors; it is built
+      into a branch of the graph that costs nothing while all is well.
+
+  Returns:
+    An operation to depend on.
+  """
+  def stop():
+    parts = [part if isinstance(part, str) or part.dtype == tf.string else tf.as_string(part)
+             for part in sentence()]
+    return tf.Assert(False, [tf.strings.join([SENTENCE_BEGIN, *parts, SENTENCE_END])])
+
+  return tf.cond(condition, tf.no_op, stop)
+
+
+def image_shape(encoded, source):
+  """Returns int32 [2], height and width from the header of a JPEG or PNG file.
+
+  Args:
+    encoded: string [], the file.
+    source: list of str, string [] and integer [] tensors that together name the image in errors.
+
+  Raises:
+    tf.errors.InvalidArgumentError: neither JPEG nor PNG.
+  """
+  def png_shape():
+    is_png = tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE)
+    with tf.control_dependencies([require(
+        is_png, lambda: [*source, ' is neither a JPEG nor a PNG file; replace it'])]):
+      size = tf.strings.substr(encoded, _PNG_SIZE, 8)
+    return tf.io.decode_raw(size, tf.int32, little_endian=False)
+
+  return tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
+
+
+def decode_image(encoded):
+  """Returns uint8 [H, W, 3] of a JPEG or PNG file (string []), in the orientation that is stored."""
+  return tf.cond(
+      _is_jpeg(encoded),
+      # As PIL and OpenCV decode, to the bit; TensorFlow's default is coarser and no faster.
+      lambda: tf.image.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
+      lambda: tf.image.decode_png(encoded, channels=3))
+
+
+def decode_window(encoded, window):
+  """Returns uint8 [h, w, 3], the window of a JPEG or PNG file (string [])."""
+  return tf.cond(
+      _is_jpeg(encoded),
+      lambda: tf.image.decode_and_crop_jpeg(
+          encoded, tf.concat([window.begin, window.size], 0), channels=3,
+          dct_method='INTEGER_ACCURATE'),
+      lambda: tf.slice(tf.image.decode_png(encoded, channels=3), [*tf.unstack(window.begin), 0],
+                       [*tf.unstack(window.size), 3]))
+
+
+def _is_jpeg(encoded):
+  return tf.equal(tf.strings.substr(encoded, 0, 3), b'\xff\xd8\xff')
+
+
+def decode_label(encoded, source=('the label',)):
+  """Returns uint8 [H, W, 1], the sample values that a label PNG stores: a palette's indices.
+
+  TensorFlow turns a palette into colours. So the file is declared to be grey before it is decoded,
+  and the stretching of 1, 2 and 4 bits to 0..255, as befits grey, is undone.
+
+  Args:
+    encoded: string [], a PNG of one channel, grey or palette, with 1, 2, 4 or 8 bits.
+    source: list of str, string [] and integer [] tensors that together name the label in errors.
+
+  Raises:
+    tf.errors.InvalidArgumentError: any other file.
+  """
+  # A file that is too short gets zeros, which are no header of a PNG.
+  head = tf.strings.join([tf.strings.substr(encoded, 0, _PNG_AFTER_HEADER),
+                          bytes(_PNG_AFTER_HEADER)])
+  head = tf.io.decode_raw(head, tf.uint8)
+  bits, colour_type = tf.cast(head[_PNG_BITS], tf.int32), head[_PNG_COLOUR_TYPE]
+  is_palette = tf.equal(colour_type, _PALETTE)
+  is_label = tf.reduce_all([
+      tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE),
+      tf.logical_or(is_palette, tf.equal(colour_type, _GREY)), bits <= 8])
+  with tf.control_dependencies([require(is_label, lambda: [
+      *source, ' is no grey or palette PNG of at most 8 bits, whose values are the class ids; '
+      'convert it'])]):
+    label = tf.image.decode_png(tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded),
+                                channels=1)
+  return tf.cond(tf.equal(bits, 8), lambda: label,
+                 lambda: label // tf.cast(255 // (2 ** bits - 1), tf.uint8))
+
+
+def _as_grey(encoded):
+  """Returns the palette PNG (string []) with a header that calls its indices shades of grey."""
+  after_type = _PNG_COLOUR_TYPE + 1
+  checksum = tf.io.decode_raw(tf.strings.substr(encoded, _PNG_CHECKSUM, 4), tf.uint8)
+  checksum = tf.bitwise.bitwise_xor(checksum, tf.constant(_PALETTE_TO_GREY, tf.uint8))
+  return tf.strings.join([
+      tf.strings.substr(encoded, 0, _PNG_COLOUR_TYPE), _BYTES[_GREY],
+      tf.strings.substr(encoded, after_type, _PNG_CHECKSUM - after_type),
+      tf.strings.reduce_join(tf.gather(_BYTES, tf.cast(checksum, tf.int32))),
+      tf.strings.substr(encoded, _PNG_AFTER_HEADER, tf.strings.length(encoded)),
+  ])
+
+
+def check_label(label, dataset, source):
+  """Returns an operation that stops where a label holds a value that the dataset does not allow.
+
+  Args:
+    label: uint8 [H, W, 1].
+    dataset: Dataset.
+    source: list of str, string [] and integer [] tensors that together name the label.
+  """
+  is_wrong = tf.logical_and(label > dataset.num_classes - 1,
+                            tf.not_equal(label, dataset.ignore_label))
+  return require(tf.logical_not(tf.reduce_any(is_wrong)), lambda: [
+      *source, ' holds the value ', tf.reduce_max(tf.boolean_mask(label, is_wrong)),
+      f'; {dataset.name} allows 0..{dataset.num_classes - 1} and {dataset.ignore_label} (ignored); '
+      'recode the label, or give the --dataset that it belongs to'])
+
+
+def check_sizes(image_size, label_size, source):
+  """Returns an operation that stops where an image and its label differ in size.
+
+  Args:
+    image_size, label_size: int32 [2], height and width.
+    source: list of str, string [] and integer [] tensors that together name the label.
+  """
+  return require(tf.reduce_all(tf.equal(image_size, label_size)), lambda: [
+      *source, ' is ', label_size[1], 'x', label_size[0], ', its image ', image_size[1], 'x',
+      image_size[0], ' (width x height); make them equal'])
+
+
+def random_window(size, crop_size, scales, seed):
+  """Returns the Window of a random scale, crop and flip.
+
+  The stored image times the scale is cut, where it is larger than the crop, to a part of the crop's
+  size (each place is as likely as any other); where it is smaller, all of it is taken.
+
+  Args:
+    size: int32 [2], H and W.
+    crop_size: (height, width), ints.
+    scales: (smallest, largest), floats; uniform between.
+    seed: int64 [2]; the window is a pure function of it.
+  """
+  scale, top, left, flip = tf.unstack(tf.random.stateless_uniform([4], seed))
+  scale = scales[0] + scale * (scales[1] - scales[0])
+  size = tf.cast(size, tf.float32)
+  crop_size = tf.cast(tf.constant(crop_size), tf.float32)
+  target = tf.maximum(1., tf.minimum(tf.round(size * scale), crop_size))  # [2]: t, u
+  is_cut = target < tf.round(size * scale)
+  part = tf.where(is_cut, tf.clip_by_value(tf.round(crop_size / scale), 1., size), size)
+  begin = tf.floor(tf.stack([top, left]) * (size - part + 1.))
+  return Window(*(tf.cast(value, tf.int32) for value in (begin, part, target)), flip < .5)
+
+
+def resize_image(image, window):
+  """Returns uint8 [t, u, 3]: the window of an image (uint8 [h, w, 3]), flipped or not, bilinear."""
+  image = tf.cond(window.flip, lambda: tf.reverse(image, [1]), lambda: image)
+  # TensorFlow interpolates floats twice as fast as bytes. Half a grey level more on the way in turns
+  # the truncation on the way out into rounding.
+  image = tf.expand_dims(tf.cast(image, tf.float32) + .5, 0)
+  image = tf.raw_ops.ResizeBilinear(images=image, size=window.target, half_pixel_centers=True)
+  return tf.squeeze(tf.cast(image, tf.uint8), 0)
+
+
+def resize_label(label, window):
+  """Returns uint8 [t, u, 1]: the window of a label (uint8 [H, W, 1]), flipped or not, nearest.
+
+  Of n pixels, number i (from 0) takes the window's number floor((i + 1/2) * size / n), on the grid
+  of `resize_image`. Columns are picked as rows of the transposed label: rows are copied whole,
+  which is ten times faster than TensorFlow's own resize, which copies a single value at a time.
+  """
+  def nearest(axis):
+    size, target = window.size[axis], window.target[axis]
+    return (2 * tf.range(target) + 1) * size // (2 * target)
+
+  columns = nearest(1)
+  columns = tf.where(window.flip, window.size[1] - 1 - columns, columns)
+  label = tf.slice(tf.squeeze(label, 2), window.begin, window.size)  # [h, w]
+  label = tf.gather(tf.transpose(label), columns)                    # [u, h]
+  label = tf.gather(tf.transpose(label), nearest(0))                 # [t, u]
+  return tf.expand_dims(label, 2)
+
+
+def pad(image, crop_size, colour):
+  """Returns uint8 [height, width, C]: an image or label (uint8 [t, u, C]) padded right and bottom.
+
+  Args:
+    image: uint8 [t, u, C], not larger than the crop.
+    crop_size: (height, width), ints.
+    colour: tuple of C ints, 0..255.
+  """
+  height, width = crop_size
+  padding = tf.constant(np.tile(np.uint8(colour), (height * width, 1)))
+  t, u = tf.unstack(tf.shape(image)[:2])
+  right = tf.reshape(padding[:t * (width - u)], [t, width - u, len(colour)])
+  bottom = tf.reshape(padding[:(height - t) * width], [height - t, width, len(colour)])
+  image = tf.concat([tf.concat([image, right], 1), bottom], 0)
+  return tf.ensure_shape(image, [height, width, len(colour)])
