@@ -1,0 +1,48 @@
+# `make demo` and `make test` set up what they need in $(VENV) and run.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO := build/demo
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint clean
+
+# Scenes are drawn, packed into records, learnt from scratch at a small crop, scored, predicted and exported.
+# Batch norm's averages follow within the few hundred steps at a decay of 0.9.
+demo: $(VENV)/.installed
+	$(RUN) dataset/make_sample_data.py --output_dir $(DEMO)/data
+	$(RUN) create_pascal_tf_record.py --dataset $(DEMO)/data/sample.json --data_dir $(DEMO)/data \
+	  --train_data_list $(DEMO)/data/train.txt --valid_data_list $(DEMO)/data/val.txt --output_path $(DEMO)
+	$(RUN) train.py --dataset $(DEMO)/data/sample.json --data_dir $(DEMO) --model_dir $(DEMO)/model \
+	  --clean_model_dir --base_architecture resnet_v2_50 --pre_trained_model none --crop_size 81 81 \
+	  --batch_size 8 --train_epochs 9 --epochs_per_eval 9 --initial_learning_rate 0.02 --max_iter 270 \
+	  --batch_norm_decay 0.9 --save_summary_steps 50
+	$(RUN) evaluate.py --model_dir $(DEMO)/model --image_data_dir $(DEMO)/data/JPEGImages \
+	  --label_data_dir $(DEMO)/data/SegmentationClassAug --evaluation_data_list $(DEMO)/data/val.txt \
+	  | tee $(DEMO)/scores.txt
+	sed 's/$$/.jpg/' $(DEMO)/data/val.txt > $(DEMO)/val_images.txt
+	$(RUN) inference.py --model_dir $(DEMO)/model --data_dir $(DEMO)/data/JPEGImages \
+	  --infer_data_list $(DEMO)/val_images.txt --output_dir $(DEMO)/masks --overlay
+	$(RUN) export_inference_graph.py --model_dir $(DEMO)/model --export_dir $(DEMO)/export
+	@echo
+	@grep '^mean' $(DEMO)/scores.txt
+	@name=$$(head -n 1 $(DEMO)/data/val.txt); \
+	  echo "A mask:     $(DEMO)/masks/$${name}_mask.png"; \
+	  echo "An overlay: $(DEMO)/masks/$${name}_overlay.png"
+
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-dev
+	$(RUN) -m ruff check .
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf build .venv*
