@@ -5,6 +5,8 @@ function of its own here or in utils/. Backbones are in nets/, layers in nets/la
 
 Letters in shape comments: B batch, H W input size, h w feature size, C channels, K classes.
 """
+import dataclasses
+
 import tensorflow.compat.v1 as tf
 
 from nets import backbones, layers
@@ -12,10 +14,7 @@ from utils import checkpoints, losses, metrics, optimizers, run_config, summarie
 from utils.architecture import Architecture
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
 
-# Atrous rates of the ASPP at output stride 16 (DeepLabv3 sec. 3.3); they scale with the feature size.
-_ATROUS_RATES = (6, 12, 18)
-_DEPTH = 256           # channels of every ASPP branch and of the decoder
-_LOW_LEVEL_DEPTH = 48  # DeepLabv3+ Table 1
+_ASPP_DEPTH = 256  # channels of every branch and of the projection
 
 
 def network(images, architecture, is_training, batch_norm_decay=None):
@@ -30,68 +29,120 @@ def network(images, architecture, is_training, batch_norm_decay=None):
   Returns:
     logits: float32 [B, H, W, K].
   """
-  backbone = backbones.get(architecture.base_architecture)
-  high, low = backbones.build(backbone.name, images, architecture.output_stride, is_training,
-                              batch_norm_decay)
-  norm = layers.BatchNorm(is_training, batch_norm_decay or backbone.batch_norm_decay)
-  high = aspp(high, architecture.output_stride, norm)
-  return decoder(high, low, layers.spatial_size(images), architecture.num_classes, norm)
+  row = backbones.get(architecture.base_architecture)
+  architecture = resolved(architecture, row)
+  size = layers.spatial_size(images)
+  images = scaled(images, row)
+  if architecture.eval_crop_size and not is_training:
+    images = _pad_to(images, architecture.eval_crop_size)
+  padded_size = layers.spatial_size(images)
+
+  norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon)
+  high, low = backbones.build(row, images, architecture.output_stride, norm, architecture.multi_grid)
+  # The head has the paper's constants, whatever the backbone's (and the same decay, where one is given).
+  norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997)
+  net = aspp(high, architecture, norm, row)
+  if architecture.decoder:
+    net = decoder(net, low, architecture, norm, row)
+  else:
+    with tf.variable_scope('upsampling_logits'):
+      net = layers.conv2d(net, architecture.num_classes, 1, 'conv_1x1')
+  logits = layers.resize_bilinear(net, padded_size, row.align_corners)
+  return logits if padded_size is size else logits[:, :size[0], :size[1]]
 
 
-def aspp(features, output_stride, norm):
+def resolved(architecture, row):
+  """Returns the architecture with the defaults of its backbone's row in place of None."""
+  rates = architecture.atrous_rates
+  if rates is None:  # DeepLabv3 sec. 3.3: 6, 12, 18 at output stride 16, doubled at 8, halved at 32
+    rates = tuple(rate * 16 // architecture.output_stride for rate in row.atrous_rates)
+  own = {name: getattr(row, name) for name in ('separable_head', 'decoder', 'multi_grid')
+         if getattr(architecture, name) is None}
+  return dataclasses.replace(architecture, atrous_rates=rates, **own)
+
+
+def scaled(images, row):
+  """Returns float32 [B, H, W, 3]: RGB 0..255 less the backbone's mean, or scaled to [-1, 1]."""
+  images = tf.cast(images, tf.float32)
+  return images - tf.constant(row.channel_means) if row.channel_means else images * (2 / 255) - 1
+
+
+def aspp(features, architecture, norm, row):
   """Atrous spatial pyramid pooling with image-level features (DeepLabv3 sec. 3.3).
 
   Args:
     features: float32 [B, h, w, C], the encoder's output.
-    output_stride: int, which scales the atrous rates: 6, 12, 18 at 16 and doubled at 8.
+    architecture: Architecture, resolved.
     norm: layers.BatchNorm.
+    row: Backbone, whose lineage decides the order of the branches, the resize and the dropout.
 
   Returns:
     float32 [B, h, w, 256].
   """
-  size = layers.spatial_size(features)
+  conv = layers.separable_conv2d if architecture.separable_head else _full_conv2d
   with tf.variable_scope('aspp'):
-    branches = [layers.conv2d(features, _DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)]
-    for index, rate in enumerate(_ATROUS_RATES, 1):
-      branches.append(layers.conv2d(features, _DEPTH, 3, f'conv_3x3_{index}', norm, tf.nn.relu,
-                                    rate=rate * 16 // output_stride))
-    with tf.variable_scope('image_level_features'):
-      pooled = tf.reduce_mean(features, [1, 2], keepdims=True)  # [B, 1, 1, C]
-      pooled = layers.conv2d(pooled, _DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)
-      branches.append(layers.resize_bilinear(pooled, size))
-    net = tf.concat(branches, axis=3)  # [B, h, w, 5 * 256]
-    return layers.conv2d(net, _DEPTH, 1, 'conv_1x1_concat', norm, tf.nn.relu)
+    branches = [layers.conv2d(features, _ASPP_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)]
+    for index, rate in enumerate(architecture.atrous_rates, 1):
+      branches.append(conv(features, _ASPP_DEPTH, f'conv_3x3_{index}', norm, tf.nn.relu, rate=rate))
+    if architecture.image_level_feature:
+      with tf.variable_scope('image_level_features'):
+        pooled = tf.reduce_mean(features, [1, 2], keepdims=True)  # [B, 1, 1, C]
+        pooled = layers.conv2d(pooled, _ASPP_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)
+        pooled = layers.resize_bilinear(pooled, layers.spatial_size(features), row.align_corners)
+      branches.insert(0 if row.image_level_first else len(branches), pooled)
+    net = tf.concat(branches, axis=3)  # [B, h, w, branches * 256]
+    net = layers.conv2d(net, _ASPP_DEPTH, 1, 'conv_1x1_concat', norm, tf.nn.relu)
+    if norm.is_training and row.projection_dropout:
+      net = tf.nn.dropout(net, rate=row.projection_dropout)
+    return net
 
 
-def decoder(high, low, output_size, num_classes, norm):
+def decoder(high, low, architecture, norm, row):
   """Refines the encoder's features with low-level ones (DeepLabv3+ sec. 3.1).
 
   Args:
     high: float32 [B, h, w, 256], the output of the ASPP.
-    low: float32 [B, ceil(H/4), ceil(W/4), C'], the backbone's low-level features.
-    output_size: (H, W).
-    num_classes: int, K.
+    low: dict of stride to float32 [B, ceil(H/stride), ceil(W/stride), C'], the low-level features.
+    architecture: Architecture, resolved.
     norm: layers.BatchNorm.
+    row: Backbone, whose lineage decides the resize.
 
   Returns:
-    logits: float32 [B, H, W, K].
+    logits: float32 [B, ceil(H/s), ceil(W/s), K], s the last of decoder_output_stride.
   """
+  kernel = architecture.decoder_kernel
+  conv = layers.separable_conv2d if architecture.separable_head and kernel == 3 else _full_conv2d
+  net = high
   with tf.variable_scope('decoder'):
-    with tf.variable_scope('low_level_features'):
-      low = layers.conv2d(low, _LOW_LEVEL_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)
+    for stage, stride in enumerate(architecture.decoder_output_stride):
+      suffix = f'_{stage + 1}' if stage else ''  # the first, and usually only, stage has the plain names
+      with tf.variable_scope('low_level_features' + suffix):
+        features = layers.conv2d(low[stride], architecture.decoder_channels, 1, 'conv_1x1', norm, tf.nn.relu)
+      with tf.variable_scope('upsampling_logits' + suffix):
+        net = layers.resize_bilinear(net, layers.spatial_size(features), row.align_corners)
+        net = tf.concat([net, features], axis=3)  # [B, H/stride, W/stride, 256 + 48]
+        for index in range(1, architecture.decoder_convs + 1):
+          net = conv(net, architecture.decoder_filters, f'conv_{kernel}x{kernel}_{index}', norm, tf.nn.relu)
     with tf.variable_scope('upsampling_logits'):
-      high = layers.resize_bilinear(high, layers.spatial_size(low))
-      net = tf.concat([high, low], axis=3)  # [B, ceil(H/4), ceil(W/4), 256 + 48]
-      net = layers.conv2d(net, _DEPTH, 3, 'conv_3x3_1', norm, tf.nn.relu)
-      net = layers.conv2d(net, _DEPTH, 3, 'conv_3x3_2', norm, tf.nn.relu)
-      net = layers.conv2d(net, num_classes, 1, 'conv_1x1')
-      return layers.resize_bilinear(net, output_size)
+      return layers.conv2d(net, architecture.num_classes, 1, 'conv_1x1')
+
+
+def _full_conv2d(inputs, filters, scope, norm, activation, rate=1):
+  """An ordinary convolution with the arguments of a separable one; its scope conv_<k>x<k>_<n> says k."""
+  kernel_size = int(scope.split('_')[1].split('x')[0])
+  return layers.conv2d(inputs, filters, kernel_size, scope, norm, activation, rate=rate)
+
+
+def _pad_to(images, size):
+  """Pads scaled images (float32 [B, H, W, 3]) with 0 on the right and the bottom to at least `size`."""
+  height, width = tf.unstack(tf.shape(images)[1:3])
+  bottom, right = tf.maximum(size[0] - height, 0), tf.maximum(size[1] - width, 0)
+  return tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
 
 # What params may leave out; the values of the original scripts.
 DEFAULT_PARAMS = {
     'ignore_label': 255,
-    'output_stride': 16,
     'batch_norm_decay': None,             # None: the backbone's own
     'freeze_batch_norm': False,
     'pre_trained_model': None,            # None: new weights, or those of a checkpoint in model_dir
@@ -105,6 +156,7 @@ DEFAULT_PARAMS = {
     'momentum': 0.9,
     'max_iter': 30000,
     'initial_global_step': 0,
+    'last_layers_lr_multiplier': 1.0,     # on everything but the backbone
     'max_steps': None,                    # last step of the training, for the time left
     'tensorboard_images_max_outputs': 6,
 }
@@ -127,7 +179,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
     EstimatorSpec. Predictions are classes int32 [B, H, W, 1] and probabilities float32 [B, H, W, K].
   """
   params = {**DEFAULT_PARAMS, **params}
-  architecture = Architecture.from_params(params)
+  architecture = Architecture.from_dict(params)
   training = mode == ModeKeys.TRAIN
   logits = network(features, architecture, training and not params['freeze_batch_norm'],
                    params['batch_norm_decay'])
@@ -153,7 +205,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
   summaries.image_grid(features, labels, predictions['classes'], params)
   _initialize(params, architecture)
-  train_op = optimizers.train_op(loss, rate, trained, params['momentum'])
+  train_op = optimizers.train_op(loss, rate, trained, params['momentum'], _multipliers(trained, params))
   saver = checkpoints.ResumeSaver(tf.global_variables(), params['keep_checkpoint_max'],
                                   params['checkpoint'])
   return EstimatorSpec(
@@ -177,6 +229,14 @@ def _predictions(logits):
 def _model_variables():
   """Returns name -> variable of the network alone; called before there is an optimizer."""
   return {v.op.name: v for v in tf.global_variables() if v.op.name != tf.GraphKeys.GLOBAL_STEP}
+
+
+def _multipliers(variables, params):
+  """Returns name -> learning-rate multiplier of the head's variables; None where it is 1."""
+  scope = backbones.get(params['base_architecture']).scope + '/'
+  multiplier = params['last_layers_lr_multiplier']
+  return None if multiplier == 1 else {
+      v.op.name: multiplier for v in variables if not v.op.name.startswith(scope)}
 
 
 def _check_checkpoint(params):

@@ -14,7 +14,7 @@ from utils.errors import DataError
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset')
+  parser.shared(*flags.MODEL_FLAGS)
   parser.flag('export_dir', 'dataset/export_output', 'folder of the exported models', metavar='DIR')
   return parser
 

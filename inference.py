@@ -20,7 +20,7 @@ def make_parser():
   parser.flag('infer_data_list', './dataset/sample_images_list.txt', 'file of the image names',
               metavar='FILE')
   parser.flag('overlay', False, 'also write <name>_overlay.png', action='store_true')
-  parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset', 'debug')
+  parser.shared(*flags.MODEL_FLAGS, 'debug')
   return parser
 
 

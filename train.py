@@ -17,7 +17,7 @@ from utils.errors import DataError, UsageError
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset', 'debug')
+  parser.shared(*flags.MODEL_FLAGS, 'debug')
   parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
   parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
@@ -38,6 +38,8 @@ def make_parser():
   parser.flag('max_iter', 30000, 'steps over which poly falls', type=flags.positive_int)
   parser.flag('initial_global_step', 0, 'the step from which poly and train_epochs count',
               type=flags.non_negative_int)
+  parser.flag('last_layers_lr_multiplier', 1.0, 'learning-rate factor of all that is not the backbone',
+              type=flags.positive_float)
   parser.flag('weight_decay', 2e-4, 'L2 factor on all trained variables', type=flags.non_negative_float)
   parser.flag('batch_norm_decay', None, "decay of batch norm's moving averages (default: the backbone's, "
               '0.9997 for resnet_v2)', type=flags.fraction)
@@ -200,7 +202,7 @@ def train_and_evaluate(args, dataset, records, counts, params, step, ends):
   hooks = [debug_hook()] if args.debug else []
   options = inputs.TrainOptions(
       crop_size=tuple(args.crop_size), batch_size=args.batch_size, seed=args.seed,
-      channel_means=backbones.get(params['base_architecture']).channel_means,
+      channel_means=backbones.get(params['base_architecture']).padding_color,
       num_examples=counts['train'])
   for end in ends:
     estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)

@@ -4,9 +4,10 @@ A new backbone is a file in nets/ and a row here; the tests then demand its expe
 count. The builder's module is imported on first use, so that reading the table (for `--help`) costs no
 TensorFlow import.
 
-`build` returns the two feature maps that the decoder works on (DeepLabv3+ sec. 3.1):
+`build` returns the feature maps that the decoder works on (DeepLabv3+ sec. 3.1):
   high: float32 [B, ceil(H/output_stride), ceil(W/output_stride), C], the encoder's output;
-  low:  float32 [B, ceil(H/4), ceil(W/4), C'], the low-level features at stride 4.
+  low:  dict of stride s in (2, 4, 8) -> float32 [B, ceil(H/s), ceil(W/s), C'], the last features at that
+        stride. The published models use stride 4.
 """
 import dataclasses
 import importlib
@@ -16,23 +17,52 @@ from utils.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-  """One row of the table."""
+  """One row of the table.
+
+  The last five are defaults of the head: what the published models of this backbone use. resnet_v2 follows
+  the original DeepLabv3+ scripts, all others Google's models.
+  """
   name: str
-  module: str                # in nets/; holds a function called `name`
-  channel_means: tuple       # RGB mean that is subtracted from images in 0..255
-  batch_norm_decay: float    # of the published weights: the default of --batch_norm_decay
-  scope: str                 # variable scope, the first part of every variable name
-  output_strides: tuple = (8, 16, 32)
+  module: str                   # in nets/; its function `build` takes the row
+  scope: str                    # variable scope, the first part of every variable name
+  batch_norm_decay: float       # the default of --batch_norm_decay
+  batch_norm_epsilon: float = 1.001e-5  # 1e-5, as the fused kernel rounds it
+  channel_means: tuple = None   # RGB mean subtracted from 0..255; None scales to [-1, 1]
+  depth_multiplier: float = 1.0
+  align_corners: bool = True    # how features and logits are resized
+  image_level_first: bool = True  # the place of the image-level features among the ASPP's branches
+  projection_dropout: float = 0.1  # after the ASPP's projection, in training
+  decoder: bool = True
+  separable_head: bool = True
+  atrous_rates: tuple = (6, 12, 18)  # at output stride 16
+  multi_grid: tuple = None
+
+  @property
+  def padding_color(self):
+    """RGB 0..255 that becomes 0 in the network: what training pads with."""
+    return self.channel_means or (127.5, 127.5, 127.5)
 
 
-# RGB means of the VGG and ResNet weights. TF-Slim trained resnet_v2 on [-1, 1]; the original DeepLabv3+
-# scripts feed mean-subtracted 0..255, and their checkpoints expect it.
-_IMAGENET_MEANS = (123.68, 116.78, 103.94)
+def _resnet_v2(name):
+  # TF-Slim trained these weights on [-1, 1]; the original DeepLabv3+ scripts feed mean-subtracted 0..255, and
+  # their checkpoints expect it.
+  return Backbone(name, 'resnet_v2', name, 0.9997, channel_means=(123.68, 116.78, 103.94),
+                  align_corners=False, image_level_first=False, projection_dropout=0.0, separable_head=False)
+
 
 BACKBONES = {row.name: row for row in (
-    Backbone('resnet_v2_50', 'resnet_v2', _IMAGENET_MEANS, 0.9997, 'resnet_v2_50'),
-    Backbone('resnet_v2_101', 'resnet_v2', _IMAGENET_MEANS, 0.9997, 'resnet_v2_101'),
+    _resnet_v2('resnet_v2_50'),
+    _resnet_v2('resnet_v2_101'),
+    Backbone('resnet_v1_50_beta', 'resnet_v1_beta', 'resnet_v1_50', 0.95, multi_grid=(1, 2, 4)),
+    Backbone('resnet_v1_101_beta', 'resnet_v1_beta', 'resnet_v1_101', 0.95, multi_grid=(1, 2, 4)),
+    Backbone('xception_41', 'xception', 'xception_41', 0.9997, 1e-3),
+    Backbone('xception_65', 'xception', 'xception_65', 0.9997, 1e-3),
+    Backbone('xception_71', 'xception', 'xception_71', 0.9997, 1e-3),
+    Backbone('mobilenet_v2', 'mobilenet_v2', 'MobilenetV2', 0.997, 1e-3, decoder=False, atrous_rates=()),
+    Backbone('mobilenet_v2_dm05', 'mobilenet_v2', 'MobilenetV2', 0.997, 1e-3, decoder=False, atrous_rates=(),
+             depth_multiplier=0.5),
 )}
+OUTPUT_STRIDES = (8, 16, 32)
 
 
 def names():
@@ -47,22 +77,24 @@ def get(name):
   return BACKBONES[name]
 
 
-def build(name, images, output_stride, is_training, batch_norm_decay=None):
+def build(row, images, output_stride, norm, multi_grid=None):
   """Returns (high, low), the backbone's feature maps; see the module's docstring for the shapes.
 
   Args:
-    name: str, a row of the table.
-    images: uint8 or float32 [B, H, W, 3], RGB 0..255, any H and W of at least output_stride.
+    row: Backbone.
+    images: float32 [B, H, W, 3], scaled as the row says, any H and W of at least output_stride.
     output_stride: int, 8, 16 or 32; strides beyond it become atrous rates.
-    is_training: bool, whether batch norm uses the batch's statistics and updates its averages.
-    batch_norm_decay: float, or None for the table's.
+    norm: layers.BatchNorm.
+    multi_grid: three ints by which the rates of the last three units are multiplied (DeepLabv3 sec. 3.2), or
+      None. MobileNetV2 has no such units and takes None alone.
 
   Raises:
-    UsageError: the name or the output stride is not in the table.
+    UsageError: an output stride or a multi-grid that cannot be built.
   """
-  row = get(name)
-  if output_stride not in row.output_strides:
-    raise UsageError(f'output_stride {output_stride} is not supported by {name}; '
-                     f'use one of {", ".join(map(str, row.output_strides))}')
-  builder = getattr(importlib.import_module('nets.' + row.module), name)
-  return builder(images, row, output_stride, is_training, batch_norm_decay or row.batch_norm_decay)
+  if output_stride not in OUTPUT_STRIDES:
+    raise UsageError(f'output_stride {output_stride} is not supported; '
+                     f'use one of {", ".join(map(str, OUTPUT_STRIDES))}')
+  if multi_grid and row.module == 'mobilenet_v2':
+    raise UsageError(f'--multi_grid does not apply to {row.name}, which has no residual units to dilate')
+  module = importlib.import_module('nets.' + row.module)
+  return module.build(row, images, output_stride, norm, multi_grid or (1, 1, 1))

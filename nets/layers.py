@@ -50,7 +50,8 @@ class AtrousStrides:
     return 1, rate
 
 
-def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stride=1, rate=1):
+def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stride=1, rate=1,
+           explicit_padding=True):
   """Returns a convolution with batch norm, or with a bias where `norm` is None.
 
   Padding keeps ceil(H/stride): a strided convolution pads (kernel_size-1)//2 on the left and the rest on the
@@ -65,6 +66,7 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     activation: function applied last, such as tf.nn.relu, or None.
     stride: int.
     rate: int, the atrous rate; only with stride 1.
+    explicit_padding: bool; False pads a strided convolution as TensorFlow's SAME does (MobileNet).
 
   Returns:
     float [B, ceil(H/stride), ceil(W/stride), filters].
@@ -75,15 +77,45 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     fan_in = kernel_size * kernel_size * channels
     weights = tf.get_variable(
         'weights', [kernel_size, kernel_size, channels, filters],
-        # He initialisation as TF-Slim draws it: 1.3 makes up for the truncated tails.
-        initializer=tf.truncated_normal_initializer(stddev=(1.3 * 2.0 / fan_in) ** 0.5))
-    net = _convolve(inputs, weights, stride, rate)
+        initializer=_he_initializer(fan_in))
+    inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
+    if rate == 1 or native_dilation():
+      net = tf.nn.conv2d(inputs, weights, [1, stride, stride, 1], padding, dilations=[1, rate, rate, 1])
+    else:
+      net = tf.nn.atrous_conv2d(inputs, weights, rate, padding)
     if norm:
       net = batch_norm(net, norm)
     else:
       net = tf.nn.bias_add(
           net, tf.get_variable('biases', [filters], initializer=tf.zeros_initializer()))
     return activation(net) if activation else net
+
+
+def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, explicit_padding=True):
+  """Returns a 3x3 convolution of each channel by itself, with batch norm; see conv2d.
+
+  Returns:
+    float [B, ceil(H/stride), ceil(W/stride), C].
+  """
+  assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
+  with tf.variable_scope(scope):
+    weights = tf.get_variable('depthwise_weights', [3, 3, int(inputs.shape[-1]), 1],
+                              initializer=_he_initializer(fan_in=9))
+    inputs, padding = _padded(inputs, 3, stride, explicit_padding)
+    # This one goes through space-to-batch: the gradients of TensorFlow's native dilated depthwise kernel are
+    # wrong on the CPU.
+    net = tf.nn.depthwise_conv2d(inputs, weights, [1, stride, stride, 1], padding, dilations=[rate, rate])
+    net = batch_norm(net, norm)
+    return activation(net) if activation else net
+
+
+def separable_conv2d(inputs, filters, scope, norm, activation=None, stride=1, rate=1):
+  """Returns a depthwise and a 1x1 convolution, each with batch norm and activation (DeepLabv3+ sec. 3.1).
+
+  Their variables lie under `<scope>_depthwise` and `<scope>_pointwise`; see conv2d for the arguments.
+  """
+  net = depthwise_conv2d(inputs, scope + '_depthwise', norm, activation, stride, rate)
+  return conv2d(net, filters, 1, scope + '_pointwise', norm, activation)
 
 
 def batch_norm(inputs, norm, scope='BatchNorm'):
@@ -116,17 +148,18 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
     return outputs
 
 
-def resize_bilinear(features, size):
-  """Returns the features resized as TensorFlow 1 did: corners not aligned, pixels not centred.
+def resize_bilinear(features, size, align_corners):
+  """Returns the features resized as TensorFlow 1 did, without centring pixels.
 
   Args:
     features: float [B, h, w, C].
     size: (height, width), ints or an int32 tensor [2].
+    align_corners: bool, whether the corner pixels' centres stay in place, as in Google's models.
 
   Returns:
     float32 [B, height, width, C].
   """
-  return tf.image.resize_bilinear(features, size)
+  return tf.image.resize_bilinear(features, size, align_corners=align_corners)
 
 
 def spatial_size(images):
@@ -135,19 +168,21 @@ def spatial_size(images):
   return (height, width) if height and width else tf.shape(images)[1:3]
 
 
-def _convolve(inputs, weights, stride, rate):
-  if stride > 1:
-    return tf.nn.conv2d(_pad(inputs, int(weights.shape[0])), weights, [1, stride, stride, 1], 'VALID')
-  if rate == 1 or native_dilation():
-    return tf.nn.conv2d(inputs, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1])
-  return tf.nn.atrous_conv2d(inputs, weights, rate, 'SAME')
+def _he_initializer(fan_in):
+  """He initialisation as TF-Slim draws it: 1.3 makes up for the truncated tails."""
+  return tf.truncated_normal_initializer(stddev=(1.3 * 2.0 / fan_in) ** 0.5)
 
 
-def _pad(inputs, kernel_size):
-  """Pads for a strided VALID convolution (EXPLICIT padding has no gradient kernel on the CPU)."""
+def _padded(inputs, kernel_size, stride, explicit_padding):
+  """Returns the inputs, padded by tf.pad where that is due, and the padding that is left to the kernel.
+
+  EXPLICIT padding in the kernel itself would have no gradient on the CPU.
+  """
+  if stride == 1 or kernel_size == 1 or not explicit_padding:
+    return inputs, 'SAME'
   before = (kernel_size - 1) // 2
   after = kernel_size - 1 - before
-  return tf.pad(inputs, [[0, 0], [before, after], [before, after], [0, 0]])
+  return tf.pad(inputs, [[0, 0], [before, after], [before, after], [0, 0]]), 'VALID'
 
 
 @functools.cache

@@ -15,31 +15,26 @@ _BLOCKS = {
 }
 
 
-def resnet_v2_50(images, row, output_stride, is_training, batch_norm_decay):
-  """Returns (high, low) of ResNet-v2-50; see nets/backbones.py for the arguments and shapes."""
-  return _resnet_v2(images, row, output_stride, layers.BatchNorm(is_training, batch_norm_decay))
+def build(row, images, output_stride, norm, multi_grid):
+  """Returns (high, low) of a ResNet-v2; see nets/backbones.py for the arguments.
 
-
-def resnet_v2_101(images, row, output_stride, is_training, batch_norm_decay):
-  """Returns (high, low) of ResNet-v2-101; see nets/backbones.py for the arguments and shapes."""
-  return _resnet_v2(images, row, output_stride, layers.BatchNorm(is_training, batch_norm_decay))
-
-
-def _resnet_v2(images, row, output_stride, norm):
-  """Returns high float32 [B, h, w, 2048] and low float32 [B, ceil(H/4), ceil(W/4), 64]."""
-  strides = layers.AtrousStrides(output_stride // 4)  # the root has taken 4 already
-  low = None
+  high: float32 [B, h, w, 2048], the sum before `postnorm`; low: 64, 64 and 128 channels at strides 2, 4
+  and 8.
+  """
+  strides = layers.AtrousStrides(output_stride // 4)  # the root takes 4
+  blocks = _BLOCKS[row.name]
   with tf.variable_scope(row.scope):
-    net = tf.cast(images, tf.float32) - tf.constant(row.channel_means)
-    net = layers.conv2d(net, 64, 7, 'conv1', stride=2)
+    net = layers.conv2d(images, 64, 7, 'conv1', stride=2)
+    low = {2: net}
     net = tf.nn.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 64]
-    for index, (depth, units, last_stride) in enumerate(_BLOCKS[row.name], 1):
+    for index, (depth, units, last_stride) in enumerate(blocks, 1):
+      grid = multi_grid if index == len(blocks) else (1,) * units
       for unit in range(1, units + 1):
         stride, rate = strides(last_stride if unit == units else 1)
         with tf.variable_scope(f'block{index}/unit_{unit}/bottleneck_v2'):
-          net, reduced = _bottleneck(net, depth, stride, rate, norm)
-        if (index, unit) == (1, 3):
-          low = reduced  # the last features at stride 4: [B, ceil(H/4), ceil(W/4), 64]
+          net, reduced = _bottleneck(net, depth, stride, rate * grid[unit - 1], norm)
+      if index < 3:
+        low[4 * index] = reduced  # of the last unit, before its stride
     layers.batch_norm(net, norm, 'postnorm')  # unused; checkpoints hold it and its averages move
   return net, low
 

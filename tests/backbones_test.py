@@ -5,20 +5,71 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from nets import backbones
+from nets import backbones, layers
 from tests.golden import formula
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
 
-# name -> (channels of high, channels of low, units per block).
+# name -> channels of high, channels of low at strides 2, 4, 8, parameters of the backbone.
 EXPECTED = {
-    'resnet_v2_50': (2048, 64, (3, 4, 6, 3)),
-    'resnet_v2_101': (2048, 64, (3, 4, 23, 3)),
+    'resnet_v2_50': (2048, (64, 64, 128), lambda: _resnet_v2_parameters((3, 4, 6, 3))),
+    'resnet_v2_101': (2048, (64, 64, 128), lambda: _resnet_v2_parameters((3, 4, 23, 3))),
+    'resnet_v1_50_beta': (2048, (128, 256, 512), lambda: _resnet_v1_beta_parameters((3, 4, 6, 3))),
+    'resnet_v1_101_beta': (2048, (128, 256, 512), lambda: _resnet_v1_beta_parameters((3, 4, 23, 3))),
+    'xception_41': (2048, (128, 256, 728), lambda: _xception_parameters(_ENTRY_65, 8)),
+    'xception_65': (2048, (128, 256, 728), lambda: _xception_parameters(_ENTRY_65, 16)),
+    'xception_71': (2048, (128, 256, 728), lambda: _xception_parameters(_ENTRY_71, 16)),
+    'mobilenet_v2': (320, (32, 144, 192), lambda: _mobilenet_v2_parameters(1)),
+    'mobilenet_v2_dm05': (160, (16, 72, 96), lambda: _mobilenet_v2_parameters(0.5)),
 }
+_ENTRY_65 = (128, 256, 728)
+_ENTRY_71 = (128, 256, 256, 728, 728)
 
 
-def _resnet_parameters(units_per_block):
+def _conv(depth_in, depth, kernel=1):
+  """Parameters of a convolution with batch norm's gamma and beta."""
+  return kernel * kernel * depth_in * depth + 2 * depth
+
+
+def _separable(depth_in, depth):
+  return 9 * depth_in + 2 * depth_in + _conv(depth_in, depth)
+
+
+def _resnet_v1_beta_parameters(units_per_block):
+  total, depth_in = _conv(3, 64, 3) + _conv(64, 64, 3) + _conv(64, 128, 3), 128
+  for units, depth in zip(units_per_block, (64, 128, 256, 512)):
+    total += _conv(depth_in, 4 * depth)  # shortcut of the first unit
+    for _ in range(units):
+      total += _conv(depth_in, depth) + _conv(depth, depth, 3) + _conv(depth, 4 * depth)
+      depth_in = 4 * depth
+  return total
+
+
+def _xception_parameters(entry, middle_units):
+  total, depth_in = _conv(3, 32, 3) + _conv(32, 64, 3), 64
+  blocks = [((depth,) * 3, True) for depth in entry] + [((728,) * 3, False)] * middle_units
+  for depths, shortcut in (*blocks, ((728, 1024, 1024), True), ((1536, 1536, 2048), False)):
+    total += _conv(depth_in, depths[-1]) if shortcut else 0
+    for depth in depths:
+      total += _separable(depth_in, depth)
+      depth_in = depth
+  return total
+
+
+def _mobilenet_v2_parameters(multiplier):
+  table = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
+  depth_in = int(32 * multiplier)
+  total = _conv(3, depth_in, 3)
+  for expansion, channels, units in table:  # arXiv 1801.04381, Table 2
+    for _ in range(units):
+      wide, depth = expansion * depth_in, int(channels * multiplier)
+      total += (_conv(depth_in, wide) if expansion > 1 else 0) + 11 * wide + _conv(wide, depth)
+      depth_in = depth
+  return total
+
+
+def _resnet_v2_parameters(units_per_block):
   """Sums weights, biases, gammas and betas of the bottleneck table of arXiv 1512.03385, Table 1."""
   total = 7 * 7 * 3 * 64 + 64
   depth_in = 64
@@ -39,27 +90,33 @@ class BackbonesTest(unittest.TestCase):
   def test_every_row_of_the_table_has_expectations(self):
     self.assertEqual(set(backbones.names()), set(EXPECTED))
 
+  def _build(self, name, images, output_stride):
+    row = backbones.get(name)
+    norm = layers.BatchNorm(False, row.batch_norm_decay, row.batch_norm_epsilon)
+    return backbones.build(row, images, output_stride, norm)
+
   def test_shapes_at_odd_sizes_are_rounded_up(self):
     for name, (high_channels, low_channels, _) in EXPECTED.items():
       for output_stride, size in ((8, (6, 9)), (16, (3, 5)), (32, (2, 3))):
         with self.subTest(name=name, output_stride=output_stride), tf.Graph().as_default():
-          high, low = backbones.build(name, tf.zeros([2, 45, 71, 3]), output_stride, False)
+          high, low = self._build(name, tf.zeros([2, 45, 71, 3]), output_stride)
           self.assertEqual(high.shape.as_list(), [2, *size, high_channels])
-          self.assertEqual(low.shape.as_list(), [2, 12, 18, low_channels])
+          for stride, size, channels in zip((2, 4, 8), ((23, 36), (12, 18), (6, 9)), low_channels):
+            self.assertEqual(low[stride].shape.as_list(), [2, *size, channels])
 
   def test_parameter_counts(self):
-    for name, (_, _, units) in EXPECTED.items():
+    for name, (_, _, parameters) in EXPECTED.items():
       with self.subTest(name=name), tf.Graph().as_default():
-        backbones.build(name, tf.zeros([1, 33, 33, 3]), 16, False)
+        self._build(name, tf.zeros([1, 33, 33, 3]), 16)
         count = sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables())
-        self.assertEqual(count, _resnet_parameters(units))
+        self.assertEqual(count, parameters())
 
   def test_dense_features_subsampled_equal_strided_ones(self):
     images = formula.photo(65, 97, 5)[None]
     features = {}
     for output_stride in (8, 16, 32):
       with tf.Graph().as_default(), tf.Session() as session:
-        high, _ = backbones.build('resnet_v2_50', tf.constant(images), output_stride, False)
+        high, _ = self._build('resnet_v2_50', tf.constant(images, tf.float32), output_stride)
         session.run(tf.global_variables_initializer())
         for variable in tf.global_variables():
           variable.load(formula.fill(variable.op.name, variable.shape.as_list()), session)
@@ -73,7 +130,7 @@ class BackbonesTest(unittest.TestCase):
 
   def test_output_stride_12_names_the_allowed_ones(self):
     with tf.Graph().as_default(), self.assertRaisesRegex(UsageError, '12 is not supported.*8, 16, 32'):
-      backbones.build('resnet_v2_50', tf.zeros([1, 33, 33, 3]), 12, False)
+      self._build('resnet_v2_50', tf.zeros([1, 33, 33, 3]), 12)
 
 
 if __name__ == '__main__':

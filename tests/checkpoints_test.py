@@ -110,7 +110,7 @@ class CheckTest(CheckpointsTest):
 
   def test_other_class_count_names_both(self):
     prefix = save(self.path('m'), with_classes(11))
-    with self.assertRaisesRegex(DataError, 'v2_50 with 11 classes, but .* v2_50 with 21 classes'):
+    with self.assertRaisesRegex(DataError, 'v2_50 with 11 classes, but .*v2_50 with 21 classes'):
       checkpoints.check(prefix, MODEL)
 
   def test_fitting_checkpoint_with_slots_passes(self):
@@ -146,7 +146,7 @@ class InitializeTest(CheckpointsTest):
   def test_other_backbone_is_refused_by_name(self):
     prefix = save(self.path('m'), {'resnet_v2_101/conv1/weights': [2, 3]})
     with self.assertRaisesRegex(
-        DataError, 'holds resnet_v2_101 without a DeepLabv3.* but --base_architecture is resnet_v2_50'):
+        DataError, 'holds resnet_v2_101 without a DeepLab head, but --base_architecture is resnet_v2_50'):
       self._initialize(prefix, MODEL)
 
 

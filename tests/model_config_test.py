@@ -29,7 +29,7 @@ class ModelConfigTest(FolderTest):
 
   def _parse(self, *argv):
     parser = flags.Parser('test')
-    parser.shared('model_dir', 'base_architecture', 'output_stride', 'dataset')
+    parser.shared(*flags.MODEL_FLAGS)
     return parser.parse(['--model_dir', self.folder, *argv])
 
   def _resolve(self, *argv):
@@ -51,7 +51,7 @@ class ModelConfigTest(FolderTest):
     with contextlib.redirect_stdout(io.StringIO()) as output:
       architecture, _ = self._resolve('--output_stride', '16')
     self.assertEqual(architecture.output_stride, 16)
-    self.assertEqual(output.getvalue(), 'output stride: 16 (trained at 8)\n')
+    self.assertEqual(output.getvalue(), 'output_stride: 16 (the model was trained with 8)\n')
 
   def test_contradiction_is_an_error_even_at_the_flags_default(self):
     model_config.write(self.folder, Architecture('resnet_v2_50', 2, 16), TWO, {})

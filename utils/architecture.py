@@ -8,18 +8,46 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """A DeepLabv3+ model.
+  """A DeepLabv3+ model. None stands for the default of the backbone's row in nets/backbones.py.
 
-  base_architecture: str, a row of nets/backbones.py.
-  num_classes: int, K.
-  output_stride: int, input size over the size of the encoder's features; the same weights serve all.
+  Attributes:
+    base_architecture: str, a row of nets/backbones.py.
+    num_classes: int, K.
+    output_stride: int, input size over the size of the encoder's features; the same weights serve all.
+    atrous_rates: three ints, of the ASPP, () for an ASPP without atrous convolutions, or None: the backbone's
+      rates, scaled to the output stride.
+    multi_grid: three ints, factors of the rates in the last three units (DeepLabv3 sec. 3.2), or None.
+    image_level_feature: bool, the ASPP's branch of the whole image's mean.
+    separable_head: bool or None, depthwise separable convolutions in ASPP and decoder (DeepLabv3+ sec. 3.1).
+    decoder: bool or None; False is DeepLabv3, whose logits come from the ASPP.
+    decoder_channels: int, to which low-level features are reduced (Table 1).
+    decoder_convs, decoder_filters, decoder_kernel: ints, the convolutions after each concatenation (Table 2).
+    decoder_output_stride: falling ints of 8, 4, 2: the strides whose low-level features are merged in.
+    eval_crop_size: (height, width) or None. In evaluation images are padded to at least this size on the
+      right and the bottom, and the logits cut back: the padding takes part in the image-level feature, as
+      in the evaluation of Google's models.
   """
   base_architecture: str
   num_classes: int
   output_stride: int = 16
+  atrous_rates: tuple = None
+  multi_grid: tuple = None
+  image_level_feature: bool = True
+  separable_head: bool = None
+  decoder: bool = None
+  decoder_channels: int = 48
+  decoder_convs: int = 2
+  decoder_filters: int = 256
+  decoder_kernel: int = 3
+  decoder_output_stride: tuple = (4,)
+  eval_crop_size: tuple = None
 
   @classmethod
-  def from_params(cls, params):
-    """Returns the Architecture in an Estimator's params, a dict that may hold much else."""
-    return cls(**{field.name: params[field.name] for field in dataclasses.fields(cls)
-                  if field.name in params})
+  def from_dict(cls, values):
+    """Returns the Architecture in a dict that may hold much else, such as an Estimator's params or JSON."""
+    known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+
+
+# What may differ between training and the use of the same variables.
+GEOMETRY = ('output_stride', 'atrous_rates', 'eval_crop_size')

@@ -12,7 +12,19 @@ import tensorflow.compat.v1 as tf
 
 from utils.errors import DataError
 
-_CLASSIFIER = 'decoder/upsampling_logits/conv_1x1/'
+_CLASSIFIER = re.compile('(decoder/|^)upsampling_logits/conv_1x1/(weights|biases)$|^logits/semantic/')
+# Our names of the head's scopes and those of Google's DeepLab; backbones are called the same in both.
+_OFFICIAL_SCOPES = (
+    (r'^aspp/conv_1x1/', 'aspp0/'),
+    (r'^aspp/conv_3x3_(\d)', r'aspp\1'),
+    (r'^aspp/image_level_features/conv_1x1/', 'image_pooling/'),
+    (r'^aspp/conv_1x1_concat/', 'concat_projection/'),
+    (r'^decoder/low_level_features/conv_1x1/', 'decoder/feature_projection0/'),
+    (r'^decoder/upsampling_logits/conv_3x3_1_', 'decoder/decoder_conv0_'),
+    (r'^decoder/upsampling_logits/conv_3x3_2_', 'decoder/decoder_conv1_'),
+    (r'^decoder/upsampling_logits/conv_3x3_(\d)/', r'decoder/decoder_conv0/decoder_conv0_\1/'),
+    (r'^(decoder/)?upsampling_logits/conv_1x1/', 'logits/semantic/'),
+)
 _SLOT = re.compile(r'/(Momentum|Adam(_\d)?|ExponentialMovingAverage)$')
 
 
@@ -90,10 +102,35 @@ def describe(variables):
     variables: dict of name to shape.
   """
   scopes = collections.Counter(name.split('/')[0] for name in variables
-                               if not name.startswith(('aspp/', 'decoder/')))
+                               if not re.match('(aspp|decoder|image_pooling|concat_projection)', name))
   backbone = scopes.most_common(1)[0][0] if scopes else 'nothing'
-  classifier = variables.get(_CLASSIFIER + 'weights')
-  return backbone + (f' with {classifier[-1]} classes' if classifier else ' without a DeepLabv3+ head')
+  num_classes = class_count(variables)
+  return backbone + (f' with {num_classes} classes' if num_classes else ' without a DeepLab head')
+
+
+def class_count(variables):
+  """Returns the number of classes that variables (dict of name to shape) tell apart, or None."""
+  return next((shape[-1] for name, shape in variables.items() if _CLASSIFIER.search(name)), None)
+
+
+def official_name(name):
+  """Returns what Google's DeepLab calls one of our variables."""
+  for ours, official in _OFFICIAL_SCOPES:
+    name, count = re.subn(ours, official, name)
+    if count:
+      break
+  return name
+
+
+def stored_names(wanted, stored):
+  """Returns dict: our name -> its name in a checkpoint, ours or Google's.
+
+  Args:
+    wanted: our names.
+    stored: the checkpoint's names.
+  """
+  official = 'concat_projection/weights' in stored
+  return {name: official_name(name) if official else name for name in wanted}
 
 
 def check(prefix, variables):
@@ -118,9 +155,9 @@ def check(prefix, variables):
 def initialize(prefix, variables, backbone_scope):
   """Makes the initial values of `variables` those of a checkpoint, and prints what came from it.
 
-  The backbone must be there as a whole; the head may be missing (an ImageNet checkpoint) and its last
-  layer may be of another number of classes: these start anew. The global step and the optimizer's slots
-  are not taken.
+  The backbone must be there as a whole; the head may be missing (an ImageNet checkpoint) or built in another
+  way, and its last layer may be of another number of classes: these start anew. Checkpoints of Google's
+  DeepLab are read by their own names. The global step and the optimizer's slots are not taken.
 
   Args:
     prefix: str, see resolve.
@@ -132,20 +169,22 @@ def initialize(prefix, variables, backbone_scope):
   """
   stored = shapes(prefix)
   wanted = {name: variable.shape.as_list() for name, variable in variables.items()}
-  fitting = [name for name, shape in wanted.items() if stored.get(name) == shape]
+  names = stored_names(wanted, stored)
+  fitting = [name for name, shape in wanted.items() if stored.get(names[name]) == shape]
   new = sorted(set(wanted) - set(fitting))
-  wrong = [name for name in new if name.startswith(backbone_scope + '/')
-           or (name in stored and not name.startswith(_CLASSIFIER))]
+  wrong = [name for name in new if name.startswith(backbone_scope + '/')]
   if wrong:
     raise DataError(
         f'--pre_trained_model {prefix} holds {describe(stored)}, but --base_architecture is '
         f'{backbone_scope} ({_difference(wrong[0], stored, wanted)}, {len(wrong)} such in all); '
         f'give the checkpoint of that backbone, or the --base_architecture of this checkpoint')
-  tf.train.init_from_checkpoint(prefix, {name: variables[name] for name in fitting})
+  tf.train.init_from_checkpoint(prefix, {names[name]: variables[name] for name in fitting})
   print(f'pre-trained model {prefix}:')
-  unused = sorted(set(stored) - set(fitting))
+  unused = sorted(set(stored) - {names[name] for name in fitting})
   for title, group in (('restored', fitting), ('new', new), ('unused', unused)):
     print(f'  {title}: {len(group)} variables{_by_scope(group)}')
+  if class_count(stored) and class_count(stored) != class_count(wanted):
+    print(f'  the last layer starts anew: {class_count(stored)} classes became {class_count(wanted)}')
 
 
 class ResumeSaver(tf.train.Saver):

@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
     self.defaults[name] = default
     if kwargs.get('action') != 'store_true' and default is not None:
       shown = ' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default
+      shown = 'on' if shown is True else shown
       help = f'{help} (default: {shown})'
     self.add_argument('--' + name, default=argparse.SUPPRESS, help=help.replace('%', '%%'), **kwargs)
 
@@ -38,6 +39,10 @@ class Parser(argparse.ArgumentParser):
       spec = dict(SHARED[name])
       spec['default'] = new_defaults.get(name, spec['default'])
       self.flag(name, **spec)
+
+  def error(self, message):
+    """Ends the script with one sentence; argparse would print every flag before it."""
+    self.exit(2, f'{self.prog}: error: {message}; see --help\n')
 
   def parse(self, argv=None):
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
@@ -87,6 +92,13 @@ def fraction(text):
   return value
 
 
+def on_off(text):
+  """An argparse type: on is True, off is False."""
+  if text not in ('on', 'off'):
+    raise argparse.ArgumentTypeError(f'{text} is not allowed; give on or off')
+  return text == 'on'
+
+
 SHARED = {
     'model_dir': dict(
         default='./model', metavar='DIR',
@@ -95,8 +107,34 @@ SHARED = {
         default='resnet_v2_101', choices=backbones.names(),
         help='the backbone; taken from model_dir where train.py wrote it down'),
     'output_stride': dict(
-        default=16, type=int, choices=(8, 16),
-        help='input size over feature size; the same weights serve both'),
+        default=16, type=int, choices=backbones.OUTPUT_STRIDES,
+        help='input size over feature size; the same weights serve all'),
+    'atrous_rates': dict(
+        default=None, type=positive_int, nargs='*', metavar='RATE',
+        help="three rates of the ASPP, or none at all for an ASPP without atrous convolutions (default: the "
+             "backbone's, 6 12 18 at output stride 16, scaled to the output stride)"),
+    'multi_grid': dict(
+        default=None, type=positive_int, nargs=3, metavar='FACTOR',
+        help="factors of the rates in the backbone's last three units (default: the backbone's)"),
+    'image_level_feature': dict(
+        default=True, type=on_off, metavar='on|off', help="the ASPP's branch of the whole image's mean"),
+    'separable_head': dict(
+        default=None, type=on_off, metavar='on|off',
+        help='depthwise separable convolutions in ASPP and decoder (default: as published for the backbone)'),
+    'decoder': dict(
+        default=None, type=on_off, metavar='on|off',
+        help='off is DeepLabv3 (default: as published for the backbone)'),
+    'decoder_channels': dict(
+        default=48, type=positive_int, help='channels to which low-level features are reduced'),
+    'decoder_convs': dict(default=2, type=positive_int, help='convolutions of the decoder'),
+    'decoder_filters': dict(default=256, type=positive_int, help='their channels'),
+    'decoder_kernel': dict(default=3, type=int, choices=(1, 3), help='their size'),
+    'decoder_output_stride': dict(
+        default=(4,), type=int, choices=(8, 4, 2), nargs='+',
+        help='strides of the low-level features that the decoder merges in, falling, such as 8 4'),
+    'eval_crop_size': dict(
+        default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
+        help="pad images to at least this size before evaluation, as Google's models are evaluated"),
     'dataset': dict(
         default='voc', metavar='NAME',
         help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '
@@ -110,6 +148,12 @@ SHARED = {
         default=False, action='store_true',
         help="stop in tfdbg's command line at every session run"),
 }
+
+
+# The flags that say which model it is; model_config.json stands in for them.
+MODEL_FLAGS = ('model_dir', 'base_architecture', 'dataset', 'output_stride', 'atrous_rates', 'multi_grid',
+               'image_level_feature', 'separable_head', 'decoder', 'decoder_channels', 'decoder_convs',
+               'decoder_filters', 'decoder_kernel', 'decoder_output_stride', 'eval_crop_size')
 
 
 def run(main, parser, argv=None):

@@ -11,7 +11,7 @@ import platform
 from importlib import metadata
 
 from utils import datasets, files
-from utils.architecture import Architecture
+from utils.architecture import GEOMETRY, Architecture
 from utils.errors import DataError, UsageError
 
 FILE_NAME = 'model_config.json'
@@ -53,7 +53,7 @@ def read(model_dir):
   try:
     with open(path, encoding='utf-8') as file:
       config = json.load(file)
-    architecture = Architecture(**config['architecture'])
+    architecture = Architecture.from_dict(config['architecture'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it and '
                     f'give --base_architecture and --dataset') from error
@@ -64,34 +64,59 @@ def resolve(args, stored):
   """Returns the (Architecture, Dataset) that flags and a stored model ask for together.
 
   Args:
-    args: the parsed flags: model_dir, base_architecture, output_stride, dataset and `explicit`.
+    args: the parsed flags, of flags.MODEL_FLAGS at least, with `explicit`.
     stored: what `read` returned.
 
   Raises:
-    UsageError: a flag given explicitly contradicts what the stored weights are.
+    UsageError: a flag given explicitly contradicts what the stored weights are, or no model can be so.
   """
   if stored is None:
     dataset = datasets.get_dataset(args.dataset)
-    return Architecture(args.base_architecture, dataset.num_classes, args.output_stride), dataset
+    architecture = Architecture.from_dict({**vars(args), 'num_classes': dataset.num_classes})
+    check(architecture)
+    return architecture, dataset
   architecture, dataset = stored
-  _check_same(args, 'base_architecture', architecture.base_architecture, args.base_architecture)
   if 'dataset' in args.explicit:
     given = datasets.get_dataset(args.dataset)
-    _check_same(args, 'dataset', f'{dataset.name} with {dataset.num_classes} classes',
-                f'{given.name} with {given.num_classes} classes',
-                same=given.num_classes == dataset.num_classes)
+    if given.num_classes != dataset.num_classes:
+      raise _contradiction(args, 'dataset', f'{dataset.name} with {dataset.num_classes} classes',
+                           f'{given.name} with {given.num_classes} classes')
     dataset = given
-  if 'output_stride' in args.explicit and args.output_stride != architecture.output_stride:
-    print(f'output stride: {args.output_stride} (trained at {architecture.output_stride})')
-    architecture = dataclasses.replace(architecture, output_stride=args.output_stride)
+  for field in dataclasses.fields(Architecture):
+    if field.name in args.explicit:
+      architecture = _with_flag(architecture, field.name, args)
+  check(architecture)
   return architecture, dataset
 
 
-def _check_same(args, flag, stored, given, same=None):
-  same = stored == given if same is None else same
-  if flag in args.explicit and not same:
-    raise UsageError(f'--{flag} is {given}, but the model in {args.model_dir} is {stored} '
-                     f'({FILE_NAME}); leave the flag out, or give another --model_dir')
+def check(architecture):
+  """Raises UsageError, naming the flag, where no model can be built so."""
+  if architecture.atrous_rates and len(architecture.atrous_rates) != 3:
+    raise UsageError(f'--atrous_rates has {len(architecture.atrous_rates)} rates; give three, or none at all')
+  strides = architecture.decoder_output_stride
+  if list(strides) != sorted(set(strides), reverse=True):
+    raise UsageError(f'--decoder_output_stride {" ".join(map(str, strides))} does not fall; '
+                     f'give different strides, the largest first')
+  if architecture.multi_grid and architecture.base_architecture.startswith('mobilenet'):
+    raise UsageError(f'--multi_grid does not apply to {architecture.base_architecture}, whose last units are '
+                     f'not dilated; leave it out')
+
+
+def _with_flag(architecture, name, args):
+  """Returns the stored architecture with a flag's value, where the weights allow it."""
+  stored, given = getattr(architecture, name), getattr(args, name)
+  given = tuple(given) if isinstance(given, list) else given
+  if stored == given:
+    return architecture
+  if name not in GEOMETRY:
+    raise _contradiction(args, name, stored, given)
+  print(f'{name}: {given} (the model was trained with {stored})')
+  return dataclasses.replace(architecture, **{name: given})
+
+
+def _contradiction(args, flag, stored, given):
+  return UsageError(f'--{flag} is {given}, but the model in {args.model_dir} is {stored} '
+                    f'({FILE_NAME}); leave the flag out, or give another --model_dir')
 
 
 def _version(package):

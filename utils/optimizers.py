@@ -37,7 +37,7 @@ def learning_rate(params):
   return POLICIES[params['learning_rate_policy']](global_step, params)
 
 
-def train_op(loss, rate, variables, momentum):
+def train_op(loss, rate, variables, momentum, multipliers=None):
   """Returns the operation of one step: momentum SGD, batch-norm updates, global step + 1.
 
   Args:
@@ -45,7 +45,12 @@ def train_op(loss, rate, variables, momentum):
     rate: float32 scalar, the learning rate.
     variables: list of the variables to train.
     momentum: float.
+    multipliers: dict of variable name to float by which its learning rate is multiplied, or None.
   """
   optimizer = tf.train.MomentumOptimizer(rate, momentum)
-  minimize = optimizer.minimize(loss, tf.train.get_or_create_global_step(), var_list=variables)
+  gradients = optimizer.compute_gradients(loss, variables)
+  if multipliers:  # with momentum SGD a larger gradient is a larger rate
+    gradients = [(gradient * multipliers.get(variable.op.name, 1.0), variable)
+                 for gradient, variable in gradients]
+  minimize = optimizer.apply_gradients(gradients, tf.train.get_or_create_global_step())
   return tf.group(minimize, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
