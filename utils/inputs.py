@@ -5,7 +5,6 @@ utils/preprocessing.py's concern, the format of a record utils/tf_record.py's.
 
 Letters in shapes: B batch, H W size of an image.
 """
-import ast
 import collections
 import concurrent.futures
 import dataclasses
@@ -20,10 +19,13 @@ from PIL import Image, UnidentifiedImageError
 from utils import preprocessing, tf_record
 from utils.errors import DataError
 
-# The shuffle buffer holds records as they are stored. A whole epoch of VOC (1.2 GB) or of
-# Cityscapes at half size fits; of a larger data set it holds what does, beside the processes that
-# a training machine also runs.
+# The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
+# 1.2 GB) fit. Of a larger data set it holds as many records as do, so that the host's memory is left
+# to the rest of training; that still mixes thousands of examples, and the shards change their order.
 _SHUFFLE_BYTES = 2 << 30
+
+# Files that are decoded in Python at a time; PIL leaves the lock of the interpreter meanwhile.
+_THREADS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,17 +98,17 @@ def _endless(files, options):
 
 
 def _examples(path):
-  """Returns the dataset of the examples (path, index in the file, serialized) of a record file."""
-  return (tf.data.TFRecordDataset(path).enumerate()
-          .map(lambda index, serialized: (path, index, serialized)))
+  """Returns the dataset of the examples of a record file: (name for errors, serialized)."""
+  def named(index, serialized):
+    index = tf.as_string(index)
+    return tf.strings.join(['example ', index, " (from 0) of record '", path, "'"]), serialized
+
+  return tf.data.TFRecordDataset(path).enumerate().map(named)
 
 
 def _augmented(example, dataset, options, seed):
-  """Returns an image uint8 [h, w, 3] and a label uint8 [h, w, 1] of the crop's size."""
-  path, index, serialized = example
-  image_encoded, label_encoded = tf_record.parse_example(serialized)
-  source = [' of example ', index, " (from 0) of record '", path, "'"]
-  size, label = _checked(image_encoded, label_encoded, source, dataset)
+  """Returns an image, uint8 [h, w, 3], and a label, uint8 [h, w, 1], of the crop's size."""
+  image_encoded, size, label = _checked(example, dataset)
   window = preprocessing.random_window(size, options.crop_size,
                                        (options.min_scale, options.max_scale), seed)
   image = preprocessing.resize_image(preprocessing.decode_window(image_encoded, window), window)
@@ -116,19 +118,22 @@ def _augmented(example, dataset, options, seed):
           preprocessing.pad(label, options.crop_size, (dataset.ignore_label,)))
 
 
-def _checked(image_encoded, label_encoded, source, dataset):
-  """Returns int32 [2], the size of the image, and the label, uint8 [H, W, 1], when both are right."""
-  label_source = ['the label', *source]
-  size = preprocessing.image_shape(image_encoded, ['the image', *source])
-  label = preprocessing.decode_label(label_encoded, label_source)
+def _checked(example, dataset):
+  """Returns the encoded image, its size (int32 [2]) and the label, uint8 [H, W, 1], of an example."""
+  name, serialized = example
+  image_encoded, label_encoded = tf_record.parse_example(serialized)
+  image_name, label_name = (tf.strings.join([f'the {kind} of ', name])
+                            for kind in ('image', 'label'))
+  size = preprocessing.image_shape(image_encoded, image_name)
+  label = preprocessing.decode_label(label_encoded, label_name)
   with tf.control_dependencies([
-      preprocessing.check_sizes(size, tf.shape(label)[:2], label_source),
-      preprocessing.check_label(label, dataset, label_source)]):
-    return tf.identity(size), tf.identity(label)
+      preprocessing.check_sizes(size, tf.shape(label)[:2], label_name),
+      preprocessing.check_label(label, dataset, label_name)]):
+    return image_encoded, tf.identity(size), tf.identity(label)
 
 
 def eval_dataset(files, dataset):
-  """Returns the examples of record files in their order, each a batch of one at its own size.
+  """Returns the examples of record files, in order and at their own sizes, in batches of one.
 
   Args:
     files: list of str, record files.
@@ -140,120 +145,139 @@ def eval_dataset(files, dataset):
   Raises:
     tf.errors.InvalidArgumentError: while it runs, at a bad example (`error_sentence` finds why).
   """
-  def decoded(path, index, serialized):
-    source = [' of example ', index, " (from 0) of record '", path, "'"]
-    image_encoded, label_encoded = tf_record.parse_example(serialized)
-    label_source = ['the label', *source]
-    size = preprocessing.image_shape(image_encoded, ['the image', *source])
-    label = preprocessing.decode_label(label_encoded, label_source)
-    return preprocessing.decode_image(image_encoded), _checked_label(size, label, label_source, dataset)
-
-  return (tf.data.Dataset.from_tensor_slices(files).flat_map(_examples)
-          .map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(1).prefetch(2))
+  return _decoded(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset)
 
 
 def folder_dataset(image_paths, label_paths, dataset):
-  """Returns images and labels from files, each a batch of one at its own size; see eval_dataset.
+  """Returns the same as `eval_dataset`, from files; the images may have any format that PIL reads.
 
   Args:
-    image_paths: list of str, in any format that `read_image` reads.
-    label_paths: list of str, PNGs.
+    image_paths, label_paths: lists of str of the same length.
     dataset: Dataset.
+
+  Raises:
+    tf.errors.InvalidArgumentError: while it runs, at a bad file (`error_sentence` finds why).
   """
-  labels = tf.data.Dataset.from_tensor_slices((list(image_paths), list(label_paths)))
-
-  def decoded(image, paths):
+  def example(paths):
     image_path, label_path = paths
-    label_source = ["label '", label_path, "'"]
-    label = preprocessing.decode_label(tf.io.read_file(label_path), label_source)
-    return image, _checked_label(tf.shape(image)[:2], label, label_source, dataset)
+    return f"'{image_path}'", tf_record.encode_example(image_path, label_path, dataset)
 
-  return (tf.data.Dataset.zip((_images(image_paths), labels))
-          .map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(1).prefetch(2))
+  pairs = list(zip(image_paths, label_paths, strict=True))
+  return _decoded(_from_python(example, pairs, (tf.TensorSpec([], tf.string),) * 2), dataset)
+
+
+def _decoded(examples, dataset):
+  """Returns the dataset of batches of one image and its label."""
+  def decoded(*example):
+    image_encoded, _, label = _checked(example, dataset)
+    return preprocessing.decode_image(image_encoded), label
+
+  return (examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
+          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 
 def image_dataset(image_paths):
-  """Returns the images of files in their order, each a batch of one at its own size.
+  """Returns images of any format that PIL or OpenCV reads, in order, in batches of one.
 
   Args:
-    image_paths: list of str, in any format that `read_image` reads.
+    image_paths: list of str.
 
   Returns:
-    tf.data.Dataset of uint8 [1, H, W, 3].
+    tf.data.Dataset of uint8 [1, H, W, 3], RGB, in the orientation that is stored.
+
+  Raises:
+    tf.errors.InvalidArgumentError: while it runs, at a bad file (`error_sentence` finds why).
   """
-  return _images(image_paths).batch(1).prefetch(2)
+  signature = tf.TensorSpec([None, None, 3], tf.uint8)
+  return (_from_python(read_image, image_paths, signature)
+          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
+
+
+def read_image(path):
+  """Returns uint8 [H, W, 3], RGB: an image file as it is stored, whatever its EXIF says.
+
+  Transparency is dropped; 16-bit grey is scaled to 8 bits.
+
+  Raises:
+    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads.
+  """
+  try:
+    with Image.open(path) as image:
+      return _as_rgb(image)
+  except UnidentifiedImageError as error:
+    image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+      raise DataError(f"image '{path}' is nothing that PIL or OpenCV reads; replace it") from error
+    return np.ascontiguousarray(image[:, :, ::-1])
+  except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
+    reason = getattr(error, 'strerror', None) or error
+    raise DataError(f"image '{path}' cannot be read: {reason}") from error
+
+
+def _as_rgb(image):
+  """Returns a PIL image as uint8 [H, W, 3]."""
+  if image.mode == 'F':
+    raise ValueError('it holds floating-point numbers; convert it to 8-bit RGB or grey')
+  if image.mode.startswith('I'):  # grey of 16 bits, held in 16 or 32, which convert() would clip
+    grey = np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)
+    return np.stack([grey] * 3, axis=-1)
+  return np.array(image.convert('RGB'))
+
+
+def _from_python(function, items, signature):
+  """Returns the dataset of `function(item)` for each item, computed in threads, in order."""
+  def values():
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+      pending = collections.deque()
+      for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > _THREADS:
+          yield pending.popleft().result()
+      while pending:
+        yield pending.popleft().result()
+
+  def marked():
+    try:
+      yield from values()
+    except DataError as error:
+      # The marks, and the backslashes, of a failed assertion in the graph.
+      sentence = re.sub(r'[\\\'"]', r'\\\g<0>', str(error))
+      raise DataError(preprocessing.SENTENCE_BEGIN + sentence
+                      + preprocessing.SENTENCE_END) from error
+
+  return tf.data.Dataset.from_generator(marked, output_signature=signature)
 
 
 def synthetic_dataset(batch_size, crop_size, num_classes, seed=0):
-  """Returns one made-up batch for ever, of the shapes and types of `train_dataset`, at no cost.
+  """Returns one made-up batch again and again, which costs nothing: to measure all but the input.
 
   Args:
     batch_size: int.
     crop_size: (height, width), ints.
     num_classes: int, K.
     seed: int.
+
+  Returns:
+    tf.data.Dataset of the same elements as `train_dataset`; labels are 0..K-1.
   """
-  rng = np.random.RandomState(seed)
-  images = rng.randint(0, 256, (batch_size, *crop_size, 3)).astype(np.uint8)
-  labels = rng.randint(0, num_classes, (batch_size, *crop_size, 1)).astype(np.uint8)
-  return tf.data.Dataset.from_tensors((images, labels)).repeat()
+  def noise(channels, limit):
+    shape = (batch_size, *crop_size, channels)
+    return tf.cast(tf.random.stateless_uniform(shape, (seed, channels), 0, limit, tf.int32),
+                   tf.uint8)
+
+  return (tf.data.Dataset.range(1).map(lambda _: (noise(3, 256), noise(1, num_classes)))
+          .cache().repeat())
 
 
-def read_image(path):
-  """Returns uint8 [H, W, 3], RGB, of any image that PIL or OpenCV reads, in its stored orientation.
-
-  Raises:
-    DataError: neither reads it; the error names it.
-  """
-  try:
-    with Image.open(path) as image:
-      if image.mode.startswith(('I', 'F')):  # more than 8 bits: OpenCV scales them
-        raise UnidentifiedImageError
-      return np.asarray(image.convert('RGB'))
-  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-    image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-      raise DataError(f"image '{path}' cannot be decoded; replace it, or take it out of the list") from None
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def error_sentence(message):
+  """Returns the sentence for the user in the message of a TensorFlow error, or None."""
+  found = re.search(f'{preprocessing.SENTENCE_BEGIN}(.*?){preprocessing.SENTENCE_END}', message,
+                    re.DOTALL)
+  # TensorFlow's assertions print quotation marks and backslashes with a backslash before them.
+  return found and re.sub(r'\\(.)', r'\1', found[1])
 
 
 def data_error(error):
   """Returns the DataError that a failed session stands for, or the error itself where there is none."""
   sentence = error_sentence(str(error))
   return DataError(sentence) if sentence else error
-
-
-def error_sentence(message):
-  """Returns the sentence for the user in the message of a TensorFlow error, or None."""
-  found = re.search(f'{preprocessing.SENTENCE_BEGIN}(.*?){preprocessing.SENTENCE_END}', message, re.DOTALL)
-  # TensorFlow escapes quotes and all that is not ASCII as C does.
-  return ast.literal_eval(f"b'{found.group(1)}'").decode() if found else None
-
-
-def _checked_label(image_size, label, source, dataset):
-  """Returns the label, uint8 [H, W, 1], when it fits its image and the dataset."""
-  with tf.control_dependencies([
-      preprocessing.check_sizes(image_size, tf.shape(label)[:2], source),
-      preprocessing.check_label(label, dataset, source)]):
-    return tf.identity(label)
-
-
-def _images(paths):
-  """Returns the dataset of uint8 [H, W, 3]; Python decodes, a few files ahead of what is asked for."""
-  def decoded():
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-      ahead = collections.deque()
-      for path in paths:
-        ahead.append(pool.submit(read_image, path))
-        if len(ahead) > 4:
-          yield ahead.popleft().result()
-      while ahead:
-        yield ahead.popleft().result()
-
-  def marked():
-    try:
-      yield from decoded()
-    except DataError as error:  # TensorFlow hands on no more of an exception than its text
-      raise DataError(preprocessing.SENTENCE_BEGIN + str(error) + preprocessing.SENTENCE_END) from error
-
-  return tf.data.Dataset.from_generator(marked, output_signature=tf.TensorSpec([None, None, 3], tf.uint8))

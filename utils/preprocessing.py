@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 # What stands between these in the message of a TensorFlow error is a sentence for the user.
-SENTENCE_BEGIN, SENTENCE_END = '<<', '>>'
+SENTENCE_BEGIN, SENTENCE_END = '<<<', '>>>'
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # A PNG file begins with the signature and the chunk IHDR: where that holds what.
@@ -36,26 +36,26 @@ def require(condition, sentence):
 
   Args:
     condition: bool [].
-    sentence: function that returns a list of str, string [] and integer [] tensors; it is built
-      into a branch of the graph that costs nothing while all is well.
+    sentence: function that returns a list of string [] and integer [] tensors; they are built into
+      a branch of the graph that costs nothing while all is well.
 
   Returns:
     An operation to depend on.
   """
   def stop():
-    parts = [part if isinstance(part, str) or part.dtype == tf.string else tf.as_string(part)
-             for part in sentence()]
+    parts = [part if part.dtype == tf.string else tf.as_string(part)
+             for part in map(tf.convert_to_tensor, sentence())]
     return tf.Assert(False, [tf.strings.join([SENTENCE_BEGIN, *parts, SENTENCE_END])])
 
   return tf.cond(condition, tf.no_op, stop)
 
 
-def image_shape(encoded, source):
+def image_shape(encoded, name):
   """Returns int32 [2], height and width from the header of a JPEG or PNG file.
 
   Args:
     encoded: string [], the file.
-    source: list of str, string [] and integer [] tensors that together name the image in errors.
+    name: string [], what errors call the image.
 
   Raises:
     tf.errors.InvalidArgumentError: neither JPEG nor PNG.
@@ -63,9 +63,9 @@ def image_shape(encoded, source):
   def png_shape():
     is_png = tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE)
     with tf.control_dependencies([require(
-        is_png, lambda: [*source, ' is neither a JPEG nor a PNG file; replace it'])]):
+        is_png, lambda: [name, ' is neither a JPEG nor a PNG file; replace it'])]):
       size = tf.strings.substr(encoded, _PNG_SIZE, 8)
-    return tf.io.decode_raw(size, tf.int32, little_endian=False)
+    return tf.reverse(tf.io.decode_raw(size, tf.int32, little_endian=False), [0])  # from W, H
 
   return tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
 
@@ -94,7 +94,7 @@ def _is_jpeg(encoded):
   return tf.equal(tf.strings.substr(encoded, 0, 3), b'\xff\xd8\xff')
 
 
-def decode_label(encoded, source=('the label',)):
+def decode_label(encoded, name='the label'):
   """Returns uint8 [H, W, 1], the sample values that a label PNG stores: a palette's indices.
 
   TensorFlow turns a palette into colours. So the file is declared to be grey before it is decoded,
@@ -102,7 +102,7 @@ def decode_label(encoded, source=('the label',)):
 
   Args:
     encoded: string [], a PNG of one channel, grey or palette, with 1, 2, 4 or 8 bits.
-    source: list of str, string [] and integer [] tensors that together name the label in errors.
+    name: string [] or str, what errors call the label.
 
   Raises:
     tf.errors.InvalidArgumentError: any other file.
@@ -115,12 +115,13 @@ def decode_label(encoded, source=('the label',)):
   is_palette = tf.equal(colour_type, _PALETTE)
   is_label = tf.reduce_all([
       tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE),
-      tf.logical_or(is_palette, tf.equal(colour_type, _GREY)), bits <= 8])
+      tf.logical_or(is_palette, tf.equal(colour_type, _GREY)), bits > 0, bits <= 8])
   with tf.control_dependencies([require(is_label, lambda: [
-      *source, ' is no grey or palette PNG of at most 8 bits, whose values are the class ids; '
+      name, ' is no grey or palette PNG of at most 8 bits, whose values are the class ids; '
       'convert it'])]):
-    label = tf.image.decode_png(tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded),
-                                channels=1)
+    grey = tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded)
+    bits = tf.identity(bits)
+  label = tf.image.decode_png(grey, channels=1)
   return tf.cond(tf.equal(bits, 8), lambda: label,
                  lambda: label // tf.cast(255 // (2 ** bits - 1), tf.uint8))
 
@@ -138,31 +139,31 @@ def _as_grey(encoded):
   ])
 
 
-def check_label(label, dataset, source):
+def check_label(label, dataset, name):
   """Returns an operation that stops where a label holds a value that the dataset does not allow.
 
   Args:
     label: uint8 [H, W, 1].
     dataset: Dataset.
-    source: list of str, string [] and integer [] tensors that together name the label.
+    name: string [], what the sentence calls the label.
   """
   is_wrong = tf.logical_and(label > dataset.num_classes - 1,
                             tf.not_equal(label, dataset.ignore_label))
   return require(tf.logical_not(tf.reduce_any(is_wrong)), lambda: [
-      *source, ' holds the value ', tf.reduce_max(tf.boolean_mask(label, is_wrong)),
+      name, ' holds the value ', tf.reduce_max(tf.boolean_mask(label, is_wrong)),
       f'; {dataset.name} allows 0..{dataset.num_classes - 1} and {dataset.ignore_label} (ignored); '
-      'recode the label, or give the --dataset that it belongs to'])
+      'recode the label, or use the dataset that it belongs to'])
 
 
-def check_sizes(image_size, label_size, source):
+def check_sizes(image_size, label_size, name):
   """Returns an operation that stops where an image and its label differ in size.
 
   Args:
     image_size, label_size: int32 [2], height and width.
-    source: list of str, string [] and integer [] tensors that together name the label.
+    name: string [], what the sentence calls the label.
   """
   return require(tf.reduce_all(tf.equal(image_size, label_size)), lambda: [
-      *source, ' is ', label_size[1], 'x', label_size[0], ', its image ', image_size[1], 'x',
+      name, ' is ', label_size[1], 'x', label_size[0], ', its image ', image_size[1], 'x',
       image_size[0], ' (width x height); make them equal'])
 
 
@@ -226,10 +227,16 @@ def pad(image, crop_size, colour):
     crop_size: (height, width), ints.
     colour: tuple of C ints, 0..255.
   """
-  height, width = crop_size
-  padding = tf.constant(np.tile(np.uint8(colour), (height * width, 1)))
+  (height, width), channels = crop_size, len(colour)
   t, u = tf.unstack(tf.shape(image)[:2])
-  right = tf.reshape(padding[:t * (width - u)], [t, width - u, len(colour)])
-  bottom = tf.reshape(padding[:(height - t) * width], [height - t, width, len(colour)])
-  image = tf.concat([tf.concat([image, right], 1), bottom], 0)
-  return tf.ensure_shape(image, [height, width, len(colour)])
+  # Of these pixels the first so many are taken, in the shape that is needed, which copies nothing.
+  pixels = tf.constant(np.tile(np.uint8(colour), (height * width, 1)))
+
+  def pad_right():
+    return tf.concat([image, tf.reshape(pixels[:t * (width - u)], [t, width - u, channels])], 1)
+
+  def pad_bottom():
+    return tf.concat([wide, tf.reshape(pixels[t * width:], [height - t, width, channels])], 0)
+
+  wide = tf.cond(u < width, pad_right, lambda: image)  # [t, width, C]
+  return tf.ensure_shape(tf.cond(t < height, pad_bottom, lambda: wide), [height, width, channels])
