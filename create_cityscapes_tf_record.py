@@ -1,20 +1,23 @@
-"""Writes the record file of one split of Cityscapes, checking every image and label.
+"""Writes the records of one split of Cityscapes as downloaded, checking every image and label.
 
   python create_cityscapes_tf_record.py --cityscapes_dir ./dataset/cityscapes --split_type train
+  python create_cityscapes_tf_record.py --cityscapes_dir ./dataset/cityscapes --coarse
   python create_cityscapes_tf_record.py --split_type val --input_pattern 'left/*_leftImg8bit.png' \\
-      --annot_pattern 'labels/*_gtFine_labelTrainIds.png'
+      --annot_pattern 'labels/*_labelIds.png'
 
-<name>_leftImg8bit.png is paired with <name>_gtFine_labelTrainIds.png. Cityscapes comes without the
-train ids; the command csCreateTrainIdLabelImgs of the package cityscapesscripts makes them.
+<name>_leftImg8bit.png is paired with <name>_gtFine_labelTrainIds.png, or where that is missing with
+<name>_gtFine_labelIds.png, whose 34 ids become the 19 classes that are scored on the way.
 """
+import dataclasses
 import glob
 import os
 
-from utils import datasets, files, flags
+from utils import conversion, datasets, files, flags
 from utils.errors import DataError, UsageError
 
 IMAGE_SUFFIX = '_leftImg8bit.png'
-LABEL_SUFFIX = '_gtFine_labelTrainIds.png'
+TRAIN_IDS, LABEL_IDS = '_labelTrainIds.png', '_labelIds.png'  # the former is used where both are
+ANNOTATIONS = ('_gtFine', '_gtCoarse')
 
 
 def make_parser():
@@ -24,63 +27,109 @@ def make_parser():
   parser.flag('annot_pattern', None, 'glob of the labels; needs input_pattern', metavar='GLOB')
   parser.flag('cityscapes_dir', './dataset/cityscapes', 'folder that holds leftImg8bit and gtFine',
               metavar='DIR')
-  parser.flag('split_type', 'train', 'the split to read, and the name of the record file',
-              choices=tuple(datasets.DATASETS['cityscapes'].splits))
+  parser.flag('split_type', 'train', 'the split to read, and the name of the record file; with '
+              '--coarse train_extra', choices=(*datasets.DATASETS['cityscapes'].splits, 'train_extra'))
+  parser.flag('coarse', False, 'take the coarse labels, gtCoarse, in place of gtFine',
+              action='store_true')
   parser.flag('output_dir', './dataset', 'folder to write <split_type>.record to', metavar='DIR')
+  parser.flag('output_name', None, 'what to call the record instead of <split_type>, such as train',
+              metavar='NAME')
+  parser.shared(*flags.CONVERSION_FLAGS)
   return parser
 
 
 def main(args):
-  input_pattern, annot_pattern = patterns(args)
-  pairs = pair_by_name(find_by_name(input_pattern, IMAGE_SUFFIX),
-                       find_by_name(annot_pattern, LABEL_SUFFIX))
+  check_flags(args)
+  split = 'train_extra' if args.coarse and 'split_type' not in args.explicit else args.split_type
+  input_pattern, annot_patterns = patterns(args, split)
+  pairs, problems = pair_by_name(find_images(input_pattern), find_labels(annot_patterns))
   files.make_folder(args.output_dir, '--output_dir')
 
-  from utils import tf_record
-  path = os.path.join(args.output_dir, f'{args.split_type}.record')
-  count = tf_record.write_tf_record(path, pairs, datasets.get_dataset('cityscapes'))
-  print(f'Wrote {count} examples to {path}')
+  conversion.convert({args.output_name or split: (pairs, problems)}, datasets.get_dataset('cityscapes'),
+                     conversion.read_flags(args, args.output_dir))
 
 
-def patterns(args):
-  """Returns the globs of the images and of the labels that the flags mean."""
+def check_flags(args):
+  """Raises UsageError where flags exclude one another."""
   if bool(args.input_pattern) != bool(args.annot_pattern):
     raise UsageError('--input_pattern and --annot_pattern go together; give both or neither')
+  for other in ('cityscapes_dir', 'coarse'):
+    if args.input_pattern and other in args.explicit:
+      raise UsageError(f'--{other} and --input_pattern exclude each other; give one of them')
+  if args.split_type == 'train_extra' and not args.coarse and not args.input_pattern:
+    raise UsageError('--split_type train_extra has coarse labels only; add --coarse')
+  if args.output_name and not args.output_name.replace('_', '').isalnum():
+    raise UsageError(f"--output_name '{args.output_name}' is no name for a record; use letters, digits "
+                     'and _')
+
+
+def patterns(args, split):
+  """Returns the glob of the images and a list of those of the labels that the flags mean."""
   if args.input_pattern:
-    if 'cityscapes_dir' in args.explicit:
-      raise UsageError('--cityscapes_dir and --input_pattern exclude each other; give one of them')
-    return args.input_pattern, args.annot_pattern
+    return args.input_pattern, [args.annot_pattern]
   root = glob.escape(args.cityscapes_dir)
-  return (os.path.join(root, 'leftImg8bit', args.split_type, '*', '*' + IMAGE_SUFFIX),
-          os.path.join(root, 'gtFine', args.split_type, '*', '*' + LABEL_SUFFIX))
+  kind = 'gtCoarse' if args.coarse else 'gtFine'
+  return (os.path.join(root, 'leftImg8bit', split, '*', '*' + IMAGE_SUFFIX),
+          [os.path.join(root, kind, split, '*', f'*_{kind}{ids}') for ids in (TRAIN_IDS, LABEL_IDS)])
 
 
-def find_by_name(pattern, suffix):
-  """Returns {name: path} of the files that match a glob; the file is called `<name><suffix>`."""
+def find_images(pattern):
+  """Returns {name: path} of the images that match a glob; a file is called `<name>_leftImg8bit.png`."""
   paths = {}
   for path in sorted(glob.glob(pattern, recursive=True)):
-    file_name = os.path.basename(path)
-    if not file_name.endswith(suffix):
-      raise DataError(f"'{path}' matches '{pattern}' but does not end in {suffix}; narrow the "
-                      'pattern')
-    name = file_name.removesuffix(suffix)
+    name = stem_of(path, [IMAGE_SUFFIX], pattern)
     if name in paths:
       raise DataError(f"'{paths[name]}' and '{path}' have one name; narrow '{pattern}'")
     paths[name] = path
   if not paths:
-    hint = {IMAGE_SUFFIX: 'check the folder and the split',
-            LABEL_SUFFIX: 'csCreateTrainIdLabelImgs of cityscapesscripts makes the train ids'}
-    raise DataError(f"no file matches '{pattern}'; {hint[suffix]}")
+    raise DataError(f"no image matches '{pattern}'; check the folder and the split")
   return paths
 
 
+def find_labels(patterns):
+  """Returns {name: path} of the labels that match any of the globs; train ids win over label ids."""
+  suffixes = [kind + ids for ids in (TRAIN_IDS, LABEL_IDS) for kind in ANNOTATIONS]
+  paths = {}
+  for pattern in patterns:
+    for path in sorted(glob.glob(pattern, recursive=True)):
+      name = stem_of(path, suffixes, pattern)
+      other = paths.setdefault(name, path)
+      if other is path:
+        continue
+      if has_train_ids(other) == has_train_ids(path):
+        raise DataError(f"'{other}' and '{path}' have one name; narrow '{pattern}'")
+      paths[name] = other if has_train_ids(other) else path
+  if not paths:
+    raise DataError(f"no label matches {' or '.join(map(repr, patterns))}; check the folder and the split")
+  return paths
+
+
+def stem_of(path, suffixes, pattern):
+  """Returns the file's name without the one of the suffixes that it must have."""
+  name = os.path.basename(path)
+  for suffix in suffixes:
+    if name.endswith(suffix):
+      return name.removesuffix(suffix)
+  raise DataError(f"'{path}' matches '{pattern}' but does not end in {' or '.join(suffixes)}; narrow the "
+                  'pattern')
+
+
+def has_train_ids(path):
+  return path.endswith(TRAIN_IDS)
+
+
 def pair_by_name(images, labels):
-  """Returns [(image path, label path), ...] in the order of the names; no file may be left over."""
-  for name in sorted(images.keys() ^ labels.keys()):
-    path, partner = ((images[name], name + LABEL_SUFFIX) if name in images
-                     else (labels[name], name + IMAGE_SUFFIX))
-    raise DataError(f"'{path}' has no partner {partner}; add it or narrow the patterns")
-  return [(images[name], labels[name]) for name in sorted(images)]
+  """Returns the Pairs in the order of the names, and a sentence for each file that is left over."""
+  train_ids = datasets.get_dataset('cityscapes')
+  label_ids = dataclasses.replace(train_ids, values=datasets.CITYSCAPES_TRAIN_IDS)
+  problems = [f"'{images.get(name) or labels[name]}' has no partner: there is no "
+              f'{"label" if name in images else "image"} {name}_*; add it or narrow the patterns'
+              for name in sorted(images.keys() ^ labels.keys())]
+  pairs = [datasets.Pair(images[name], labels[name],
+                         train_ids if has_train_ids(labels[name]) else label_ids,
+                         os.path.basename(images[name]))
+           for name in sorted(images.keys() & labels.keys())]
+  return pairs, problems
 
 
 if __name__ == '__main__':

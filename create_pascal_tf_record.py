@@ -1,4 +1,4 @@
-"""Writes train.record and val.record of a dataset in VOC's layout, checking every image and label.
+"""Writes the training and validation records of a dataset in VOC's layout, checking every image and label.
 
   python create_pascal_tf_record.py --data_dir ./dataset/VOCdevkit/VOC2012
   python create_pascal_tf_record.py --data_dir ./camvid --dataset dataset/camvid.json \\
@@ -6,11 +6,16 @@
 
 A list holds one name a line; the image of a name is <image_data_dir>/<name>.jpg (or .jpeg, .png,
 .bmp, .tif, .tiff, .webp), its label <label_data_dir>/<name>.png: one channel, grey or palette, of
-values 0..classes-1 or the ignore label.
+values 0..classes-1 or the ignore label. Without lists, the validation images are VOC's own,
+ImageSets/Segmentation/val.txt, and all others that have a label are for training; these lists are
+then written to ./dataset.
 """
 import os
 
-from utils import datasets, files, flags
+from utils import conversion, datasets, files, flags
+from utils.errors import DataError
+
+VAL_LIST = os.path.join('ImageSets', 'Segmentation', 'val.txt')
 
 
 def make_parser():
@@ -27,24 +32,62 @@ def make_parser():
   parser.flag('label_data_dir', 'SegmentationClassAug',
               'folder of the labels, in data_dir or absolute', metavar='DIR')
   parser.flag('dataset', 'voc', 'voc, cityscapes, or the path of a JSON descriptor', metavar='NAME')
+  parser.shared(*flags.CONVERSION_FLAGS)
   return parser
 
 
 def main(args):
-  # All that can be checked without decoding is checked for both splits before anything is written.
   dataset = datasets.get_dataset(args.dataset)
   image_dir = os.path.join(args.data_dir, args.image_data_dir)
   label_dir = os.path.join(args.data_dir, args.label_data_dir)
-  pairs = {}
-  for split, path in (('train', args.train_data_list), ('val', args.valid_data_list)):
-    pairs[split] = datasets.find_pairs(image_dir, label_dir, datasets.read_list(path))
+  names = {}
+  derived = [flag for flag in ('valid_data_list', 'train_data_list') if is_derived(args, flag)]
+  names['val'] = (derive_val(args) if 'valid_data_list' in derived
+                  else datasets.read_list(args.valid_data_list))
+  names['train'] = (derive_train(label_dir, names['val']) if 'train_data_list' in derived
+                    else datasets.read_list(args.train_data_list))
+  splits = {split: datasets.match_pairs(image_dir, label_dir, names[split], dataset)
+            for split in ('train', 'val')}
   files.make_folder(args.output_path, '--output_path')
 
-  from utils import tf_record
-  for split in pairs:
-    path = os.path.join(args.output_path, f'{split}.record')
-    count = tf_record.write_tf_record(path, pairs[split], dataset)
-    print(f'Wrote {count} examples to {path}', flush=True)
+  conversion.convert(splits, dataset, conversion.read_flags(args, args.output_path))
+  for flag in derived:
+    write_list(getattr(args, flag), names['val' if flag == 'valid_data_list' else 'train'])
+
+
+def is_derived(args, flag):
+  """Returns whether a list was not given, and its default is not there."""
+  return flag not in args.explicit and not os.path.exists(getattr(args, flag))
+
+
+def derive_val(args):
+  """Returns the names of VOC's own validation images."""
+  path = os.path.join(args.data_dir, VAL_LIST)
+  if not os.path.exists(path):
+    raise DataError(f"neither list '{args.valid_data_list}' nor '{path}', which could stand in for "
+                    'it, exists; give --valid_data_list, or the --data_dir of VOC')
+  return datasets.read_list(path)
+
+
+def derive_train(label_dir, val):
+  """Returns the names of all labels but those of the validation images."""
+  if not os.path.isdir(label_dir):
+    raise DataError(f"label folder '{label_dir}' does not exist; check the folder flags")
+  names = {os.path.splitext(file)[0] for file in os.listdir(label_dir)
+           if file.endswith(datasets.LABEL_EXTENSIONS) and not file.startswith('.')}
+  train = sorted(names - set(val))
+  if not train:
+    raise DataError(f"'{label_dir}' holds no label but those of the validation list; give "
+                    '--train_data_list or another --label_data_dir')
+  return train
+
+
+def write_list(path, names):
+  """Writes a list where evaluate.py, and the next run of this script, look for it."""
+  files.make_folder(os.path.dirname(path), 'the folder of the lists')
+  with files.replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    file.write(''.join(f'{name}\n' for name in names))
+  print(f'Wrote the list of the {len(names)} names to {path}')
 
 
 if __name__ == '__main__':

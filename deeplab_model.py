@@ -181,6 +181,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   params = {**DEFAULT_PARAMS, **params}
   architecture = Architecture.from_dict(params)
   training = mode == ModeKeys.TRAIN
+  if training:  # with frozen batch norm the network cannot tell training from evaluation
+    architecture = dataclasses.replace(architecture, eval_crop_size=None)
   logits = network(features, architecture, training and not params['freeze_batch_norm'],
                    params['batch_norm_decay'])
   _check_checkpoint(params)

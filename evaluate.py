@@ -1,51 +1,174 @@
-"""Score a trained model by mean intersection over union, on a folder of images and labels.
+"""Score a trained model by mean intersection over union, on a folder of images and labels or on records.
 
   python evaluate.py --model_dir ./model --evaluation_data_list ./dataset/val.txt
+  python evaluate.py --model_dir ./model --data_dir ./dataset --save_predictions predictions
 
 The list holds a name a line, without extension. Every image is evaluated whole, at its own size.
+
+--save_predictions also writes what was predicted, as palette PNGs of class ids under the images'
+names. --submission writes it as a test server takes it: voc the folder results (comp6) to pack,
+cityscapes <city>_<sequence>_<frame>_pred_labelIds.png with the official label ids. A test split
+has no labels; --label_data_dir none predicts without scoring.
 """
 import functools
+import json
+import os
 import tempfile
 
-from utils import flags
+from utils import datasets, files, flags, model_config
+from utils.errors import DataError, UsageError
 
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared('image_data_dir', 'label_data_dir', 'model_dir', 'base_architecture', 'output_stride',
-                'dataset')
-  parser.flag('evaluation_data_list', './dataset/val.txt', 'file of the names to evaluate',
+  parser.shared('image_data_dir')
+  parser.flag('label_data_dir', flags.SHARED['label_data_dir']['default'],
+              'folder of the label PNGs, or none to predict only', metavar='DIR')
+  parser.flag('evaluation_data_list', './dataset/val.txt', 'file of the names to evaluate', metavar='FILE')
+  parser.flag('data_dir', None, 'folder of records, in place of images, labels and list', metavar='DIR')
+  parser.flag('split', 'val', 'the records of --data_dir to evaluate', metavar='NAME')
+  parser.shared(*flags.MODEL_FLAGS)
+  parser.flag('save_predictions', None, 'also write a PNG of every prediction into this folder',
+              metavar='DIR')
+  parser.flag('submission', None, 'write the predictions as the test server of this benchmark takes them',
+              choices=('voc', 'cityscapes'))
+  parser.flag('json', None, 'also write the scores and the confusion matrix here, at full precision',
               metavar='FILE')
   return parser
 
 
 def main(args):
-  from utils import datasets, model_config
-
+  check_flags(args)
   architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
-  names = datasets.read_list(args.evaluation_data_list)
-  images, labels = zip(*datasets.find_pairs(args.image_data_dir, args.label_data_dir, names))
+  names, input_fn = open_examples(args, dataset)
 
-  import tensorflow.compat.v1 as tf
-
-  from deeplab_model import deeplabv3_plus_model_fn
-  from utils import checkpoints, inputs, metrics, run_config
-  from utils.tf_estimator import Estimator
+  from deeplab_model import deeplabv3_plus_model_fn as model_fn
+  from utils import checkpoints, metrics, predictions
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
+  if args.save_predictions:
+    predictions.check_submission(args.submission, dataset)
+    paths = predictions.output_paths(args.save_predictions, names, args.submission, split_name(args))
+    files.make_folder(args.save_predictions, '--save_predictions')
+    model_fn = predictions.saving(model_fn, paths, dataset, args.submission)
+  if args.json:
+    files.make_folder(os.path.dirname(args.json) or '.', '--json')
+
+  print(f'Evaluating {checkpoint} on {len(names)} images')
   params = {**vars(architecture), 'class_names': dataset.class_names,
             'ignore_label': dataset.ignore_label, 'checkpoint': checkpoint}
-  print(f'Evaluating {checkpoint} on {len(images)} images')
+  result = run_model(model_fn, params, input_fn, len(names), scored=args.label_data_dir != 'none')
+  if result:
+    print(metrics.report(result, dataset.class_names))
+  if args.json:
+    write_json(args.json, {'checkpoint': checkpoint, 'images': len(names),
+                           **exact_scores(result['confusion_matrix'], dataset.class_names)})
+  if args.save_predictions:
+    print(f'{len(names)} predictions are in {args.save_predictions}')
+
+
+def check_flags(args):
+  """Raises UsageError where flags need, or rule out, one another."""
+  if args.submission and not args.save_predictions:
+    raise UsageError('--submission needs --save_predictions, the folder to write to')
+  if args.label_data_dir == 'none' and (args.json or not args.save_predictions):
+    raise UsageError('--label_data_dir none leaves nothing to score; give --save_predictions and no --json')
+  folders = args.explicit & {'image_data_dir', 'label_data_dir', 'evaluation_data_list'}
+  if args.data_dir and folders:
+    raise UsageError(f'--data_dir means records and --{min(folders)} files; give one of them')
+  if 'split' in args.explicit and not args.data_dir:
+    raise UsageError('--split means records; give --data_dir, or --evaluation_data_list in its place')
+
+
+def split_name(args):
+  """Returns what the images are called together, such as val."""
+  return args.split if args.data_dir else os.path.splitext(os.path.basename(args.evaluation_data_list))[0]
+
+
+def open_examples(args, dataset):
+  """Returns the images' names, each a path below their folder without extension, and the input_fn."""
+  if args.data_dir:
+    return open_records(args, dataset)
+  listed = datasets.read_list(args.evaluation_data_list)
+  labels = None
+  if args.label_data_dir == 'none':
+    images = [datasets.find_image(args.image_data_dir, name) for name in listed]
+  else:
+    images, labels = zip(*datasets.find_pairs(args.image_data_dir, args.label_data_dir, listed))
+  names = [os.path.splitext(os.path.relpath(path, args.image_data_dir))[0] for path in images]
+
+  from utils import inputs
+  if labels is None:
+    return names, functools.partial(inputs.image_dataset, images)
+  return names, functools.partial(inputs.folder_dataset, images, labels, dataset)
+
+
+def open_records(args, dataset):
+  """Returns the same of --data_dir; names are looked up only where predictions are to carry them."""
+  from utils import examples, inputs, tf_record
+  paths = tf_record.record_files(args.data_dir, args.split)
+  records = examples.Records(paths)
+  names = [''] * len(records)
+  for index in range(len(records)) if args.save_predictions else ():
+    source = records.source(index)
+    name = examples.file_name(examples.parse(records.load(index), source))
+    if name is None:
+      raise DataError(f'{source} does not hold the name of its image, which --save_predictions needs; write '
+                      'the records again, or give images, labels and list')
+    names[index] = os.path.splitext(name)[0]
+  return names, functools.partial(inputs.eval_dataset, paths, dataset)
+
+
+def run_model(model_fn, params, input_fn, num_images, scored):
+  """Runs the model once over all images; returns the scores, or None where there are no labels."""
+  import tensorflow.compat.v1 as tf
+
+  from utils import inputs, run_config
+  from utils.tf_estimator import Estimator
+
+  hooks = [run_config.ProgressBarHook(num_images, 'evaluating')]
   # An Estimator writes event files beside its checkpoints; scoring a model leaves its folder alone.
   with tempfile.TemporaryDirectory() as scratch:
-    estimator = Estimator(deeplabv3_plus_model_fn, scratch, run_config.run_config(), params)
+    estimator = Estimator(model_fn, scratch, run_config.run_config(), params)
     try:
-      result = estimator.evaluate(
-          functools.partial(inputs.folder_dataset, images, labels, dataset),
-          hooks=[run_config.ProgressBarHook(len(images), 'evaluating')], checkpoint_path=checkpoint)
+      if scored:
+        return estimator.evaluate(input_fn, hooks=hooks, checkpoint_path=params['checkpoint'])
+      for _ in estimator.predict(input_fn, 'classes', hooks, params['checkpoint']):
+        pass  # model_fn saves them
     except tf.errors.OpError as error:
       raise inputs.data_error(error) from error
-  print(metrics.report(result, dataset.class_names))
+  return None
+
+
+def exact_scores(matrix, class_names):
+  """Returns the scores as a dict for JSON, in float64; a class that occurs nowhere has no IoU.
+
+  Args:
+    matrix: int64 [K, K], a confusion matrix.
+    class_names: list of K str.
+  """
+  import tensorflow.compat.v1 as tf
+
+  from utils import metrics
+
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    counts = tf.constant(matrix)
+    iou, mean_iou, accuracy = session.run(
+        [metrics.iou_per_class(counts), metrics.mean_iou(counts), metrics.pixel_accuracy(counts)])
+  occurs = matrix.sum(0) + matrix.sum(1) > 0
+  return {
+      'mean_iou': float(mean_iou),
+      'px_accuracy': float(accuracy),
+      'iou': {name: float(iou[k]) if occurs[k] else None for k, name in enumerate(class_names)},
+      'confusion_matrix': matrix.tolist(),  # rows are true classes, columns predicted ones
+  }
+
+
+def write_json(path, content):
+  """Writes a dict as JSON; under a temporary name first."""
+  with files.replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    json.dump(content, file, indent=2)
+    file.write('\n')
 
 
 if __name__ == '__main__':

@@ -68,6 +68,7 @@ def main(args):
   # The data, and how long to train on it.
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
   counts = {split: sum(tf_record.count_examples(records[split])) for split in records}
+  check_classes(args, dataset)
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   if counts['train'] < args.batch_size:
@@ -102,6 +103,23 @@ def main(args):
       'checkpoint': resume_from,
   }
   train_and_evaluate(args, dataset, records, counts, params, step, ends)
+
+
+def check_classes(args, dataset):
+  """Raises UsageError where the index of the records says that they hold other classes."""
+  from utils import conversion
+
+  for split in ('train', 'val'):
+    index = conversion.read_index(args.data_dir, split)
+    if index is None:  # records of the original scripts, or from elsewhere
+      continue
+    stored = index['dataset']
+    if (len(stored['class_names']), stored['ignore_label']) != (dataset.num_classes, dataset.ignore_label):
+      raise UsageError(
+          f"the {split} records in {args.data_dir} hold the {len(stored['class_names'])} classes of "
+          f"'{stored['name']}' (ignore label {stored['ignore_label']}), but --dataset '{dataset.name}' has "
+          f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
+          'were made with, or another --data_dir')
 
 
 def check_crop(args):

@@ -38,6 +38,12 @@ class DatasetTableTest(unittest.TestCase):
     self.assertEqual(camvid.palette[3], (128, 64, 128))  # road
     self.assertEqual(camvid.splits, {'train': 367, 'val': 101, 'test': 233})
 
+  def test_cityscapes_label_ids_become_train_ids(self):
+    # By hand from the official table: road 7, sky 23, bicycle 33; parking 9 and caravan 29 do not count.
+    train_ids = datasets.CITYSCAPES_TRAIN_IDS
+    self.assertEqual([train_ids[i] for i in (0, 7, 9, 23, 26, 29, 33)], [255, 0, 255, 10, 13, 255, 18])
+    self.assertEqual(sorted(train_ids), list(range(34)))
+
   def test_unknown_name_is_an_error_that_lists_the_known_ones(self):
     with self.assertRaisesRegex(UsageError, "'vok' is not known; use voc, cityscapes or"):
       datasets.get_dataset('vok')
@@ -90,6 +96,43 @@ class DescriptorTest(unittest.TestCase):
     for sentence, descriptor in wrong.items():
       with self.subTest(sentence), self.assertRaisesRegex(DataError, f"'my.json': .*{sentence}"):
         datasets.from_json(descriptor, 'my.json')
+
+  def test_values_and_colours_stand_for_classes_by_number_or_name_or_are_ignored(self):
+    values = datasets.from_json({**DESCRIPTOR, 'values': {'0': 'plum', '255': 1, '7': 'ignore'}}, 'here')
+    self.assertEqual(values.values, {0: 2, 255: 1, 7: 255})
+    colors = datasets.from_json({**DESCRIPTOR, 'ignore_label': 9, 'colors': {
+        '#0a0B0c': 'pear', '[1,2,3]': 'apple', ' 4, 5, 255': 9, '(7, 8, 9)': 'ignore'}}, 'here')
+    self.assertEqual(colors.colors, {(10, 11, 12): 1, (1, 2, 3): 0, (4, 5, 255): 9, (7, 8, 9): 9})
+    for dataset in (values, colors):
+      text = json.dumps(datasets.to_json(dataset))
+      self.assertEqual(datasets.from_json(json.loads(text), 'here'), dataset)
+
+  def test_class_takes_its_first_colour_where_there_is_no_palette(self):
+    colors = datasets.from_json({**DESCRIPTOR, 'colors': {
+        '#010203': 'plum', '#040506': 'apple', '#070809': 'plum', '#ffffff': 'ignore'}}, 'here')
+    self.assertEqual(colors.palette, ((4, 5, 6), (128, 0, 0), (1, 2, 3)))
+
+  def test_descriptor_without_values_and_colours_stays_as_it_was(self):
+    self.assertEqual(set(datasets.to_json(datasets.get_dataset('voc'))),
+                     {'name', 'class_names', 'palette', 'ignore_label', 'splits'})
+
+  def test_wrong_values_and_colours_are_errors(self):
+    wrong = {
+        'exclude each other': {'values': {'0': 0}, 'colors': {'#000000': 0}},
+        "'values' must be an object": {'values': [0, 1]},
+        "key '256' of 'values' is not allowed": {'values': {'256': 0}},
+        "key '-1' of 'values'": {'values': {'-1': 0}},
+        "'00' more than once": {'values': {'0': 0, '00': 1}},
+        "turns '1' into 3; use .* 0..2": {'values': {'1': 3}},
+        "turns '1' into 'grape'": {'values': {'1': 'grape'}},
+        "turns '1' into True": {'values': {'1': True}},
+        "key '#12345' of 'colors' is not allowed": {'colors': {'#12345': 0}},
+        "key '1,2,256' of 'colors'": {'colors': {'1,2,256': 0}},
+        "key '1,2' of 'colors'": {'colors': {'1,2': 0}},
+    }
+    for sentence, keys in wrong.items():
+      with self.subTest(sentence), self.assertRaisesRegex(DataError, f"'my.json': .*{sentence}"):
+        datasets.from_json({**DESCRIPTOR, **keys}, 'my.json')
 
   def test_missing_or_broken_file_is_an_error_that_names_it(self):
     with tempfile.TemporaryDirectory() as folder:
@@ -162,8 +205,39 @@ class ListTest(unittest.TestCase):
   def test_missing_label_is_an_error_that_names_it(self):
     self.file('images/a.jpg')
     images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
+    os.mkdir(labels)
     with self.assertRaisesRegex(DataError, r"label '.*labels/a\.png' of image '.*a\.jpg'"):
       datasets.find_pairs(images, labels, ['a'])
+
+  def test_all_that_is_missing_is_told_together(self):
+    self.file('images/a.jpg')
+    self.file('images/b.png')
+    self.file('labels/b.png')
+    images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
+    pairs, problems = datasets.match_pairs(images, labels, ['a', 'b', 'c'])
+    self.assertEqual([pair.name for pair in pairs], ['b.png'])
+    self.assertEqual(len(problems), 2)
+    with self.assertRaisesRegex(DataError, r"(?s)labels/a\.png' of image.*\nimage 'c' is not in"):
+      datasets.find_pairs(images, labels, ['a', 'b', 'c'])
+    with self.assertRaisesRegex(DataError, "label folder '.*none' does not exist"):
+      datasets.find_pairs(images, os.path.join(self.folder, 'none'), ['a'])
+
+  def test_two_lines_with_one_label_are_a_problem(self):
+    self.file('images/a.jpg')
+    self.file('images/a.png')
+    self.file('labels/a.png')
+    images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
+    for line in ('a', 'a.png', 'a 2'):
+      pairs, (problem,) = datasets.match_pairs(images, labels, ['a.jpg', line])
+      self.assertEqual(len(pairs), 1)
+      self.assertRegex(problem, rf"'a\.jpg' and '{line}' both have the label")
+
+  def test_label_may_have_a_suffix_and_a_capital_extension(self):
+    self.file('images/a b.JPG')
+    label = self.file('labels/a b_mask.PNG')
+    pairs, problems = datasets.match_pairs(os.path.join(self.folder, 'images'),
+                                           os.path.join(self.folder, 'labels'), ['a b'], None, '_mask')
+    self.assertEqual((pairs[0].label, pairs[0].name, problems), (label, 'a b.JPG', []))
 
 
 if __name__ == '__main__':

@@ -8,8 +8,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
+from nets import backbones
 from tests.golden import formula
 from utils.architecture import Architecture
+from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
 pytestmark = pytest.mark.compat
@@ -73,6 +75,96 @@ class NetworkTest(unittest.TestCase):
       static = session.run(logits)
     self.assertEqual(dynamic.shape, (1, 45, 71, 5))
     self.assertLess(relative_error(dynamic, static), 1e-5)
+
+
+def variables(**options):
+  """Returns name -> shape of the variables of a MobileNetV2 model of 5 classes."""
+  with tf.Graph().as_default():
+    architecture = Architecture('mobilenet_v2', 5, **options)
+    logits = deeplab_model.network(tf.zeros([1, 45, 71, 3]), architecture, False)
+    assert logits.shape.as_list() == [1, 45, 71, 5]
+    return {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+
+
+_PROJECTION = 'aspp/conv_1x1_concat/weights'
+_CONV = 'decoder/upsampling_logits/conv_3x3_'
+
+
+class HeadTest(unittest.TestCase):
+  """What each of the head's options does to the variables, seen on MobileNetV2."""
+
+  def test_published_mobilenet_v2_has_two_branches_and_no_decoder(self):
+    names = variables()
+    self.assertEqual(names[_PROJECTION], [1, 1, 512, 256])
+    self.assertEqual(names['upsampling_logits/conv_1x1/weights'], [1, 1, 256, 5])
+    self.assertFalse([name for name in names if name.startswith('decoder')])
+
+  def test_rates_and_image_level_feature_make_the_branches(self):
+    names = variables(atrous_rates=(6, 12, 18), image_level_feature=False)
+    self.assertEqual(names[_PROJECTION], [1, 1, 4 * 256, 256])
+    self.assertEqual(names['aspp/conv_3x3_3_depthwise/depthwise_weights'], [3, 3, 320, 1])
+    self.assertEqual(names['aspp/conv_3x3_3_pointwise/weights'], [1, 1, 320, 256])
+    self.assertFalse([name for name in names if 'image_level' in name])
+
+  def test_full_convolutions_in_place_of_separable_ones(self):
+    names = variables(atrous_rates=(6, 12, 18), decoder=True, separable_head=False)
+    self.assertEqual(names['aspp/conv_3x3_2/weights'], [3, 3, 320, 256])
+    self.assertEqual(names[_CONV + '1/weights'], [3, 3, 304, 256])
+    self.assertFalse([name for name in names if name.startswith(('aspp', 'decoder')) and 'wise' in name])
+
+  def test_decoder_of_the_paper(self):
+    names = variables(decoder=True)
+    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 144, 48])
+    self.assertEqual(names[_CONV + '1_depthwise/depthwise_weights'], [3, 3, 304, 1])
+    self.assertEqual(names[_CONV + '2_pointwise/weights'], [1, 1, 256, 256])
+    self.assertEqual(names['decoder/upsampling_logits/conv_1x1/weights'], [1, 1, 256, 5])
+    self.assertNotIn(_CONV + '3_pointwise/weights', names)
+
+  def test_decoder_with_other_widths_and_depth(self):
+    names = variables(decoder=True, separable_head=False, decoder_channels=16, decoder_convs=3,
+                      decoder_filters=128)
+    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 144, 16])
+    self.assertEqual(names[_CONV + '1/weights'], [3, 3, 272, 128])
+    self.assertEqual(names[_CONV + '3/weights'], [3, 3, 128, 128])
+    self.assertEqual(names['decoder/upsampling_logits/conv_1x1/weights'], [1, 1, 128, 5])
+
+  def test_decoder_of_1x1_convolutions_is_never_separable(self):
+    names = variables(decoder=True, decoder_kernel=1, decoder_convs=1)
+    self.assertEqual(names['decoder/upsampling_logits/conv_1x1_1/weights'], [1, 1, 304, 256])
+    self.assertFalse([name for name in names if name.startswith('decoder') and 'wise' in name])
+
+  def test_decoder_in_two_stages(self):
+    names = variables(decoder=True, separable_head=False, decoder_output_stride=(8, 4), decoder_convs=1)
+    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 192, 48])
+    self.assertEqual(names['decoder/low_level_features_2/conv_1x1/weights'], [1, 1, 144, 48])
+    self.assertEqual(names[_CONV + '1/weights'], [3, 3, 304, 256])
+    self.assertEqual(names['decoder/upsampling_logits_2/conv_3x3_1/weights'], [3, 3, 304, 256])
+    self.assertEqual(names['decoder/upsampling_logits/conv_1x1/weights'], [1, 1, 256, 5])
+
+  def test_output_stride_32_halves_the_rates(self):
+    row = backbones.get('xception_65')
+    for output_stride, rates in ((8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))):
+      architecture = deeplab_model.resolved(Architecture('xception_65', 5, output_stride), row)
+      self.assertEqual(architecture.atrous_rates, rates)
+    self.assertEqual(variables(output_stride=32, atrous_rates=(3, 6, 9), decoder=True),
+                     variables(output_stride=16, atrous_rates=(6, 12, 18), decoder=True))
+
+  def test_multi_grid_changes_features_but_no_variable(self):
+    images, results = formula.photo(97, 129, 3)[None], []
+    for grid in ((1, 1, 1), (1, 2, 4)):
+      architecture = Architecture('resnet_v2_50', 5, decoder=False, atrous_rates=(), multi_grid=grid)
+      with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(0)
+        logits = deeplab_model.network(tf.constant(images), architecture, False)
+        names = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+        session.run(tf.global_variables_initializer())
+        results.append((names, session.run(logits)))
+    self.assertEqual(results[0][0], results[1][0])
+    self.assertGreater(relative_error(results[0][1], results[1][1]), 1e-3)
+
+  def test_multi_grid_of_mobilenet_v2_is_refused(self):
+    with self.assertRaisesRegex(UsageError, '--multi_grid does not apply to mobilenet_v2'):
+      variables(multi_grid=(1, 2, 4))
 
 
 def make_params(**changes):

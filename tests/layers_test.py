@@ -1,7 +1,9 @@
 """Layers against numbers worked out by hand, and their gradients against central differences."""
+import functools
 import os
 import subprocess
 import sys
+import textwrap
 import unittest
 
 import numpy as np
@@ -49,42 +51,83 @@ class Conv2dTest(unittest.TestCase):
 class GradientTest(unittest.TestCase):
 
   def test_gradients_equal_central_differences(self):
-    for options in (dict(rate=1), dict(rate=2), dict(rate=4), dict(stride=2)):
-      with self.subTest(**options):
-        self.assertLess(largest_gradient_error(options), 2e-3)
+    for layer in _LAYERS:
+      for options in (dict(rate=1), dict(rate=2), dict(rate=4), dict(stride=2),
+                      dict(stride=2, explicit_padding=False)):
+        if layer == 'separable_conv2d' and 'explicit_padding' in options:
+          continue  # no network has one
+        with self.subTest(layer=layer, **options):
+          self.assertLess(largest_gradient_error(layer, **options), 2e-3)
 
   def test_gradients_without_onednn_equal_central_differences(self):
-    code = ('from tests.layers_test import largest_gradient_error as e; from nets import layers\n'
-            'assert not layers.native_dilation(); error = e(dict(rate=2)); assert error < 2e-3, error')
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                         env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': '0'})
-    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+    run_without_onednn("""
+      from nets import layers
+      from tests import layers_test
+      assert not layers.native_dilation()
+      for layer in layers_test._LAYERS:
+        error = layers_test.largest_gradient_error(layer, rate=2)
+        assert error < 2e-3, (layer, error)
+    """)
+
+  def test_mobilenet_v2_trains_without_onednn(self):
+    run_without_onednn("""
+      import numpy as np
+      import tensorflow.compat.v1 as tf
+      import deeplab_model
+      params = dict(base_architecture='mobilenet_v2', num_classes=2, class_names='ab', batch_size=2,
+                    palette=((0, 0, 0), (9, 9, 9)), max_steps=1, atrous_rates=(6, 12, 18))
+      with tf.Graph().as_default(), tf.Session() as session:
+        tf.train.get_or_create_global_step()
+        images = np.random.RandomState(0).randint(0, 255, (2, 49, 65, 3)).astype('u1')
+        spec = deeplab_model.deeplabv3_plus_model_fn(
+            tf.constant(images), tf.constant(images[..., :1] // 128), 'train', params)
+        session.run(tf.global_variables_initializer())
+        losses = [session.run([spec.loss, spec.train_op])[0] for _ in range(2)]
+        assert np.isfinite(losses).all() and losses[0] != losses[1], losses
+    """)
 
 
-def largest_gradient_error(options):
-  """Returns the largest error of a convolution's gradients by input and weights, relative to the largest."""
+_NORM = layers.BatchNorm(is_training=False, decay=0.9)  # which is linear
+_LAYERS = {
+    'conv2d': functools.partial(layers.conv2d, filters=3, kernel_size=3, scope='conv'),
+    'depthwise_conv2d': functools.partial(layers.depthwise_conv2d, scope='conv', norm=_NORM),
+    'separable_conv2d': functools.partial(layers.separable_conv2d, filters=3, scope='conv', norm=_NORM),
+}
+
+
+def run_without_onednn(code):
+  """Runs code in a process of its own; an error there is one here."""
+  run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True,
+                       env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': '0'})
+  if run.returncode:
+    raise AssertionError(run.stderr[-2000:])
+
+
+def largest_gradient_error(layer, **options):
+  """Returns the largest error of a layer's gradients by its input and kernels, relative to the largest."""
   rng = np.random.RandomState(1)
   with tf.Graph().as_default(), tf.Session() as session:
-    images = tf.placeholder(tf.float32, [1, 7, 9, 2])
-    outputs = layers.conv2d(images, 3, 3, 'conv', **options)
-    weights = tf.trainable_variables()[0]
+    images = tf.placeholder(tf.float32, [1, 7, 8, 2])
+    outputs = _LAYERS[layer](images, **options)
+    kernels = [v for v in tf.trainable_variables() if v.op.name.endswith('weights')]
     loss = tf.reduce_sum(outputs * tf.constant(rng.randn(*outputs.shape.as_list()), tf.float32))
-    gradients = tf.gradients(loss, [images, weights])
+    gradients = tf.gradients(loss, [images, *kernels])
     session.run(tf.global_variables_initializer())
-    point = [rng.randn(1, 7, 9, 2).astype('f'), rng.randn(3, 3, 2, 3).astype('f')]
+    point = [rng.randn(*tensor.shape.as_list()).astype('f') for tensor in (images, *kernels)]
 
-    def value(image, weight):
-      weights.load(weight, session)
+    def value(image, *weights):
+      for kernel, weight in zip(kernels, weights):
+        kernel.load(weight, session)
       return float(session.run(loss, {images: image}))
 
     value(*point)
     exact = session.run(gradients, {images: point[0]})
     errors = []
-    for which in (0, 1):
+    for which in range(len(point)):
       for _ in range(12):
         index = tuple(rng.randint(size) for size in point[which].shape)
         moved = []
-        for step in (0.5, -0.5):  # the loss is linear in both, so a large step costs no accuracy
+        for step in (0.5, -0.5):  # the loss is linear in each, so a large step costs no accuracy
           near = [array.copy() for array in point]
           near[which][index] += step
           moved.append(value(*near))

@@ -14,6 +14,7 @@ import re
 import sys
 import tarfile
 import tempfile
+import zlib
 
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -25,6 +26,7 @@ from utils.errors import DataError, UsageError  # noqa: E402
 
 # What is recognised and cannot be built here: a pattern of a variable's name, and what it is.
 _REFUSED = (
+    ('^_CHECKPOINTABLE_OBJECT_GRAPH$', 'a TensorFlow 2 (Keras) checkpoint'),
     ('^meta_architecture/', 'a dense prediction cell (DPC)'),
     ('^MobilenetV3', 'a MobileNetV3'),
     ('^MobilenetEdgeTPU', 'a MobileNetEdgeTPU'),
@@ -55,7 +57,7 @@ def make_parser():
 
 
 def main(args):
-  from utils import checkpoints, datasets, files
+  from utils import checkpoints, datasets
 
   dataset = datasets.get_dataset(args.dataset)
   if os.path.isdir(args.model_dir) and checkpoints.latest(args.model_dir):
@@ -65,7 +67,6 @@ def main(args):
     stored = checkpoints.shapes(prefix)
     refuse_unsupported(prefix, stored)
     architecture = recognized(prefix, stored, args, dataset)
-    files.make_folder(args.model_dir, '--model_dir')
     convert(prefix, stored, architecture, dataset, args)
 
 
@@ -73,11 +74,14 @@ def unpacked(path, scratch):
   """Returns the path itself, or the folder of the checkpoint in a .tar.gz archive, unpacked to `scratch`."""
   if not (os.path.isfile(path) and tarfile.is_tarfile(path)):
     return path
-  with tarfile.open(path) as archive:
-    members = [member for member in archive.getmembers() if member.isfile() and '.ckpt' in member.name]
-    for member in members:
-      member.name = os.path.basename(member.name)  # nothing is written outside `scratch`
-      archive.extract(member, scratch)
+  try:
+    with tarfile.open(path) as archive:
+      members = [member for member in archive.getmembers() if member.isfile() and '.ckpt' in member.name]
+      for member in members:
+        member.name = os.path.basename(member.name)  # nothing is written outside `scratch`
+        archive.extract(member, scratch)
+  except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+    raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
   if not members:
     raise DataError(f'{path} holds no checkpoint (no file named *.ckpt*); it may be a frozen graph alone')
   return scratch
@@ -110,7 +114,7 @@ def recognized(prefix, stored, args, dataset):
       **base,
       atrous_rates=None if any(name.startswith(atrous) for name in stored) else (),
       image_level_feature=any('image_pooling/' in n or 'image_level_features/' in n for n in stored),
-      separable_head=any(n.endswith('depthwise_weights') and n.startswith(('aspp', 'decoder')) for n in stored),
+      separable_head=any(re.match('(aspp|decoder).*/depthwise_weights$', name) for name in stored),
       decoder=first in stored,
       decoder_channels=stored[first][-1] if first in stored else Architecture.decoder_channels,
       eval_crop_size=tuple(args.eval_crop_size) if args.eval_crop_size
@@ -132,7 +136,7 @@ def convert(prefix, stored, architecture, dataset, args):
   import tensorflow.compat.v1 as tf
 
   import deeplab_model
-  from utils import checkpoints, model_config
+  from utils import checkpoints, files, model_config
 
   with tf.Graph().as_default(), tf.Session() as session:
     deeplab_model.network(tf.placeholder(tf.float32, [1, 65, 65, 3]), architecture, is_training=False)
@@ -152,6 +156,7 @@ def convert(prefix, stored, architecture, dataset, args):
                       f'nothing was written')
     tf.train.init_from_checkpoint(prefix, {names[n]: v for n, v in variables.items() if n not in missing})
     session.run(tf.global_variables_initializer())
+    files.make_folder(args.model_dir, '--model_dir')
     tf.train.Saver(save_relative_paths=True).save(
         session, os.path.join(args.model_dir, 'model.ckpt'), global_step=0, write_meta_graph=False)
   model_config.write(args.model_dir, architecture, dataset, {'converted_from': os.path.basename(prefix)})

@@ -8,11 +8,14 @@ and labels are utils/tf_record.py's concern; nothing here needs TensorFlow.
 import dataclasses
 import json
 import os
+import re
+import typing
 
 from utils.errors import DataError, UsageError
 
 # '.jpg' is tried before these, and wins: it is what VOC's lists mean.
 OTHER_EXTENSIONS = ('.jpeg', '.JPG', '.png', '.bmp', '.tif', '.tiff', '.webp')
+LABEL_EXTENSIONS = ('.png', '.PNG')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +28,36 @@ class Dataset:
     palette: tuple of K (red, green, blue) tuples, 0..255.
     ignore_label: int, 0..255: the label value of pixels that do not count.
     splits: dict from split name to its number of images; may be empty.
+    values: dict from the values, 0..255, that label files store to label values (a class, or
+      ignore_label). Empty where label files store label values.
+    colors: dict from the (red, green, blue) of colour-coded label files to label values, in place
+      of `values`; or empty.
   """
   name: str
   class_names: tuple
   palette: tuple
   ignore_label: int = 255
   splits: dict = dataclasses.field(default_factory=dict)
+  values: dict = dataclasses.field(default_factory=dict)
+  colors: dict = dataclasses.field(default_factory=dict)
 
   @property
   def num_classes(self):
     return len(self.class_names)
+
+
+class Pair(typing.NamedTuple):
+  """An image and its label, as they go into a record.
+
+  Attributes:
+    image, label: str, the paths.
+    dataset: Dataset, what the label file means.
+    name: str, the image's path below the folder of the images.
+  """
+  image: str
+  label: str
+  dataset: Dataset
+  name: str
 
 
 def voc_palette(num_classes):
@@ -63,6 +86,14 @@ _CITYSCAPES_COLOURS = {
     'terrain': (152, 251, 152), 'sky': (70, 130, 180), 'person': (220, 20, 60),
     'rider': (255, 0, 0), 'car': (0, 0, 142), 'truck': (0, 0, 70), 'bus': (0, 60, 100),
     'train': (0, 80, 100), 'motorcycle': (0, 0, 230), 'bicycle': (119, 11, 32),
+}
+
+# The label id of each train id, from cityscapesScripts (github.com/mcordts/cityscapesScripts,
+# cityscapesscripts/helpers/labels.py). Its label ids 0..33 that are not here are not scored.
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CITYSCAPES_TRAIN_IDS = {
+    **dict.fromkeys(range(34), 255),
+    **{label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)},
 }
 
 DATASETS = {
@@ -102,21 +133,33 @@ def get_dataset(name_or_path):
 
 def to_json(dataset):
   """Returns the Dataset as a dict that `json.dump` writes and `from_json` reads."""
-  return {
+  descriptor = {
       'name': dataset.name,
       'class_names': list(dataset.class_names),
       'palette': [list(colour) for colour in dataset.palette],
       'ignore_label': dataset.ignore_label,
       'splits': dict(dataset.splits),
   }
+  if dataset.values:
+    descriptor['values'] = {str(value): label for value, label in dataset.values.items()}
+  if dataset.colors:
+    descriptor['colors'] = {hex_color(color): label for color, label in dataset.colors.items()}
+  return descriptor
+
+
+def hex_color(color):
+  """Returns (red, green, blue), 0..255, as '#rrggbb'."""
+  return '#' + bytes(color).hex()
 
 
 def from_json(descriptor, source):
   """Returns the Dataset that a descriptor describes.
 
   Args:
-    descriptor: dict with name and class_names (2..256 of them); palette, ignore_label (255) and
-      splits are optional. Without a palette the classes get VOC's colours, continued.
+    descriptor: dict with name and class_names (2..256 of them); the other attributes of Dataset are
+      optional. Without a palette a class gets its first colour in `colors`, or else VOC's. The keys
+      of `values` are texts such as "255", those of `colors` "#ff0080" or "[255, 0, 128]"; what they
+      stand for is a class's number or name, or the ignore label or "ignore".
     source: str, where the descriptor comes from; errors name it.
 
   Raises:
@@ -141,17 +184,63 @@ def from_json(descriptor, source):
   twice = sorted({n for n in class_names if class_names.count(n) > 1})
   demand(not twice, f'class_names holds {twice} more than once')
 
-  palette = descriptor.get('palette', voc_palette(len(class_names)))
-  demand(isinstance(palette, (list, tuple)) and all(map(_is_colour, palette)),
-         'palette must be a list of [red, green, blue], each 0..255')
-  demand(len(palette) == len(class_names),
-         f'{len(palette)} colours in palette for {len(class_names)} class_names; give one a class')
   ignore_label = descriptor.get('ignore_label', 255)
   demand(_is_byte(ignore_label), f'ignore_label {ignore_label!r} is not allowed; use 0..255')
   splits = descriptor.get('splits', {})
   demand(isinstance(splits, dict) and all(type(n) is int and n > 0 for n in splits.values()),
          'splits must give the number of images, 1 or more, of each split')
-  return Dataset(name, tuple(class_names), tuple(map(tuple, palette)), ignore_label, dict(splits))
+  coding = _read_coding(descriptor, class_names, ignore_label, demand)
+
+  palette = descriptor.get('palette', _default_palette(len(class_names), coding['colors']))
+  demand(isinstance(palette, (list, tuple)) and all(map(_is_colour, palette)),
+         'palette must be a list of [red, green, blue], each 0..255')
+  demand(len(palette) == len(class_names),
+         f'{len(palette)} colours in palette for {len(class_names)} class_names; give one a class')
+  return Dataset(name, tuple(class_names), tuple(map(tuple, palette)), ignore_label, dict(splits), **coding)
+
+
+def _default_palette(num_classes, colors):
+  """Returns the first colour of each class in `Dataset.colors`, or VOC's."""
+  palette = dict(enumerate(voc_palette(num_classes)))
+  palette.update((label, color) for color, label in reversed(colors.items()) if label < num_classes)
+  return tuple(palette.values())
+
+
+def _read_coding(descriptor, class_names, ignore_label, demand):
+  """Returns {'values': dict, 'colors': dict} of a descriptor whose other keys are right."""
+  demand(not (descriptor.get('values') and descriptor.get('colors')),
+         "'values' and 'colors' exclude each other; give the one that the label files hold")
+  labels = {'ignore': ignore_label, **{name: label for label, name in enumerate(class_names)}}
+  coding = {}
+  for kind, read_key, example in (('values', _read_value, '"255"'),
+                                  ('colors', _read_color, '"#ff0080" or "[255, 0, 128]"')):
+    entries = descriptor.get(kind, {})
+    demand(isinstance(entries, dict), f"'{kind}' must be an object such as {{{example}: 1}}")
+    coding[kind] = {}
+    for text, target in entries.items():
+      key = read_key(text)
+      demand(key is not None, f"the key '{text}' of '{kind}' is not allowed; use {example}")
+      demand(key not in coding[kind], f"'{kind}' holds '{text}' more than once")
+      label = labels.get(target, target) if isinstance(target, str) else target
+      demand(_is_byte(label) and (label < len(class_names) or label == ignore_label),
+             f"'{kind}' turns '{text}' into {target!r}; use a class's name or number, 0.."
+             f'{len(class_names) - 1}, or "ignore"')
+      coding[kind][key] = label
+  return coding
+
+
+def _read_value(text):
+  """Returns 0..255, or None where the text is none of them."""
+  return int(text) if re.fullmatch('[0-9]{1,3}', text) and int(text) <= 255 else None
+
+
+def _read_color(text):
+  """Returns (red, green, blue), or None where the text is no colour."""
+  if re.fullmatch('#[0-9a-fA-F]{6}', text):
+    return tuple(bytes.fromhex(text[1:]))
+  numbers = re.fullmatch(r'[\[(]? *([0-9]+) *, *([0-9]+) *, *([0-9]+) *[\])]?', text)
+  color = tuple(map(int, numbers.groups())) if numbers else None
+  return color if color and max(color) <= 255 else None
 
 
 def _is_byte(value):
@@ -225,15 +314,50 @@ def find_pairs(image_dir, label_dir, names):
     names: list of str, lines of `read_list`.
 
   Raises:
-    DataError: an image or a label does not exist.
+    DataError: images or labels do not exist, or two lines mean one label; the error names all.
   """
-  pairs = []
-  for name in names:
-    image_path = find_image(image_dir, name)
-    stem = os.path.splitext(os.path.relpath(image_path, image_dir))[0]
-    label_path = os.path.join(label_dir, stem + '.png')
-    if not os.path.isfile(label_path):
-      raise DataError(f"label '{label_path}' of image '{image_path}' does not exist; add it, "
-                      'or take the name out of the list')
-    pairs.append((image_path, label_path))
-  return pairs
+  pairs, problems = match_pairs(image_dir, label_dir, names)
+  if problems:
+    raise DataError('\n'.join(problems))
+  return [(pair.image, pair.label) for pair in pairs]
+
+
+def match_pairs(image_dir, label_dir, names, dataset=None, label_suffix=''):
+  """Returns the Pairs of a list's lines, and a sentence for each line that makes none.
+
+  Args:
+    image_dir: str, the folder of the images.
+    label_dir: str, the folder of the labels, laid out as the other.
+    names: list of str, lines of `read_list`.
+    dataset: Dataset of the labels.
+    label_suffix: str: a label is `<image's stem><label_suffix>.png`.
+
+  Raises:
+    DataError: a folder does not exist.
+  """
+  for kind, folder in (('image', image_dir), ('label', label_dir)):
+    if not os.path.isdir(folder):
+      raise DataError(f"{kind} folder '{folder}' does not exist; check the folder flags")
+  pairs, problems, lines = [], [], {}
+  for line in names:
+    try:
+      image = find_image(image_dir, line)
+      name = os.path.relpath(image, image_dir)
+      label = _find_label(os.path.join(label_dir, os.path.splitext(name)[0] + label_suffix), image)
+      other = lines.setdefault(label, line)
+      if other is not line:
+        raise DataError(f"'{other}' and '{line}' both have the label '{label}'; keep one, or give "
+                        'each image its own')
+      pairs.append(Pair(image, label, dataset, name))
+    except DataError as error:
+      problems.append(str(error))
+  return pairs, problems
+
+
+def _find_label(stem, image):
+  """Returns the path of a label from its path without the extension."""
+  for extension in LABEL_EXTENSIONS:
+    if os.path.isfile(stem + extension):
+      return stem + extension
+  raise DataError(f"label '{stem}.png' of image '{image}' does not exist; add it, or take the name "
+                  'out of the list')

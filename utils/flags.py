@@ -144,6 +144,18 @@ SHARED = {
     'label_data_dir': dict(
         default='dataset/VOCdevkit/VOC2012/SegmentationClassAug', metavar='DIR',
         help='folder of the label PNGs'),
+    'shards': dict(
+        default=0, type=non_negative_int, metavar='N',
+        help='write N files such as train-00003-of-00016.record, in place of one train.record (0)'),
+    'skip_bad': dict(
+        default=0, type=non_negative_int, metavar='N',
+        help='leave out up to N bad pairs, and list them in the index beside the records'),
+    'fast': dict(
+        default=False, action='store_true',
+        help='check no more than sizes and formats: damage and wrong label values go unseen'),
+    'processes': dict(
+        default=min(16, os.cpu_count() or 1), type=positive_int, metavar='N',
+        help='processes that read and check images'),
     'debug': dict(
         default=False, action='store_true',
         help="stop in tfdbg's command line at every session run"),
@@ -154,6 +166,10 @@ SHARED = {
 MODEL_FLAGS = ('model_dir', 'base_architecture', 'dataset', 'output_stride', 'atrous_rates', 'multi_grid',
                'image_level_feature', 'separable_head', 'decoder', 'decoder_channels', 'decoder_convs',
                'decoder_filters', 'decoder_kernel', 'decoder_output_stride', 'eval_crop_size')
+
+
+# The flags of the scripts that write records.
+CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
 
 def run(main, parser, argv=None):

@@ -1,22 +1,28 @@
-"""Record files: the schema of one example, how it is checked and written, and how damage is found.
+"""Record files: the schema of one example, how it is checked and encoded, and how damage is found.
 
 The only home of the feature names. An image keeps the bytes of its JPEG or PNG file; a label is a
 PNG of one channel (grey or palette) whose stored sample values are the class ids. Writers fill
 every feature, readers demand no more than the two encoded ones, which every record of the original
-scripts has. The decoders of the training graph are utils/preprocessing.py's; those here use PIL and
-accept no file that the graph would refuse or read as something else.
+scripts has. utils/conversion.py writes the files. The decoders of the training graph are
+utils/preprocessing.py's; those here use PIL and accept no file that the graph would refuse or read
+as something else.
+
+TensorFlow is imported where it is needed: the processes that encode examples do without it.
 """
+import contextlib
+import functools
 import glob
 import io
 import itertools
 import os
+import typing
+import warnings
 
-import tensorflow.compat.v1 as tf
+import numpy as np
 from google.protobuf.message import DecodeError
 from PIL import Image
-from tqdm import tqdm
 
-from utils import files
+from utils import datasets, visualization
 from utils.errors import DataError
 
 IMAGE_ENCODED = 'image/encoded'
@@ -35,69 +41,140 @@ _IMAGE_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
 _PNG_BITS, _PNG_COLOUR_TYPE = 24, 25
 _GREY, _PALETTE = 0, 3
 _PNG_END = b'IEND\xaeB`\x82'
+_JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
+_EXIF_ORIENTATION = 0x0112
 
 
-def write_tf_record(path, pairs, dataset):
-  """Writes one record file, which appears under its name only when it is complete.
+class Encoded(typing.NamedTuple):
+  """What became of a pair.
 
-  Args:
-    path: str, the record file.
-    pairs: list of (image path, label path).
-    dataset: Dataset.
-
-  Returns:
-    int, the number of examples written.
-
-  Raises:
-    DataError: a pair is damaged or does not fit the dataset, or the file cannot be written.
+  Attributes:
+    serialized: bytes, the tf.train.Example, or None where there are problems.
+    size: (width, height) or None.
+    counts: list of 256 int, the pixels of each label value; None where the label was not decoded.
+    problems: list of str, sentences that name the file.
   """
-  try:
-    with (files.replacing(path) as temporary,
-          tf.io.TFRecordWriter(temporary) as writer,
-          tqdm(pairs, desc=os.path.basename(path), unit='image') as progress):
-      for image_path, label_path in progress:
-        writer.write(encode_example(image_path, label_path, dataset))
-  except (OSError, tf.errors.OpError) as error:
-    raise DataError(f"record '{path}' cannot be written: {error}") from error
-  return len(pairs)
+  serialized: bytes
+  size: tuple
+  counts: list
+  problems: list
+
+
+class _Image(typing.NamedTuple):
+  """An image as it is stored: bytes, b'jpeg' or b'png', (width, height), and `_orientation`."""
+  encoded: bytes
+  format: bytes
+  size: tuple
+  orientation: int
+
+
+class _Label(typing.NamedTuple):
+  """A label as it is stored: a PNG file's bytes, its (width, height) and `Encoded.counts`."""
+  encoded: bytes
+  size: tuple
+  counts: list
+
+
+class Entry(typing.NamedTuple):
+  """What some pixels of a label have in common.
+
+  Attributes:
+    value: int, the stored value, or None in a label of several channels.
+    color: (red, green, blue), or None in a grey label.
+    pixels: int, their number.
+  """
+  value: int
+  color: tuple
+  pixels: int
 
 
 def encode_example(image_path, label_path, dataset):
   """Returns the serialized tf.train.Example of an image and its label, both decoded and checked.
 
   Args:
-    image_path: str, 8-bit grey or RGB: JPEG, PNG or what else PIL reads (then stored as PNG).
-    label_path: str, PNG of one channel and of the image's size, values 0..K-1 or ignore_label.
-    dataset: Dataset.
+    image_path, label_path, dataset: see encode_pair.
 
   Raises:
-    DataError: a file is missing, damaged or not as above; the error names it.
+    DataError: a file is missing, damaged or not as encode_pair takes it; the error names it.
   """
-  image_source, label_source = f"image '{image_path}'", f"label '{label_path}'"
-  encoded = _read(image_path, image_source)
-  image = _decode(encoded, image_source)
-  encoded, image_format = _storable(encoded, image, image_source)
-  label_encoded = _read(label_path, label_source)
-  label_size = _check_label(label_encoded, dataset, label_source)
-  _check_sizes(image.size, label_size, label_source)
-  return tf.train.Example(features=tf.train.Features(feature={
-      IMAGE_ENCODED: _bytes(encoded),
-      IMAGE_FORMAT: _bytes(image_format),
-      IMAGE_FILENAME: _bytes(os.fsencode(os.path.basename(image_path))),
-      IMAGE_HEIGHT: _int64(image.height),
-      IMAGE_WIDTH: _int64(image.width),
-      IMAGE_CHANNELS: _int64(3),  # as the graph decodes it, whatever the file holds
-      LABEL_ENCODED: _bytes(label_encoded),
-      LABEL_FORMAT: _bytes(b'png'),
-  })).SerializeToString(deterministic=True)  # the same bytes run to run
+  pair = datasets.Pair(image_path, label_path, dataset, os.path.basename(image_path))
+  encoded = encode_pair(pair)
+  if encoded.problems:
+    raise DataError(encoded.problems[0])
+  return encoded.serialized
 
 
-def _bytes(value):
-  return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+def encode_pair(pair, fast=False):
+  """Returns the Encoded of an image and its label.
+
+  The image is 8-bit grey or RGB: JPEG, PNG or what else PIL reads (then stored as PNG). The label
+  is a PNG of the image's size. It has one channel and values 0..K-1 or ignore_label, or what the
+  dataset's `values` or `colors` turn into them; then it is stored as the palette PNG that they make.
+
+  Args:
+    pair: datasets.Pair.
+    fast: bool, read no more than the headers, so that damage and wrong label values go unseen.
+  """
+  problems, image, label = [], None, None
+  with _collecting(problems):
+    image = _load_image(pair.image, fast)
+  with _collecting(problems):
+    label = _load_label(pair.label, pair.dataset, fast)
+  if image and label:
+    with _collecting(problems):
+      _check_orientation(image, label.size, pair.image)
+      _check_sizes(image.size, label.size, _label_source(pair.label))
+  if problems:
+    return Encoded(None, None, None, problems)
+  width, height = label.size
+  serialized = _serialize({
+      IMAGE_ENCODED: image.encoded,
+      IMAGE_FORMAT: image.format,
+      IMAGE_FILENAME: os.fsencode(pair.name),
+      IMAGE_HEIGHT: height,
+      IMAGE_WIDTH: width,
+      IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
+      LABEL_ENCODED: label.encoded,
+      LABEL_FORMAT: b'png',
+  })
+  return Encoded(serialized, label.size, label.counts, [])
 
 
-def _int64(value):
-  return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+@contextlib.contextmanager
+def _collecting(problems):
+  """Adds the sentence of a DataError to a list instead of raising it."""
+  try:
+    yield
+  except DataError as error:
+    problems.append(str(error))
+
+
+def _serialize(features):
+  """Returns the tf.train.Example of a dict of bytes and int features, serialized.
+
+  It is the wire format of protocol buffers, byte for byte what TensorFlow writes deterministically,
+  but takes neither the seconds of importing TensorFlow nor three more copies of an image:
+  Example {1: Features {1: map of {1: name, 2: Feature {1: BytesList, 3: Int64List}}}}, where both
+  lists keep their content in field 1.
+  """
+  entries = []
+  for name, value in sorted(features.items()):
+    feature = (_field(1, _field(1, value)) if isinstance(value, bytes)
+               else _field(3, _field(1, _varint(value))))
+    entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
+  return _field(1, b''.join(entries))
+
+
+def _field(number, content):
+  """Returns a field of a protocol buffer that holds bytes or a message."""
+  return b''.join((_varint(number << 3 | 2), _varint(len(content)), content))
+
+
+def _varint(value):
+  """Returns a number of 0 or more as a protocol buffer stores it: 7 bits a byte, low ones first."""
+  if value < 128:
+    return bytes((value,))
+  return bytes((value & 127 | 128,)) + _varint(value >> 7)
 
 
 def _read(path, source):
@@ -109,58 +186,256 @@ def _read(path, source):
     raise DataError(f'{source} cannot be read: {error.strerror}') from error
 
 
-def _decode(encoded, source):
-  """Returns the decoded PIL image; DataError where any byte that matters is damaged."""
+def _load_image(path, fast):
+  """Returns the _Image of a file."""
+  source = f"image '{path}'"
+  encoded = _read(path, source)
+  image = _open(encoded, source)
+  _check_kind(image, encoded, source)
+  size, orientation = image.size, _orientation(image)
+  if image.format in _STORED_FORMATS:
+    if not fast:
+      _check_transparency(_decode(image, encoded, source), source)
+    return _Image(encoded, _STORED_FORMATS[image.format], size, orientation)
+  image = _decode(image, encoded, source)
+  _check_transparency(image, source)
+  buffer = io.BytesIO()
+  image.convert('RGB').save(buffer, 'PNG')
+  return _Image(buffer.getvalue(), b'png', image.size, orientation)
+
+
+def _open(encoded, source):
+  """Returns the PIL image of a file of which only the header has been read."""
   try:
-    image = Image.open(io.BytesIO(encoded))
+    with warnings.catch_warnings():
+      warnings.simplefilter('error', Image.DecompressionBombWarning)
+      return Image.open(io.BytesIO(encoded))
+  except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    raise DataError(f'{source} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are allowed; '
+                    'cut it into parts') from error
+  except Exception as error:
+    raise _does_not_decode(source, encoded, error) from error
+
+
+def _decode(image, encoded, source):
+  """Returns the decoded PIL image, a JPEG at an eighth of its size.
+
+  Args:
+    image: what `_open` returned; it must not be used any more.
+    encoded: bytes of the file.
+    source: str, what errors call it.
+
+  Raises:
+    DataError: any byte that matters is damaged.
+  """
+  try:
     if image.format == 'PNG':
       # load() skips the checksums that TensorFlow insists on; verify() compares all but the last.
       image.verify()
       if _PNG_END not in encoded:
         raise OSError('the file ends early')
       image = Image.open(io.BytesIO(encoded))
+    elif _STORED_FORMATS.get(image.format) == b'jpeg':
+      # All of the data is read at any scale, and the smallest takes half the time. PIL alone takes
+      # zeros to the end of the file, as broken downloads leave, for grey pixels.
+      if encoded.rfind(_JPEG_END) < encoded.rfind(_JPEG_SCAN):
+        raise OSError('the file ends early')
+      image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
   except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
-    # PIL's 'cannot identify image file <_io.BytesIO object at 0x7f..>' is cut before the address.
-    reason = str(error).partition(' <_io')[0] if encoded else 'the file is empty'
-    raise DataError(f'{source} does not decode ({reason}); replace it') from error
+    raise _does_not_decode(source, encoded, error) from error
   return image
 
 
-def _storable(encoded, image, source):
-  """Returns the bytes and format to store; DataError where the graph would misread them."""
+def _does_not_decode(source, encoded, error):
+  """Returns the DataError of a file that PIL refuses."""
+  # PIL's 'cannot identify image file <_io.BytesIO object at 0x7f..>' is cut before the address.
+  reason = str(error).partition(' <_io')[0] if encoded else 'the file is empty'
+  return DataError(f'{source} does not decode ({reason}); replace it')
+
+
+def _check_kind(image, encoded, source):
+  """Raises DataError for an image that the graph would misread."""
   kind = '16-bit' if image.format == 'PNG' and encoded[_PNG_BITS] == 16 else image.mode
   if kind not in _IMAGE_MODES:
     raise DataError(f'{source} is a {kind} image; convert it to 8-bit RGB or grey')
-  # The graph drops transparency, and shows what it hid.
+
+
+def _check_transparency(image, source):
+  """Raises DataError for an image that is not opaque: the graph would show what is hidden."""
   if image.has_transparency_data and image.convert('RGBA').getextrema()[3][0] < 255:
     raise DataError(f'{source} has transparent pixels; flatten it to RGB')
-  if image.format in _STORED_FORMATS:
-    return encoded, _STORED_FORMATS[image.format]
-  buffer = io.BytesIO()
-  image.convert('RGB').save(buffer, 'PNG')
-  return buffer.getvalue(), b'png'
+
+
+def _orientation(image):
+  """Returns how a photo is to be turned for display, 1..8 as EXIF counts; 1 is not at all."""
+  return image.getexif().get(_EXIF_ORIENTATION, 1) if 'exif' in image.info else 1
+
+
+def _check_orientation(image, label_size, path):
+  """Raises DataError for a photo that is to be turned for display, unless its label is not turned.
+
+  The graph reads pixels as they are stored. A label drawn on the turned photo would not fit, and only
+  where width and height change places can it be told from one drawn on the stored pixels.
+
+  Args:
+    image: _Image.
+    label_size: (width, height).
+    path: str, the image.
+  """
+  width, height = image.size
+  swaps = image.orientation in (5, 6, 7, 8) and width != height
+  if image.orientation in range(2, 9) and not (swaps and label_size == image.size):
+    raise DataError(f"image '{path}' is stored turned (EXIF orientation {image.orientation}); turn its "
+                    "pixels with 'mogrify -auto-orient', and let the label fit what you see then")
+
+
+def _label_source(path):
+  return f"label '{path}'"
+
+
+def _load_label(path, dataset, fast):
+  """Returns the _Label of a file."""
+  source = _label_source(path)
+  encoded = _read(path, source)
+  if dataset.values or dataset.colors:
+    return _recode(encoded, dataset, source)
+  if fast:
+    header = _open(encoded, source)
+    _check_label_kind(header, encoded, source)
+    return _Label(encoded, header.size, None)
+  return _check_label(encoded, dataset, source)
 
 
 def _check_label(encoded, dataset, source):
-  """Returns the (width, height) of a label; DataError where it is not as training demands."""
-  label = _decode(encoded, source)
-  if label.format != 'PNG':
-    raise DataError(f'{source} is a {label.format} file; save it as PNG, with exact class ids')
-  bits, colour_type = encoded[_PNG_BITS], encoded[_PNG_COLOUR_TYPE]
-  if colour_type not in (_GREY, _PALETTE) or bits == 16:
-    raise DataError(f'{source} has {len(label.getbands())} channel(s) of {bits} bits; a label is a '
-                    'grey or palette PNG of at most 8 bits whose values are the class ids')
-  # PIL and TensorFlow stretch grey of 1, 2 and 4 bits to 0..255, but not a palette's indices.
-  stretch = 255 // (2 ** bits - 1) if colour_type == _GREY else 1
-  values = {value // stretch for value, count in enumerate(label.histogram()) if count}
-  wrong = sorted(values - set(range(dataset.num_classes)) - {dataset.ignore_label})
+  """Returns the _Label of a PNG file; DataError where it is not as training demands."""
+  label = _decode_label(encoded, source)
+  allowed = {*range(dataset.num_classes), dataset.ignore_label}
+  counts = _count_values(label, encoded)
+  wrong = [value for value in range(256) if counts[value] and value not in allowed]
   if wrong:
     raise DataError(
         f'{source} holds the values {_shortened(wrong)}; {dataset.name} allows '
         f'0..{dataset.num_classes - 1} and {dataset.ignore_label} (ignored); recode the label, or '
         'use the dataset that it belongs to')
-  return label.size
+  return _Label(encoded, label.size, counts)
+
+
+def _decode_label(encoded, source):
+  """Returns the PIL image of a label of one channel; DataError where it is none."""
+  label = _open(encoded, source)
+  _check_label_kind(label, encoded, source)
+  return _decode(label, encoded, source)
+
+
+def _check_label_kind(label, encoded, source):
+  if label.format != 'PNG':
+    raise DataError(f'{source} is a {label.format} file; save it as PNG, with exact class ids')
+  bits, colour_type = encoded[_PNG_BITS], encoded[_PNG_COLOUR_TYPE]
+  if colour_type not in (_GREY, _PALETTE) or bits == 16:
+    raise DataError(f'{source} has {len(label.getbands())} channel(s) of {bits} bits; a label is a '
+                    'grey or palette PNG of at most 8 bits whose values are the class ids; if it shows '
+                    "classes by colours, give a descriptor with 'colors'")
+
+
+def _stretch(encoded):
+  """Returns the factor by which PIL and TensorFlow multiply the samples of a label PNG.
+
+  They stretch grey of 1, 2 and 4 bits to 0..255, but not a palette's indices.
+  """
+  return 255 // (2 ** encoded[_PNG_BITS] - 1) if encoded[_PNG_COLOUR_TYPE] == _GREY else 1
+
+
+def _count_values(label, encoded):
+  """Returns the pixels of each sample value, 256 ints, of a decoded label PNG."""
+  stretched = label.histogram()
+  stretch = _stretch(encoded)
+  counts = stretched[::stretch]
+  return counts + [0] * (256 - len(counts))
+
+
+def _recode(encoded, dataset, source):
+  """Returns the _Label that a PNG file turns into by the dataset's `values` or `colors`."""
+  if dataset.values:
+    kind, keys = 'values', _read_values(encoded, source)
+    table = _lookup_table(256, tuple(dataset.values.items()))
+  else:
+    kind, keys = 'colors', _read_colors(encoded, source)
+    table = _lookup_table(1 << 24, tuple((_color_key(color), label)
+                                         for color, label in dataset.colors.items()))
+  labels = table[keys]
+  if labels.min() < 0:
+    unknown = np.unique(keys[labels < 0]).tolist()
+    unknown = _shortened(unknown if dataset.values else list(map(_color_name, unknown)))
+    raise DataError(f"{source} holds the {kind} {unknown}, which '{kind}' of {dataset.name} does not "
+                    'have; add them, if only as "ignore"')
+  labels = labels.astype(np.uint8)
+  image = Image.fromarray(labels)
+  image.putpalette(visualization.color_table(dataset.palette, dataset.ignore_label).tobytes())
+  buffer = io.BytesIO()
+  image.save(buffer, 'PNG')
+  return _Label(buffer.getvalue(), image.size, image.histogram())
+
+
+def survey_label(path):
+  """Returns what a label PNG of any kind holds, as a list of Entry.
+
+  Raises:
+    DataError: the file is missing, damaged, or none that a descriptor could make a label of.
+  """
+  source = _label_source(path)
+  encoded = _read(path, source)
+  label = _open(encoded, source)
+  if label.format == 'PNG' and encoded[_PNG_BITS] <= 8 and encoded[_PNG_COLOUR_TYPE] in (_GREY, _PALETTE):
+    values, pixels = np.unique(_read_values(encoded, source), return_counts=True)
+    palette = label.getpalette() if label.mode == 'P' else None
+    colors = [palette and tuple(palette[3 * value:3 * value + 3]) for value in values]
+    return list(map(Entry, values.tolist(), colors, pixels.tolist()))
+  keys, pixels = np.unique(_read_colors(encoded, source), return_counts=True)
+  return [Entry(None, tuple(key.to_bytes(3, 'big')), count)
+          for key, count in zip(keys.tolist(), pixels.tolist())]
+
+
+def _read_values(encoded, source):
+  """Returns uint8 [H, W], the sample values of a label PNG of one channel."""
+  label = _decode_label(encoded, source)
+  return np.asarray(label if label.mode == 'P' else label.convert('L')) // _stretch(encoded)
+
+
+def _read_colors(encoded, source):
+  """Returns int32 [H, W], the `_color_key` of each pixel of a label PNG of any kind."""
+  header = _open(encoded, source)
+  if header.format != 'PNG' or encoded[_PNG_BITS] == 16:
+    raise DataError(f'{source} is a {header.format} file of mode {header.mode}; save it as an 8-bit PNG, '
+                    'with exact colours')
+  label = _decode(header, encoded, source)
+  _check_transparency(label, source)
+  red, green, blue = (np.asarray(band, np.int32) for band in label.convert('RGB').split())
+  return red << 16 | green << 8 | blue
+
+
+def _color_key(color):
+  """Returns 0..2**24-1 of (red, green, blue)."""
+  return int.from_bytes(bytes(color), 'big')
+
+
+def _color_name(key):
+  """Returns '#rrggbb' of a `_color_key`."""
+  return datasets.hex_color(int(key).to_bytes(3, 'big'))
+
+
+@functools.lru_cache(maxsize=2)
+def _lookup_table(size, entries):
+  """Returns int16 [size]: the label of every key, or -1.
+
+  Args:
+    size: int.
+    entries: tuple of (key, label).
+  """
+  table = np.full(size, -1, np.int16)
+  for key, label in entries:
+    table[key] = label
+  return table
 
 
 def _shortened(values):
@@ -251,6 +526,8 @@ def parse_example(serialized):
   Args:
     serialized: string [], a tf.train.Example with at least the two encoded features.
   """
+  import tensorflow.compat.v1 as tf
+
   features = tf.io.parse_single_example(serialized, {
       IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
       LABEL_ENCODED: tf.io.FixedLenFeature([], tf.string),
@@ -276,6 +553,8 @@ def find_bad_example(paths, dataset):
 
 def _find_bad_example(path, dataset):
   """`find_bad_example` of one file."""
+  import tensorflow.compat.v1 as tf
+
   # TensorFlow reads the file, and so compares the checksums as training does, without the GPU.
   config = tf.ConfigProto(device_count={'GPU': 0})
   with tf.Graph().as_default(), tf.Session(config=config) as session:
@@ -294,6 +573,8 @@ def _find_bad_example(path, dataset):
 
 def _check_example(serialized, dataset, source):
   """Raises DataError where a serialized example is not what the graph can use."""
+  import tensorflow.compat.v1 as tf
+
   try:
     features = tf.train.Example.FromString(serialized).features.feature
   except DecodeError as error:
@@ -303,9 +584,12 @@ def _check_example(serialized, dataset, source):
       raise DataError(f"{source} lacks the feature '{name}'; write the record again")
   for filename in features[IMAGE_FILENAME].bytes_list.value:
     source = f"{source}, '{filename.decode(errors='replace')}'"
-  image = _decode(features[IMAGE_ENCODED].bytes_list.value[0], f'the image of {source}')
+  image_encoded, = features[IMAGE_ENCODED].bytes_list.value
+  image_source, label_source = f'the image of {source}', f'the label of {source}'
+  image = _open(image_encoded, image_source)
   if image.format not in _STORED_FORMATS:
-    raise DataError(f'the image of {source} is a {image.format} file; store it as JPEG or PNG')
-  label_source = f'the label of {source}'
-  label_size = _check_label(features[LABEL_ENCODED].bytes_list.value[0], dataset, label_source)
-  _check_sizes(image.size, label_size, label_source)
+    raise DataError(f'{image_source} is a {image.format} file; store it as JPEG or PNG')
+  size = image.size
+  _decode(image, image_encoded, image_source)
+  label = _check_label(features[LABEL_ENCODED].bytes_list.value[0], dataset, label_source)
+  _check_sizes(size, label.size, label_source)

@@ -49,3 +49,9 @@ def save_overlay(path, image, classes, palette, alpha=0.5):
   blended = (1 - alpha) * image + alpha * colors
   with files.replacing(path) as temporary:
     Image.fromarray(np.round(blended).astype(np.uint8)).save(temporary, format='PNG')
+
+
+def save_grey(path, values):
+  """Writes integers [H, W], 0..255, as an 8-bit grey PNG; under a temporary name first."""
+  with files.replacing(path) as temporary:
+    Image.fromarray(values.astype(np.uint8)).save(temporary, format='PNG')

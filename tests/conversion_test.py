@@ -1,0 +1,279 @@
+"""Whole conversions: shards, index, bad pairs, several processes, and being killed."""
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+from utils import conversion, datasets, tf_record
+from utils.errors import DataError
+
+pytestmark = pytest.mark.compat
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FRUIT = datasets.Dataset('fruit', ('apple', 'pear', 'plum'), datasets.voc_palette(3))
+
+
+class ConversionTest(unittest.TestCase):
+  """A test with a folder for images and labels, and one for records."""
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+    self.output = os.path.join(self.folder, 'records')
+    os.mkdir(self.output)
+
+  def pair(self, name, height=5, width=8, value=0):
+    """Writes a photo and a label of one value, but 255 in its first row; returns their Pair."""
+    image, label = (os.path.join(self.folder, f'{name}.{end}') for end in ('jpg', 'png'))
+    Image.fromarray(np.full((height, width, 3), 99, np.uint8)).save(image)
+    values = np.full((height, width), value, np.uint8)
+    values[0] = 255
+    Image.fromarray(values).save(label)
+    return datasets.Pair(image, label, FRUIT, f'{name}.jpg')
+
+  def convert(self, problems=(), **splits):
+    """Converts lists of pairs by the name of their split; returns what was printed."""
+    options = splits.pop('options', {})
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+      conversion.convert({split: (pairs, list(problems)) for split, pairs in splits.items()}, FRUIT,
+                         conversion.Options(self.output, **options))
+    return out.getvalue()
+
+  def written(self):
+    return sorted(os.listdir(self.output))
+
+  def names(self, split='train'):
+    """Returns the file names in the records of a split, by file."""
+    names = []
+    for path in tf_record.record_files(self.output, split):
+      examples = map(tf.train.Example.FromString, tf.io.tf_record_iterator(path))
+      names.append([e.features.feature['image/filename'].bytes_list.value[0].decode() for e in examples])
+    return names
+
+  def index(self, split='train'):
+    with open(os.path.join(self.output, f'{split}.json')) as file:
+      return json.load(file)
+
+  def content(self, name):
+    with open(os.path.join(self.output, name), 'rb') as file:
+      return file.read()
+
+
+class WriteTest(ConversionTest):
+
+  def test_splits_are_written_in_order_with_their_indexes(self):
+    out = self.convert(train=[self.pair('b'), self.pair('a')], val=[self.pair('c')])
+    self.assertEqual(self.written(), ['train.json', 'train.record', 'val.json', 'val.record'])
+    self.assertEqual(self.names(), [['b.jpg', 'a.jpg']])
+    self.assertEqual(self.names('val'), [['c.jpg']])
+    self.assertEqual(out, f'Wrote 2 examples to {self.output}/train.record\n'
+                          f'Wrote 1 examples to {self.output}/val.record\n')
+
+  def test_index_holds_counts_sizes_and_checksums(self):
+    self.convert(train=[self.pair('a', 5, 8, value=2), self.pair('b', 4, 9), self.pair('c', 3, 4, value=2)],
+                 options={'shards': 2})
+    index = self.index()
+    self.assertEqual(index['examples'], 3)
+    self.assertEqual(index['class_pixels'], [27, 0, 40])    # 3 * 9; 4 * 8 + 2 * 4
+    self.assertEqual(index['ignored_pixels'], 21)           # 8 + 9 + 4
+    self.assertEqual(index['mean_size'], [4, 7])
+    self.assertEqual(index['skipped'], [])
+    self.assertEqual(datasets.from_json(index['dataset'], 'index'), FRUIT)
+    self.assertEqual([shard['examples'] for shard in index['shards']], [1, 2])
+    for shard in index['shards']:
+      content = self.content(shard['file'])
+      self.assertEqual(shard['bytes'], len(content))
+      self.assertEqual(shard['sha256'], hashlib.sha256(content).hexdigest())
+
+  def test_ignored_class_has_no_pixels(self):
+    pair = self.pair('a', value=1)._replace(dataset=datasets.Dataset('x', ('a', 'b'), ((0,) * 3,) * 2, 1))
+    Image.fromarray(np.ones((5, 8), np.uint8)).save(pair.label)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+      conversion.convert({'train': ([pair], [])}, pair.dataset, conversion.Options(self.output))
+    self.assertEqual((self.index()['class_pixels'], self.index()['ignored_pixels']), ([0, 0], 40))
+
+  def test_fast_leaves_pixels_uncounted(self):
+    self.convert(train=[self.pair('a', value=7)], options={'fast': True})
+    self.assertEqual((self.index()['class_pixels'], self.index()['ignored_pixels']), (None, None))
+
+  def test_shards_are_consecutive_and_no_more_than_examples(self):
+    pairs = [self.pair(str(number)) for number in range(7)]
+    self.convert(train=pairs, val=pairs[:2], options={'shards': 3})
+    self.assertEqual(self.names(), [['0.jpg', '1.jpg'], ['2.jpg', '3.jpg'], ['4.jpg', '5.jpg', '6.jpg']])
+    self.assertEqual(self.names('val'), [['0.jpg'], ['1.jpg']])
+
+  def test_one_kind_of_records_replaces_the_other(self):
+    pairs = [self.pair(str(number)) for number in range(3)]
+    for other in ('train-old.record', 'my_train.record', 'val.record'):
+      open(os.path.join(self.output, other), 'w').close()
+    for shards, names in ((0, ['train.record']), (3, [f'train-0000{i}-of-00003.record' for i in range(3)]),
+                          (2, [f'train-0000{i}-of-00002.record' for i in range(2)]), (0, ['train.record'])):
+      self.convert(train=pairs, options={'shards': shards})
+      self.assertEqual(self.written(), sorted([*names, 'train.json', 'train-old.record', 'my_train.record',
+                                               'val.record']))
+
+  def test_several_processes_write_the_same_bytes_as_one(self):
+    pairs = [self.pair(f'ä {number}', 3 + number, 9, number % 3) for number in range(20)]  # three batches
+    self.convert(train=pairs, options={'shards': 2})
+    alone = {name: self.content(name) for name in self.written()}
+    self.convert(train=pairs, options={'shards': 2, 'processes': 2})
+    self.assertEqual({name: self.content(name) for name in self.written()}, alone)
+
+  def test_descriptor_is_not_overwritten_by_an_index(self):
+    path = os.path.join(self.output, 'train.json')
+    with open(path, 'w') as file:
+      json.dump(datasets.to_json(FRUIT), file)
+    with self.assertRaisesRegex(DataError, r"train\.json' is no index .* move it"):
+      self.convert(train=[self.pair('a')])
+    self.assertEqual(self.written(), ['train.json'])
+
+  def test_folder_that_vanishes_is_an_error(self):
+    pair = self.pair('a')
+    self.output = os.path.join(self.folder, 'none')
+    with self.assertRaisesRegex(DataError, "cannot be written to '.*none'"):
+      self.convert(train=[pair])
+
+
+class BadPairsTest(ConversionTest):
+
+  def setUp(self):
+    super().setUp()
+    self.pairs = [self.pair(str(number)) for number in range(4)]
+    Image.fromarray(np.full((5, 8), 3, np.uint8)).save(self.pairs[1].label)
+    with open(self.pairs[3].image, 'wb') as file:
+      file.write(b'hello')
+
+  def test_all_are_told_and_nothing_is_written(self):
+    self.convert(train=self.pairs[:1])
+    before = {name: self.content(name) for name in self.written()}
+    with self.assertRaises(DataError) as caught:
+      self.convert(["image 'x' is missing"], train=self.pairs[:3], val=self.pairs[3:])
+    lines = str(caught.exception).splitlines()
+    self.assertEqual(lines[0], '4 of 6 pairs of image and label are bad:')  # x is missing in both splits
+    self.assertEqual([line for line in lines if 'x' in line and 'missing' in line],
+                     ["image 'x' is missing"] * 2)
+    self.assertTrue(any("1.png' holds the values 3" in line for line in lines))
+    self.assertTrue(any("3.jpg' does not decode" in line for line in lines))
+    self.assertRegex(lines[-1], r'nothing has been written\. .* --skip_bad 4')
+    self.assertEqual({name: self.content(name) for name in self.written()}, before)
+
+  def test_as_many_as_allowed_are_left_out_and_listed(self):
+    out = self.convert(["image 'x' is missing"], train=self.pairs, options={'skip_bad': 3, 'shards': 4})
+    self.assertEqual(self.names(), [['0.jpg'], [], ['2.jpg'], []])
+    index = self.index()
+    self.assertEqual(index['examples'], 2)
+    self.assertEqual(len(index['skipped']), 3)
+    self.assertRegex(index['skipped'][1], r"1\.png' holds the values 3")
+    self.assertEqual(out.count('Left out: '), 3)
+
+  def test_one_more_than_allowed_is_too_many(self):
+    with self.assertRaisesRegex(DataError, '^2 of 4 pairs'):
+      self.convert(train=self.pairs, options={'skip_bad': 1})
+    self.assertEqual(self.written(), [])
+
+  def test_split_without_a_good_pair_is_an_error(self):
+    with self.assertRaisesRegex(DataError, "(?s)no example is left for 'val'.*3.jpg"):
+      self.convert(train=self.pairs[:1], val=self.pairs[3:], options={'skip_bad': 9})
+    self.assertEqual(self.written(), [])
+
+
+class IndexTest(ConversionTest):
+
+  def test_index_is_read_where_it_fits_the_records(self):
+    self.assertIsNone(conversion.read_index(self.output, 'train'))
+    self.convert(train=[self.pair('a'), self.pair('b')], options={'shards': 2})
+    self.assertEqual(conversion.read_index(self.output, 'train'), self.index())
+    with open(os.path.join(self.output, 'train-00001-of-00002.record'), 'ab') as file:
+      file.write(b'x')
+    self.assertIsNone(conversion.read_index(self.output, 'train'))
+    os.remove(os.path.join(self.output, 'train-00001-of-00002.record'))
+    self.assertIsNone(conversion.read_index(self.output, 'train'))
+
+  def test_other_json_is_no_index(self):
+    for text in ('{', '[]', '{"name": "fruit"}'):
+      with open(os.path.join(self.output, 'train.json'), 'w') as file:
+        file.write(text)
+      self.assertIsNone(conversion.read_index(self.output, 'train'))
+
+
+class KilledTest(ConversionTest):
+  """A conversion in a process of its own that is killed while its processes work."""
+
+  SLOW = '''
+import sys, time
+from utils import conversion, datasets
+names = datasets.read_list('list.txt')
+fruit = datasets.from_json({'name': 'fruit', 'class_names': ['apple', 'pear', 'plum']}, '')
+
+def main():
+  pairs, problems = datasets.match_pairs('.', '.', names, fruit)
+  if len(sys.argv) > 1:  # stops after the first shard, with all processes running
+    conversion._sha256 = lambda path: print('shard', flush=True) or time.sleep(60)
+  conversion.convert({'train': (pairs, problems)}, fruit, conversion.Options('records', 3, processes=2))
+
+if __name__ == '__main__':
+  main()
+'''
+
+  def test_records_are_complete_when_it_is_run_again(self):
+    names = [self.pair(f'{number:02d}').name for number in range(30)]
+    for name, text in (('list.txt', '\n'.join(names)), ('slow.py', self.SLOW)):
+      with open(os.path.join(self.folder, name), 'w') as file:
+        file.write(text)
+    command = [sys.executable, 'slow.py']
+    environment = {**os.environ, 'PYTHONPATH': ROOT, 'TF_CPP_MIN_LOG_LEVEL': '3'}
+    killed = subprocess.Popen([*command, 'stop'], cwd=self.folder, env=environment, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+    with killed:
+      self.assertEqual(killed.stdout.readline(), 'shard\n')
+      workers = self.children(killed.pid)
+      killed.send_signal(signal.SIGKILL)
+    self.assertEqual([re.sub(r'\d+\.tmp', 'tmp', name) for name in self.written()],
+                     ['train-00000-of-00003.record.tmp'])
+    with self.assertRaisesRegex(DataError, 'does not exist'):
+      tf_record.record_files(self.output, 'train')
+
+    subprocess.run(command, cwd=self.folder, env=environment, check=True, capture_output=True)
+    self.assertEqual(self.written(), ['train-00000-of-00003.record', 'train-00001-of-00003.record',
+                                      'train-00002-of-00003.record', 'train.json'])
+    self.assertEqual(sum(self.names(), []), names)
+    self.assertGreaterEqual(len(workers), 2)
+    self.assertFalse([pid for pid in workers if self.is_running(pid)], 'its processes live on')
+
+  @staticmethod
+  def children(pid):
+    """Returns the ids of the processes that a process has started."""
+    with open(f'/proc/{pid}/task/{pid}/children') as file:
+      return file.read().split()
+
+  @staticmethod
+  def is_running(pid):
+    """Returns whether a process still runs, after some seconds to end."""
+    for _ in range(50):
+      try:
+        with open(f'/proc/{pid}/stat') as file:
+          if file.read().rpartition(')')[2].split()[0] == 'Z':
+            return False
+      except FileNotFoundError:
+        return False
+      time.sleep(0.1)
+    return True
+
+
+if __name__ == '__main__':
+  unittest.main()

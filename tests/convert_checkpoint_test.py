@@ -1,0 +1,294 @@
+"""Published checkpoints: converted with every variable, recognised, refused by name, and fine-tuned.
+
+The published models are stood in for by the values of tests/golden/formula.py under the published names;
+tests/golden/official_logits.npz holds what the original program makes of them.
+"""
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import tarfile
+import tempfile
+import unittest
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import deeplab_model
+import train
+from tests.golden import formula
+from tests.scripts_test import run, write_layout
+from tools import convert_checkpoint
+from utils import checkpoints, model_config, optimizers
+from utils.architecture import Architecture
+from utils.errors import DataError, UsageError
+from utils.tf_estimator import ModeKeys
+
+pytestmark = pytest.mark.compat
+_GOLDEN = os.path.join(os.path.dirname(__file__), 'golden')
+
+
+def golden_shapes(model):
+  """Returns name -> shape of a published model, under its published names."""
+  with open(os.path.join(_GOLDEN, 'official_variables.json')) as file:
+    return json.load(file)[model]
+
+
+def seed_shapes():
+  with open(os.path.join(_GOLDEN, 'seed_variables_resnet_v2_50.json')) as file:
+    return json.load(file)
+
+
+def save(path, shapes):
+  """Writes a checkpoint of the formula's values, as tf.train.Saver does; returns its prefix."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables = [tf.placeholder(tf.float32, shape) for shape in shapes.values()]
+    values = [formula.fill(name, shape) if shape else 0 for name, shape in shapes.items()]
+    session.run(tf.raw_ops.SaveV2(prefix=path, tensor_names=list(shapes), tensors=variables,
+                                  shape_and_slices=[''] * len(shapes)), dict(zip(variables, values)))
+  return path
+
+
+def logits(model_dir, images, **changes):
+  """Returns the logits, float32 [B, H, W, K], of a converted model, as its configuration says."""
+  architecture, _ = model_config.read(model_dir)
+  with tf.Graph().as_default(), tf.Session() as session:
+    output = deeplab_model.network(tf.constant(images), dataclasses.replace(architecture, **changes), False)
+    tf.train.Saver().restore(session, checkpoints.latest(model_dir))
+    return session.run(output)
+
+
+def largest_difference(actual, expected):
+  return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+class ConverterTest(unittest.TestCase):
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+    self.model_dir = self.path('model')
+
+  def path(self, *names):
+    return os.path.join(self.folder, *names)
+
+  def convert(self, checkpoint, dataset='voc', *argv):
+    """Converts to self.model_dir; returns what was printed."""
+    return run(convert_checkpoint, '--checkpoint', checkpoint, '--model_dir', self.model_dir,
+               '--dataset', dataset, *argv)
+
+  def converted_shapes(self):
+    return checkpoints.shapes(checkpoints.latest(self.model_dir))
+
+  def architecture(self):
+    return model_config.read(self.model_dir)[0]
+
+
+class PublishedModelsTest(ConverterTest):
+
+  def _check(self, model, expected):
+    shapes = golden_shapes(model)
+    printed = self.convert(save(self.path('model.ckpt'), shapes))
+    self.assertEqual(self.architecture(), expected)
+    self.assertIn(f'mapped: {len(shapes)} variables\n', printed)
+    self.assertNotIn('left out', printed)
+    self.assertNotIn('new', printed)
+    converted = {checkpoints.official_name(name): shape for name, shape in self.converted_shapes().items()}
+    self.assertEqual(converted, {**shapes, 'global_step': []})
+    output = logits(self.model_dir, formula.photo(129, 193, 7)[None], eval_crop_size=None)
+    with np.load(os.path.join(_GOLDEN, 'official_logits.npz')) as golden:
+      self.assertLess(largest_difference(output[0, ::8, ::8], golden[model]), 1e-4)
+
+  def test_xception_gives_the_published_logits(self):
+    self._check('xception_65_os16', Architecture(
+        'xception_65', 21, separable_head=True, decoder=True, eval_crop_size=(513, 513)))
+
+  def test_mobilenet_v2_gives_the_published_logits(self):
+    self._check('mobilenet_v2_os16', Architecture(
+        'mobilenet_v2', 21, atrous_rates=(), separable_head=False, decoder=False, eval_crop_size=(513, 513)))
+
+  def test_mobilenet_v2_with_decoder_gives_the_published_logits(self):
+    self._check('mobilenet_v2_decoder_os16', Architecture(
+        'mobilenet_v2', 21, atrous_rates=(), separable_head=True, decoder=True, eval_crop_size=(513, 513)))
+
+  def test_resnet_v1_beta_gives_the_published_logits(self):
+    self._check('resnet_v1_101_beta_os16', Architecture(
+        'resnet_v1_101_beta', 21, separable_head=True, decoder=True, eval_crop_size=(513, 513)))
+
+
+class OtherSourcesTest(ConverterTest):
+
+  def test_archive_converts_and_says_what_it_left_out(self):
+    shapes = golden_shapes('mobilenet_v2_os16')
+    slots = {name + '/Momentum': shape for name, shape in list(shapes.items())[:5]}
+    prefix = save(self.path('model.ckpt-30000'), {**shapes, **slots, 'global_step': []})
+    archive = self.path('published.tar.gz')
+    with tarfile.open(archive, 'w:gz') as file:
+      for name in ('.index', '.data-00000-of-00001'):
+        file.add(prefix + name, 'published/model.ckpt-30000' + name)
+      file.add(__file__, 'published/frozen_inference_graph.pb')
+    printed = self.convert(archive, 'voc', '--output_stride', '8', '--eval_crop_size', '97', '129')
+    self.assertIn('left out: 1 (the global step), such as global_step', printed)
+    self.assertIn('left out: 5 (optimizer slots), such as MobilenetV2/', printed)
+    self.assertIn(f'mapped: {len(shapes)} variables\n', printed)
+    self.assertEqual(len(self.converted_shapes()), len(shapes) + 1)
+    self.assertEqual((self.architecture().output_stride, self.architecture().eval_crop_size), (8, (97, 129)))
+    self._check_padding()
+
+  def _check_padding(self):
+    """--eval_crop_size 97 129 is padding with 127.5, which the network's scaling makes 0."""
+    photo = formula.photo(65, 97, 3)[None].astype(np.float32)
+    padded = np.full((1, 97, 129, 3), 127.5, np.float32)
+    padded[:, :65, :97] = photo
+    expected = logits(self.model_dir, padded, eval_crop_size=None)[:, :65, :97]
+    self.assertLess(largest_difference(logits(self.model_dir, photo), expected), 1e-5)
+    unpadded = logits(self.model_dir, photo, eval_crop_size=None)
+    self.assertGreater(largest_difference(unpadded, expected), 1e-3)
+
+  def test_imagenet_checkpoint_starts_a_head_anew(self):
+    backbone = {n: s for n, s in golden_shapes('mobilenet_v2_os16').items() if n.startswith('MobilenetV2/')}
+    averages = {name + '/ExponentialMovingAverage': shape for name, shape in list(backbone.items())[:4]}
+    classifier = {'MobilenetV2/Conv_1/weights': [1, 1, 320, 1280], 'MobilenetV2/Logits/biases': [1001]}
+    printed = self.convert(save(self.path('m.ckpt'), {**backbone, **averages, **classifier}), 'cityscapes')
+    self.assertIn(f'mapped: {len(backbone)} variables\n', printed)
+    self.assertIn("left out: 2 (the ImageNet classifier's)", printed)
+    self.assertIn('left out: 4 (optimizer slots)', printed)
+    self.assertIn('new, to be trained: 17 variables of the head\n', printed)
+    self.assertEqual(self.converted_shapes()['upsampling_logits/conv_1x1/weights'], [1, 1, 256, 19])
+
+  def test_checkpoint_of_the_original_scripts_keeps_its_names(self):
+    shapes = seed_shapes()
+    printed = self.convert(save(self.path('m.ckpt'), shapes))
+    self.assertIn(f'mapped: {len(shapes)} variables\n', printed)
+    self.assertEqual(self.converted_shapes(), {**shapes, 'global_step': []})
+    self.assertEqual(self.architecture(),
+                     Architecture('resnet_v2_50', 21, separable_head=False, decoder=True))
+    reader = tf.train.load_checkpoint(checkpoints.latest(self.model_dir))
+    for name in ('resnet_v2_50/conv1/weights', 'decoder/upsampling_logits/conv_1x1/biases'):
+      np.testing.assert_array_equal(reader.get_tensor(name), formula.fill(name, shapes[name]))
+
+  def test_their_ancestor_without_a_decoder_is_recognised(self):
+    shapes = {n: s for n, s in seed_shapes().items() if not n.startswith('decoder/')}
+    shapes.update({'upsampling_logits/conv_1x1/weights': [1, 1, 256, 21],
+                   'upsampling_logits/conv_1x1/biases': [21]})
+    self.convert(save(self.path('m.ckpt'), shapes))
+    self.assertEqual(self.converted_shapes(), {**shapes, 'global_step': []})
+    self.assertEqual(self.architecture(),
+                     Architecture('resnet_v2_50', 21, separable_head=False, decoder=False))
+
+
+class RefusalTest(ConverterTest):
+
+  def _refuse(self, shapes, message, error=DataError, dataset='voc'):
+    with self.assertRaisesRegex(error, message):
+      self.convert(save(self.path('m.ckpt'), shapes), dataset)
+    self.assertFalse(os.path.exists(self.model_dir))
+
+  def test_what_cannot_be_built_is_refused_by_name(self):
+    for name, message in (
+        ('meta_architecture/branch0_depthwise/depthwise_weights', r'a dense prediction cell \(DPC\)'),
+        ('MobilenetV3/Conv/weights', 'a MobileNetV3, which cannot be converted'),
+        ('MobilenetEdgeTPU/Conv/weights', 'a MobileNetEdgeTPU'),
+        ('MobilenetV2/Conv/act_quant/min', 'a quantized 8-bit model'),
+        ('resnet_v1_101/conv1/weights', 'a ResNet-v1 with the 7x7 stem'),
+        ('_CHECKPOINTABLE_OBJECT_GRAPH', 'a TensorFlow 2'),
+    ):
+      with self.subTest(name=name):
+        self._refuse({'xception_71/entry_flow/conv1_1/weights': [3, 3, 3, 32], name: [1]}, message)
+
+  def test_something_else_is_described_by_its_scopes(self):
+    self._refuse({'vgg_16/conv1/weights': [3], 'fc8/weights': [2]},
+                 'no model that is known here; its variables lie in the scopes fc8, vgg_16, and known are')
+
+  def test_incomplete_model_names_what_it_lacks(self):
+    shapes = golden_shapes('mobilenet_v2_os16')
+    del shapes['aspp0/BatchNorm/beta']
+    self._refuse(shapes, r'looks like mobilenet_v2, but lacks aspp0/BatchNorm/beta \(1 such')
+
+  def test_wrong_class_count_names_both(self):
+    self._refuse(golden_shapes('mobilenet_v2_os16'), '21 classes apart, but --dataset cityscapes has 19',
+                 UsageError, 'cityscapes')
+
+  def test_folder_that_holds_a_checkpoint_is_kept(self):
+    os.mkdir(self.model_dir)
+    prefix = save(self.path('model', 'model.ckpt-7'), {'a/weights': [1]})
+    with self.assertRaisesRegex(UsageError, 'holds a checkpoint already; give a new folder'):
+      self.convert(prefix)
+
+  def test_half_downloaded_archive_is_named(self):
+    archive = self.path('half.tar.gz')
+    with tarfile.open(archive, 'w:gz') as file:
+      for name in ('a', 'b'):
+        with open(self.path('model.ckpt.' + name), 'wb') as part:
+          part.write(os.urandom(50000))
+        file.add(part.name, 'model.ckpt.' + name)
+    os.truncate(archive, os.path.getsize(archive) // 2)
+    with self.assertRaisesRegex(DataError, 'half.tar.gz cannot be unpacked .*; download it again'):
+      self.convert(archive)
+
+  def test_archive_without_a_checkpoint_is_named(self):
+    archive = self.path('graph.tar.gz')
+    with tarfile.open(archive, 'w:gz') as file:
+      file.add(__file__, 'frozen_inference_graph.pb')
+    with self.assertRaisesRegex(DataError, 'holds no checkpoint'):
+      self.convert(archive)
+
+
+class FineTuningTest(ConverterTest):
+
+  def test_published_model_with_other_classes_keeps_all_but_the_last_layer(self):
+    write_layout(self.path('data'))
+    prefix = save(self.path('official.ckpt'), golden_shapes('mobilenet_v2_os16'))
+    printed = run(train, '--base_architecture', 'mobilenet_v2', '--pre_trained_model', prefix,
+                  '--dataset', self.path('data', 'tiny.json'), '--data_dir', self.path('data'),
+                  '--model_dir', self.model_dir, '--batch_size', 2, '--crop_size', 33, 49, '--max_steps', 1,
+                  '--initial_learning_rate', 1e-9, '--batch_norm_decay', 0.99)
+    self.assertRegex(printed, r'restored: 270 variables')
+    self.assertRegex(printed, r'new: 2 variables \(upsampling_logits 2\)')
+    self.assertIn('the last layer starts anew: 21 classes became 3', printed)
+    reader = tf.train.load_checkpoint(checkpoints.latest(self.model_dir))
+    np.testing.assert_allclose(reader.get_tensor('aspp/conv_1x1/weights'),
+                               formula.fill('aspp0/weights', [1, 1, 320, 256]), atol=1e-5)
+
+  def test_multiplied_gradient_is_a_multiplied_step(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      variables = [tf.get_variable(name, [], initializer=tf.zeros_initializer()) for name in 'ab']
+      step = optimizers.train_op(3 * variables[0] + 5 * variables[1], tf.constant(0.5), variables, 0.9,
+                                 {'b': 10.0})
+      session.run(tf.global_variables_initializer())
+      session.run(step)
+      session.run(step)
+      # 0.5 * 3 * (1 + 1.9) and, ten times as much, 0.5 * 50 * 2.9
+      np.testing.assert_allclose(session.run(variables), [-4.35, -72.5], rtol=1e-6)
+
+  def test_multiplier_changes_the_steps_of_the_head_alone(self):
+    plain, multiplied = self._first_step(1.0), self._first_step(10.0)
+    for name, step in plain.items():
+      factor = 1 if name.startswith('MobilenetV2/') else 10
+      self.assertLess(largest_difference(multiplied[name], factor * step), 1e-3, name)
+
+  def _first_step(self, multiplier):
+    """Returns name -> what the first training step of a MobileNetV2 changed."""
+    params = {'base_architecture': 'mobilenet_v2', 'num_classes': 3, 'class_names': ('a', 'b', 'c'),
+              'palette': ((0, 0, 0), (1, 1, 1), (2, 2, 2)), 'batch_size': 2, 'max_steps': 1,
+              'last_layers_lr_multiplier': multiplier, 'freeze_batch_norm': True}
+    images = np.stack([formula.photo(33, 49, seed) for seed in (1, 2)])
+    labels = (images[..., :1] // 86).astype(np.uint8)
+    with tf.Graph().as_default(), tf.Session() as session, contextlib.redirect_stdout(io.StringIO()):
+      tf.set_random_seed(0)
+      tf.train.get_or_create_global_step()
+      spec = deeplab_model.deeplabv3_plus_model_fn(tf.constant(images), tf.constant(labels), ModeKeys.TRAIN,
+                                                   params)
+      trained = {v.op.name: v for v in deeplab_model.trained_variables(freeze_batch_norm=True)}
+      session.run(tf.global_variables_initializer())
+      before = session.run(trained)
+      session.run(spec.train_op)
+      after = session.run(trained)
+    return {name: after[name] - before[name] for name in before}
+
+
+if __name__ == '__main__':
+  unittest.main()

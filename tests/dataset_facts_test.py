@@ -1,0 +1,130 @@
+"""Figures and problems of small sets of examples whose answers are known."""
+import dataclasses
+import unittest
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from utils import dataset_facts, datasets
+
+DATASET = datasets.Dataset('three', ('ground', 'cat', 'dog'), datasets.voc_palette(3))
+
+
+def photo(seed):
+  """Returns a PIL image of smooth random blotches."""
+  coarse = np.random.RandomState(seed).randint(0, 256, (6, 7, 3)).astype(np.uint8)
+  return Image.fromarray(coarse).resize((91, 61), Image.Resampling.BICUBIC)
+
+
+def facts(label, image=None, name='a'):
+  label = np.asarray(label, np.uint8)
+  return dataset_facts.examine(0, name, image or Image.new('RGB', (9, 7)), label, DATASET)
+
+
+def one_set(*all_facts, title='train', errors=()):
+  return dataset_facts.Set(title, list(all_facts), list(errors), 3)
+
+
+class BandWidthTest(unittest.TestCase):
+
+  def test_lines_have_their_width(self):
+    for width in (2, 4, 6, 10):
+      mask = np.zeros((41, 70), bool)
+      mask[:, 20:20 + width] = True
+      # Even widths are exact: the distances of 4 columns from their edge are .5, 1.5, 1.5, .5.
+      self.assertAlmostEqual(dataset_facts.band_width(mask), width, places=4)
+      self.assertAlmostEqual(dataset_facts.band_width(mask.T), width, places=4)
+
+  def test_nothing_and_everything_have_none(self):
+    self.assertEqual(dataset_facts.band_width(np.zeros((5, 7), bool)), 0)
+    self.assertEqual(dataset_facts.band_width(np.ones((5, 7), bool)), 0)
+
+
+class ExamineTest(unittest.TestCase):
+
+  def test_pixels_and_shares_are_counted(self):
+    found = facts([[0, 0, 2, 255], [0, 2, 2, 255]])
+    self.assertEqual(found.size, (4, 2))
+    self.assertEqual(found.pixels.tolist(), [3, 0, 3])
+    self.assertEqual(found.ignored, .25)
+    total = one_set(found, facts([[1, 1]]))
+    self.assertEqual(total.pixels.tolist(), [3, 2, 3])
+    self.assertEqual(total.images.tolist(), [1, 1, 1])
+    self.assertEqual(total.ignored, .2)  # 2 of 8 + 2 pixels
+
+  def test_class_that_is_ignored_has_no_pixels(self):
+    dataset = dataclasses.replace(DATASET, ignore_label=0)
+    found = dataset_facts.examine(0, 'a', Image.new('RGB', (9, 7)), np.uint8([[0, 0, 1, 2]]), dataset)
+    self.assertEqual(found.pixels.tolist(), [0, 1, 1])
+    self.assertEqual(found.ignored, .5)
+
+
+class NearIdenticalTest(unittest.TestCase):
+
+  def doubles(self, train, val):
+    sets = [one_set(*(facts([[0]], image, f'{title}{index}') for index, image in enumerate(images)))
+            for title, images in (('train', train), ('val', val))]
+    return [(one.train.name, one.val.name, one.mirrored) for one in dataset_facts.near_identical(*sets)]
+
+  def test_changed_copies_and_mirror_images_are_found(self):
+    train = [photo(seed) for seed in range(5)]
+    copies = (photo(3), photo(3).resize((45, 30)), photo(3).filter(ImageFilter.GaussianBlur(1)),
+              photo(3).point(lambda value: min(255, value + 4)))
+    for copy in copies:
+      self.assertEqual(self.doubles(train, [photo(9), copy]), [('train3', 'val1', False)])
+    mirrored = photo(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    self.assertEqual(self.doubles(train, [mirrored]), [('train3', 'val0', True)])
+
+  def test_other_images_are_left_alone(self):
+    self.assertEqual(self.doubles([photo(1), Image.new('RGB', (9, 9))], [photo(2), photo(4)]), [])
+    much_brighter = photo(1).point(lambda value: value // 2 + 100)
+    self.assertEqual(self.doubles([photo(1)], [much_brighter]), [])
+    self.assertEqual(self.doubles([], [photo(2)]), [])
+
+
+class FindProblemsTest(unittest.TestCase):
+
+  def sentences(self, *sets, doubles=()):
+    return [(problem.kind, problem.sentence, problem.details)
+            for problem in dataset_facts.find_problems(sets, doubles, DATASET)]
+
+  def test_good_set_has_none(self):
+    self.assertEqual(self.sentences(one_set(facts([[0, 1, 2, 2, 2, 2, 2, 255]]))), [])
+
+  def test_errors_come_first(self):
+    found = self.sentences(one_set(facts([[0, 1]]), errors=['x.png is damaged']))
+    self.assertEqual(found, [('error', 'train: 1 example of 2 cannot be used', ['x.png is damaged']),
+                             ('warning', 'train: 1 class of 3 without a pixel', ['dog'])])
+
+  def test_blank_labels_are_named(self):
+    found = self.sentences(one_set(facts([[0, 1, 2] * 9]), facts([[255, 255]], name='blank')))
+    self.assertEqual(found, [
+        ('warning', 'train: 1 label holds nothing but the ignore label 255', ['blank'])])
+
+  def test_much_ignored_is_told(self):
+    (_, sentence, _), = self.sentences(one_set(facts([[0, 1, 2, 255]])))
+    self.assertEqual(sentence, 'train: 25% of all pixels are ignored, and teach nothing')
+
+  def test_unusually_wide_borders_are_named(self):
+    def bordered(width, name):
+      label = np.full((50, 90), 2)
+      label[:3] = [[0], [1], [0]]
+      label[10:10 + width, 5:-5] = 255
+      return facts(label, name=name)
+
+    usual = [bordered(3 + index % 3, f'usual{index}') for index in range(9)]
+    self.assertEqual(self.sentences(one_set(*usual)), [])
+    (_, sentence, details), = self.sentences(one_set(*usual, bordered(30, 'wide')))
+    self.assertRegex(sentence, 'train: 1 label ignores far wider areas than usual')
+    self.assertRegex(details[0], r'^wide: 2\d pixels wide, 53\.3% of the label$')  # 30 * 80 of 50 * 90
+
+  def test_doubles_are_told_with_both_names(self):
+    train, val = facts([[0, 1, 2]], name='a.jpg'), facts([[0, 1, 2]], name='b.jpg')
+    found = self.sentences(one_set(train), one_set(val, title='val'),
+                           doubles=[dataset_facts.Double(train, val, 1.5, mirrored=True)])
+    self.assertEqual(found, [('warning', '1 image of val nearly equal one of train, so that scores will be '
+                              'too good', ['b.jpg is the mirror image of a.jpg'])])
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,354 @@
+"""Turning images and labels into the records of a dataset: checked, sharded, several processes at a time.
+
+Every pair is checked before a single file appears under its name, and all that is wrong is told
+together. Processes encode the pairs, this one writes them in order, so the records do not depend on
+how many processes there are. An interrupted conversion leaves nothing but temporary files, which the
+next one removes.
+
+Beside the records of a split lies its index, such as train.json:
+  dataset: the descriptor of the classes (utils/datasets.py)
+  examples: their number in all shards
+  class_pixels, ignored_pixels: pixels of each class, and of none; null after --fast
+  mean_size: [height, width] in pixels
+  shards: file, examples, bytes and sha256 of each record file
+  skipped: a sentence on every pair that was left out
+
+Letters: K classes.
+"""
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+
+from tqdm import tqdm
+
+from utils import datasets, files, tf_record
+from utils.errors import DataError
+
+# Pairs that a process encodes at a time: few enough that some batches of Cityscapes (2.5 MB a pair)
+# fit into memory, and enough that handing them over costs little.
+_BATCH = 8
+_INDEX_KEYS = {'dataset', 'examples', 'class_pixels', 'ignored_pixels', 'mean_size', 'shards', 'skipped'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How records are written.
+
+  Attributes:
+    output_dir: str, an existing folder.
+    shards: int, record files of each split; 0 writes one, named `<split>.record`.
+    skip_bad: int, the number of bad pairs that may be left out.
+    fast: bool, read no more than headers where that is possible (tf_record.encode_pair).
+    processes: int, of those that encode.
+  """
+  output_dir: str
+  shards: int = 0
+  skip_bad: int = 0
+  fast: bool = False
+  processes: int = 1
+
+
+def read_flags(args, output_dir):
+  """Returns the Options of parsed flags that hold flags.CONVERSION_FLAGS."""
+  return Options(output_dir, args.shards, args.skip_bad, args.fast, args.processes)
+
+
+@dataclasses.dataclass
+class _Split:
+  """The examples of a split, while they are written."""
+  name: str
+  pairs: list
+  problems: list
+  counts: list = dataclasses.field(default_factory=lambda: [0] * 256)
+  sizes: list = dataclasses.field(default_factory=list)
+  shards: list = dataclasses.field(default_factory=list)
+
+
+def convert(splits, dataset, options):
+  """Writes the records and the index of each split.
+
+  Args:
+    splits: dict from a split's name to what `datasets.match_pairs` returned: its Pairs, and
+      a sentence for each pair that is known to be bad.
+    dataset: Dataset of the records.
+    options: Options.
+
+  Raises:
+    DataError: more pairs are bad than may be skipped, or files cannot be written. Then the records
+      that were there before are as they were.
+  """
+  splits = [_Split(name, pairs, list(problems)) for name, (pairs, problems) in splits.items()]
+  pairs = [pair for split in splits for pair in split.pairs]
+  try:
+    for split in splits:
+      _check_index_path(options.output_dir, split.name)
+      _remove_leftovers(options.output_dir, split.name)
+    with contextlib.ExitStack() as stack:
+      # What is opened first gets its name last: the indexes.
+      indexes = [stack.enter_context(files.replacing(_index_path(options.output_dir, split.name)))
+                 for split in splits]
+      encoded = stack.enter_context(contextlib.closing(_encode_all(pairs, options)))
+      for split in splits:
+        _write_shards(split, encoded, stack, options)
+      _check_problems(splits, options)
+      for split, path in zip(splits, indexes):
+        _write_index(path, split, dataset)
+      for split in splits:
+        _remove_replaced(split, options.output_dir)
+  except OSError as error:
+    raise DataError(f"records cannot be written to '{options.output_dir}': {error}") from error
+  for split in splits:
+    _print_summary(split, options.output_dir)
+
+
+def read_index(folder, split):
+  """Returns the index of a split as a dict, or None where there is none that fits the records.
+
+  Args:
+    folder: str, where the records are.
+    split: str, such as 'train'.
+  """
+  index = _load_index(_index_path(folder, split))
+  try:
+    fits = index and all(os.path.getsize(os.path.join(folder, shard['file'])) == shard['bytes']
+                         for shard in index['shards'])
+  except FileNotFoundError:
+    fits = False
+  return index if fits else None
+
+
+# --- Encoding ------------------------------------------------------------------------------------
+
+
+def _encode_all(pairs, options):
+  """Yields the tf_record.Encoded of each pair, in order, beside a progress bar."""
+  work = functools.partial(tf_record.encode_pair, fast=options.fast)
+  with (contextlib.closing(map_in_processes(work, pairs, options.processes)) as encoded,
+        tqdm(desc='converting', total=len(pairs), unit='image') as progress):
+    for example in encoded:
+      yield example
+      progress.update()
+
+
+def map_in_processes(function, items, processes):
+  """Yields `function(item)` for each item, in order, as several processes compute it.
+
+  Args:
+    function: one that can be sent to another process.
+    items: list.
+    processes: int.
+
+  Raises:
+    DataError: a process was killed.
+  """
+  batches = [items[start:start + _BATCH] for start in range(0, len(items), _BATCH)]
+  processes = min(processes, len(batches))
+  if processes < 2:
+    yield from map(function, items)
+    return
+  # New processes, not forks of this one, in which TensorFlow may have started threads.
+  pool = concurrent.futures.ProcessPoolExecutor(
+      processes, multiprocessing.get_context('spawn'), _start_process)
+  try:
+    pending = collections.deque()
+    for batch in batches:
+      pending.append(pool.submit(_map_batch, function, batch))
+      if len(pending) > 2 * processes:  # the rest waits, or it would fill the memory
+        yield from pending.popleft().result()
+    while pending:
+      yield from pending.popleft().result()
+  except concurrent.futures.process.BrokenProcessPool as error:
+    raise DataError('a process that reads images was killed, maybe for want of memory; give fewer '
+                    '--processes') from error
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _map_batch(function, batch):
+  return list(map(function, batch))
+
+
+def _start_process():
+  """Makes an encoding process live exactly as long as the one that it works for."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other one cleans up
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+  multiprocessing.parent_process().join()
+  os._exit(1)
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+def _write_shards(split, encoded, stack, options):
+  """Writes a split's examples, fills in its fields, and leaves the renaming to the stack.
+
+  Args:
+    split: _Split.
+    encoded: iterator of tf_record.Encoded; those of the split's pairs are taken from it.
+    stack: contextlib.ExitStack.
+    options: Options.
+  """
+  import tensorflow.compat.v1 as tf  # for the checksums that a record file holds
+
+  names = _shard_names(split, options.shards)
+  bounds = [index * len(split.pairs) // len(names) for index in range(len(names) + 1)]
+  for name, begin, end in zip(names, bounds, bounds[1:]):
+    path = stack.enter_context(files.replacing(os.path.join(options.output_dir, name)))
+    written = len(split.sizes)
+    try:
+      with tf.io.TFRecordWriter(path) as writer:
+        for example in itertools.islice(encoded, end - begin):
+          _add_example(split, example, writer)
+    except tf.errors.OpError as error:
+      raise DataError(f"record '{os.path.join(options.output_dir, name)}' cannot be written: "
+                      f'{error.message}') from error
+    split.shards.append({'file': name, 'examples': len(split.sizes) - written,
+                         'bytes': os.path.getsize(path), 'sha256': _sha256(path)})
+
+
+def _shard_names(split, shards):
+  """Returns the names of a split's record files; there are no more shards than pairs."""
+  if not shards:
+    return [f'{split.name}.record']
+  shards = max(1, min(shards, len(split.pairs)))
+  return [f'{split.name}-{index:05d}-of-{shards:05d}.record' for index in range(shards)]
+
+
+def _add_example(split, example, writer):
+  """Writes an example, or adds to the split's problems."""
+  if example.problems:
+    split.problems.append('\n'.join(example.problems))
+    return
+  writer.write(example.serialized)
+  split.sizes.append(example.size)
+  if example.counts is None or split.counts is None:
+    split.counts = None
+  else:
+    split.counts = [a + b for a, b in zip(split.counts, example.counts)]
+
+
+def _sha256(path):
+  """Returns what the command sha256sum prints of a file."""
+  digest = hashlib.sha256()
+  with open(path, 'rb') as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def _check_problems(splits, options):
+  """Raises DataError where too many pairs are bad or a split has no good one."""
+  problems = [problem for split in splits for problem in split.problems]
+  if len(problems) > options.skip_bad:
+    total = sum(len(split.sizes) for split in splits) + len(problems)
+    raise DataError('\n'.join([
+        f'{len(problems)} of {total} pairs of image and label are bad:', *problems,
+        f'These are the {len(problems)} bad pairs of {total}; nothing has been written. Mend them, or '
+        f'leave them out with --skip_bad {len(problems)}']))
+  for split in splits:
+    if not split.sizes:
+      raise DataError(f"no example is left for '{split.name}'; mend what --skip_bad leaves out:\n"
+                      + '\n'.join(split.problems))
+
+
+def _write_index(path, split, dataset):
+  """Writes the index of a split; the module's docstring says what it holds."""
+  pixels = split.counts and [0 if label == dataset.ignore_label else split.counts[label]
+                             for label in range(dataset.num_classes)]
+  widths, heights = zip(*split.sizes)
+  index = {
+      'dataset': datasets.to_json(dataset),
+      'examples': len(split.sizes),
+      'class_pixels': pixels,
+      'ignored_pixels': split.counts and sum(split.counts) - sum(pixels),
+      'mean_size': [sum(heights) / len(heights), sum(widths) / len(widths)],
+      'shards': split.shards,
+      'skipped': split.problems,
+  }
+  with open(path, 'w', encoding='utf-8') as file:
+    json.dump(index, file, indent=1)
+    file.write('\n')
+
+
+def _print_summary(split, folder):
+  path = os.path.join(folder, split.shards[0]['file'])
+  more = f' and {len(split.shards) - 1} more' if len(split.shards) > 1 else ''
+  print(f'Wrote {len(split.sizes)} examples to {path}{more}', flush=True)
+  for problem in split.problems:
+    print(f'Left out: {problem}', flush=True)
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def _index_path(folder, split):
+  return os.path.join(folder, f'{split}.json')
+
+
+def _load_index(path):
+  """Returns the content of an index, or None where the file is missing or something else."""
+  try:
+    with open(path, encoding='utf-8') as file:
+      index = json.load(file)
+  except (OSError, ValueError):
+    return None
+  return index if isinstance(index, dict) and _INDEX_KEYS <= index.keys() else None
+
+
+def _check_index_path(folder, split):
+  """Raises DataError where the index would overwrite something else, such as a descriptor."""
+  path = _index_path(folder, split)
+  if os.path.exists(path) and not _load_index(path):
+    raise DataError(f"'{path}' is no index of records and would be overwritten by one; move it, or give "
+                    'another folder for the records')
+
+
+def _record_pattern(split):
+  """Returns the regular expression of the names of a split's record files."""
+  return re.escape(split) + r'(-\d{5}-of-\d{5})?\.record'
+
+
+def _remove_replaced(split, folder):
+  """Removes the index and the records that new ones replace, but a single file that a single one does.
+
+  From here until the new ones have their names, an interruption leaves a split with shards missing,
+  which is an error to whoever reads it; never old and new shards together.
+  """
+  single = [f'{split.name}.record']
+  kept = single if [shard['file'] for shard in split.shards] == single else []
+  pattern = rf'{_record_pattern(split.name)}|{re.escape(split.name)}\.json'
+  for name in os.listdir(folder):
+    if name not in kept and re.fullmatch(pattern, name):
+      os.remove(os.path.join(folder, name))
+
+
+def _remove_leftovers(folder, split):
+  """Removes the temporary files of conversions that were killed."""
+  pattern = rf'({_record_pattern(split)}|{re.escape(split)}\.json)\.(?P<pid>\d+)\.tmp'
+  for name in os.listdir(folder):
+    temporary = re.fullmatch(pattern, name)
+    if temporary and not _is_running(int(temporary['pid'])):
+      os.remove(os.path.join(folder, name))
+
+
+def _is_running(pid):
+  try:
+    os.kill(pid, 0)  # sends no signal, but looks whether there is one to send it to
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return True

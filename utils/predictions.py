@@ -1,0 +1,124 @@
+"""Predicted label maps as files: plain index PNGs, or what the test server of a benchmark takes.
+
+Submissions follow the official tools: the development kit of PASCAL VOC 2012 (VOCopts.seg.clsrespath) and
+cityscapesScripts (getPrediction in evaluation/evalPixelLevelSemanticLabeling.py).
+"""
+import os
+import re
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from utils import datasets, visualization
+from utils.errors import DataError, UsageError
+
+
+def check_submission(submission, dataset):
+  """Raises UsageError where a model has not as many classes as the benchmark.
+
+  Args:
+    submission: 'voc', 'cityscapes' or None.
+    dataset: Dataset of the model.
+  """
+  if submission is None:
+    return
+  wanted = datasets.DATASETS[submission].num_classes
+  if dataset.num_classes != wanted:
+    raise UsageError(f'--submission {submission} takes predictions of its {wanted} classes, but the model '
+                     f"knows the {dataset.num_classes} of '{dataset.name}'; leave the flag out, or give "
+                     'the --model_dir of a model of that benchmark')
+
+
+def output_paths(folder, names, submission, split):
+  """Returns the path of each image's prediction, a list.
+
+  Args:
+    folder: str, where all of them go.
+    names: list of str, the images' paths below their folder, without extension.
+    submission: 'voc', 'cityscapes' or None.
+    split: str, what the images are of; part of VOC's layout.
+
+  Raises:
+    DataError: two images would share a path, or a name is not what the layout asks for.
+  """
+  names_of = {}
+  for name in names:
+    path = os.path.join(folder, _RELATIVE_PATH[submission](name, split))
+    if path in names_of:
+      raise DataError(f"the predictions of two images, '{names_of[path]}' and '{name}', would both be "
+                      f'written to {path}; evaluate them with two lists, into two folders')
+    names_of[path] = name
+  return list(names_of)
+
+
+def _plain_path(name, split):
+  if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
+    raise DataError(f"image '{name}' lies outside --image_data_dir, whose layout the predictions copy; "
+                    'give a folder that holds all images')
+  return name + '.png'
+
+
+def _voc_path(name, split):
+  return f'results/VOC2012/Segmentation/comp6_{split}_cls/{os.path.basename(name)}.png'
+
+
+def _cityscapes_path(name, split):
+  image = re.match(r'[^_]+_\d{6}_\d{6}', os.path.basename(name))  # <city>_<sequence>_<frame>
+  if image is None:
+    raise DataError(f"image '{name}' is not named as those of Cityscapes, such as "
+                    'frankfurt_000000_000294_leftImg8bit; leave --submission out')
+  return image.group() + '_pred_labelIds.png'
+
+
+_RELATIVE_PATH = {None: _plain_path, 'voc': _voc_path, 'cityscapes': _cityscapes_path}
+
+
+def save(path, classes, dataset, submission):
+  """Writes a prediction: a palette PNG of class ids; for Cityscapes a grey one of its label ids.
+
+  Args:
+    path: str; its folder is made, and the file written under a temporary name first.
+    classes: integer [H, W], 0..K-1.
+    dataset: Dataset of the model.
+    submission: 'voc', 'cityscapes' or None.
+  """
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  if submission == 'cityscapes':
+    visualization.save_grey(path, np.take(datasets.CITYSCAPES_LABEL_IDS, classes))
+  elif submission == 'voc':
+    visualization.save_mask(path, classes, datasets.voc_palette(256), datasets.DATASETS['voc'].ignore_label)
+  else:
+    visualization.save_mask(path, classes, dataset.palette, dataset.ignore_label)
+
+
+def saving(model_fn, paths, dataset, submission):
+  """Returns a model_fn that also saves what it predicts when it is evaluated or predicts.
+
+  The classes are taken from the very session runs that count the scores.
+
+  Args:
+    model_fn: an Estimator's model_fn whose predictions hold `classes`, integer [1, H, W, 1].
+    paths: list of str, one for each run of the session, in order.
+    dataset, submission: see save.
+  """
+  def saving_model_fn(features, labels, mode, params):
+    spec = model_fn(features, labels, mode, params)
+    unsaved = iter(paths)
+    hook = _EachResultHook(spec.predictions['classes'], lambda classes: save(
+        next(unsaved), classes[0, :, :, 0], dataset, submission))
+    return spec._replace(evaluation_hooks=[hook], prediction_hooks=[hook])
+
+  return saving_model_fn
+
+
+class _EachResultHook(tf.train.SessionRunHook):
+  """Hands the value of a tensor in each run of a session to a function."""
+
+  def __init__(self, tensor, use):
+    self._tensor, self._use = tensor, use
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(self._tensor)
+
+  def after_run(self, run_context, run_values):
+    self._use(run_values.results)
