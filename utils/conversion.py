@@ -136,8 +136,8 @@ def _encode_all(pairs, options):
   with (contextlib.closing(map_in_processes(work, pairs, options.processes)) as encoded,
         tqdm(desc='converting', total=len(pairs), unit='image') as progress):
     for example in encoded:
-      yield example
       progress.update()
+      yield example
 
 
 def map_in_processes(function, items, processes):

@@ -226,6 +226,8 @@ def _read_coding(descriptor, class_names, ignore_label, demand):
              f"'{kind}' turns '{text}' into {target!r}; use a class's name or number, 0.."
              f'{len(class_names) - 1}, or "ignore"')
       coding[kind][key] = label
+    unused = [name for label, name in enumerate(class_names) if label not in coding[kind].values()]
+    demand(not entries or not unused, f"'{kind}' has nothing for {unused}; add it, or take the class out")
   return coding
 
 
