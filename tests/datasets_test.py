@@ -98,19 +98,24 @@ class DescriptorTest(unittest.TestCase):
         datasets.from_json(descriptor, 'my.json')
 
   def test_values_and_colours_stand_for_classes_by_number_or_name_or_are_ignored(self):
-    values = datasets.from_json({**DESCRIPTOR, 'values': {'0': 'plum', '255': 1, '7': 'ignore'}}, 'here')
-    self.assertEqual(values.values, {0: 2, 255: 1, 7: 255})
+    values = datasets.from_json({**DESCRIPTOR, 'values': {
+        '0': 'plum', '255': 1, '7': 'ignore', '3': 0}}, 'here')
+    self.assertEqual(values.values, {0: 2, 255: 1, 7: 255, 3: 0})
     colors = datasets.from_json({**DESCRIPTOR, 'ignore_label': 9, 'colors': {
-        '#0a0B0c': 'pear', '[1,2,3]': 'apple', ' 4, 5, 255': 9, '(7, 8, 9)': 'ignore'}}, 'here')
-    self.assertEqual(colors.colors, {(10, 11, 12): 1, (1, 2, 3): 0, (4, 5, 255): 9, (7, 8, 9): 9})
+        '#0a0B0c': 'pear', '[1,2,3]': 'apple', ' 4, 5, 255': 9, '(7, 8, 9)': 'ignore',
+        '#000000': 2}}, 'here')
+    self.assertEqual(colors.colors, {
+        (10, 11, 12): 1, (1, 2, 3): 0, (4, 5, 255): 9, (7, 8, 9): 9, (0, 0, 0): 2})
     for dataset in (values, colors):
       text = json.dumps(datasets.to_json(dataset))
       self.assertEqual(datasets.from_json(json.loads(text), 'here'), dataset)
 
   def test_class_takes_its_first_colour_where_there_is_no_palette(self):
     colors = datasets.from_json({**DESCRIPTOR, 'colors': {
-        '#010203': 'plum', '#040506': 'apple', '#070809': 'plum', '#ffffff': 'ignore'}}, 'here')
-    self.assertEqual(colors.palette, ((4, 5, 6), (128, 0, 0), (1, 2, 3)))
+        '#010203': 'plum', '#040506': 'apple', '#070809': 'plum', '#0a0b0c': 'pear'}}, 'here')
+    self.assertEqual(colors.palette, ((4, 5, 6), (10, 11, 12), (1, 2, 3)))
+    values = datasets.from_json({**DESCRIPTOR, 'values': {'0': 0, '1': 1, '2': 2}}, 'here')
+    self.assertEqual(values.palette, datasets.voc_palette(3))
 
   def test_descriptor_without_values_and_colours_stays_as_it_was(self):
     self.assertEqual(set(datasets.to_json(datasets.get_dataset('voc'))),
@@ -118,6 +123,7 @@ class DescriptorTest(unittest.TestCase):
 
   def test_wrong_values_and_colours_are_errors(self):
     wrong = {
+        "'values' has nothing for .'pear', 'plum'.": {'values': {'0': 0}},
         'exclude each other': {'values': {'0': 0}, 'colors': {'#000000': 0}},
         "'values' must be an object": {'values': [0, 1]},
         "key '256' of 'values' is not allowed": {'values': {'256': 0}},
