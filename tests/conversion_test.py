@@ -1,5 +1,7 @@
 """Whole conversions: shards, index, bad pairs, several processes, and being killed."""
+import argparse
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,8 +19,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+import train
 from utils import conversion, datasets, tf_record
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
 
@@ -209,6 +212,28 @@ class IndexTest(ConversionTest):
       with open(os.path.join(self.output, 'train.json'), 'w') as file:
         file.write(text)
       self.assertIsNone(conversion.read_index(self.output, 'train'))
+
+
+class TrainTest(ConversionTest):
+  """train.py compares the classes of the index with its own."""
+
+  def check(self, **changes):
+    train.check_classes(argparse.Namespace(data_dir=self.output), dataclasses.replace(FRUIT, **changes))
+
+  def test_records_of_other_classes_are_refused(self):
+    self.convert(train=[self.pair('a')], val=[self.pair('b')])
+    self.check()
+    self.check(class_names=('road', 'sky', 'tree'))  # another name for the same class is no harm
+    for changes, sentence in (({'class_names': ('a', 'b')}, "'fruit' has 2"),
+                              ({'ignore_label': 0}, r'has 3 \(ignore label 0\)')):
+      with self.assertRaisesRegex(UsageError, f"train records .* the 3 classes of 'fruit' .*{sentence}"):
+        self.check(**changes)
+
+  def test_records_without_index_are_taken(self):
+    self.convert(train=[self.pair('a')], val=[self.pair('b')])
+    for split in ('train', 'val'):
+      os.remove(os.path.join(self.output, f'{split}.json'))
+    self.check(class_names=('a', 'b'))
 
 
 class KilledTest(ConversionTest):
