@@ -125,8 +125,9 @@ class MainJobTest(ScriptsTest):
   def test_training_leaves_its_configuration(self):
     with open(os.path.join(self.model, 'model_config.json')) as file:
       config = json.load(file)
-    self.assertLessEqual({'base_architecture': 'resnet_v2_50', 'num_classes': 3, 'output_stride': 16}.items(),
-                         config['architecture'].items())
+    stored = config['architecture']
+    self.assertEqual((stored['base_architecture'], stored['num_classes'], stored['output_stride']),
+                     ('resnet_v2_50', 3, 16))
     self.assertEqual(config['dataset']['class_names'], CLASSES['class_names'])
     self.assertEqual(config['flags']['crop_size'], [33, 49])
     self.assertEqual(config['flags']['seed'], 0)
