@@ -250,9 +250,12 @@ class ResumeTest(ScriptsTest):
     descriptor = os.path.join(self.folder, 'four.json')
     with open(descriptor, 'w') as file:
       json.dump({'name': 'four', 'class_names': ['a', 'b', 'c', 'd']}, file)
+    records = self.temporary('records')
+    run(create_pascal_tf_record, '--dataset', descriptor, '--data_dir', self.data, '--output_path', records,
+        '--train_data_list', f'{self.data}/train.txt', '--valid_data_list', f'{self.data}/val.txt')
     model = self.temporary('model')
-    printed = self.train('--dataset', descriptor, '--pre_trained_model', self.model, '--max_steps', 1,
-                         model_dir=model)
+    printed = self.train('--dataset', descriptor, '--data_dir', records, '--pre_trained_model', self.model,
+                         '--max_steps', 1, model_dir=model)
     self.assertRegex(printed, r'new: 2 variables \(decoder 2\)')
 
 
