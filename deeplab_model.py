@@ -210,6 +210,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   train_op = optimizers.train_op(loss, rate, trained, params['momentum'], _multipliers(trained, params))
   saver = checkpoints.ResumeSaver(tf.global_variables(), params['keep_checkpoint_max'],
                                   params['checkpoint'])
+  tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # where run_config.RoundHook finds it
   return EstimatorSpec(
       mode, predictions, loss, train_op, scaffold=tf.train.Scaffold(saver=saver),
       training_hooks=[run_config.ProgressHook(scalars, params['batch_size'], params['max_steps'])])

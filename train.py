@@ -6,7 +6,7 @@
 Trains --epochs_per_eval epochs, evaluates on val.record, and goes on until --train_epochs. Started again, it
 resumes from the newest checkpoint in --model_dir.
 """
-import dataclasses
+import contextlib
 import glob
 import os
 import shutil
@@ -209,38 +209,43 @@ def train_and_evaluate(args, dataset, records, counts, params, step, ends):
   """Trains up to each of the steps `ends`, evaluating after each."""
   import functools
 
-  import tensorflow.compat.v1 as tf
-
   from deeplab_model import deeplabv3_plus_model_fn
   from nets import backbones
   from utils import inputs, metrics, run_config
   from utils.tf_estimator import Estimator, debug_hook
 
   config = run_config.run_config(args.seed, args.save_summary_steps, args.keep_checkpoint_max)
-  hooks = [debug_hook()] if args.debug else []
+  estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)
   options = inputs.TrainOptions(
       crop_size=tuple(args.crop_size), batch_size=args.batch_size, seed=args.seed,
       channel_means=backbones.get(params['base_architecture']).padding_color,
-      num_examples=counts['train'])
-  for end in ends:
-    estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)
-    options = dataclasses.replace(
-        options, first_example=(step - args.initial_global_step) * args.batch_size)
-    split = 'train'
-    try:
-      estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
-                      hooks=hooks, max_steps=end)
-      split = 'val'
-      result = estimator.evaluate(functools.partial(inputs.eval_dataset, records['val'], dataset),
-                                  hooks=[run_config.ProgressBarHook(counts['val'], 'evaluating')])
-    except (tf.errors.OpError, tf.train.NanLossDuringTrainingError) as error:
-      raise explain(error, records[split], dataset) from error
-    step = end
-    params = {**params, 'pre_trained_model': None, 'checkpoint': estimator.latest_checkpoint()}
+      num_examples=counts['train'], first_example=(step - args.initial_global_step) * args.batch_size)
+  result = {}
+
+  def evaluate(step):
+    with explaining(records['val'], dataset):
+      result.update(estimator.evaluate(functools.partial(inputs.eval_dataset, records['val'], dataset),
+                                       hooks=[run_config.ProgressBarHook(counts['val'], 'evaluating')]))
     print(f'step {step}, validation on {args.data_dir}:')
     print(metrics.report(result, dataset.class_names), flush=True)
-  print(f'Done: {args.model_dir} is at step {step}, mean Intersection over Union '
+
+  hooks = [run_config.RoundHook(args.model_dir, ends, evaluate)]
+  with explaining(records['train'], dataset):
+    estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
+                    hooks=hooks + [debug_hook()] * args.debug, max_steps=ends[-1])
+  print(f'Done: {args.model_dir} is at step {ends[-1]}, mean Intersection over Union '
         f'{result["mean_iou"]:.4f}')
+
+
+@contextlib.contextmanager
+def explaining(files, dataset):
+  """Within it a failed session ends with what it means to the user."""
+  import tensorflow.compat.v1 as tf
+
+  try:
+    yield
+  except (tf.errors.OpError, tf.train.NanLossDuringTrainingError) as error:
+    raise explain(error, files, dataset) from error
 
 
 def explain(error, files, dataset):

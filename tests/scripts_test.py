@@ -145,6 +145,10 @@ class MainJobTest(ScriptsTest):
                           'images/image/0', 'images/image/1'}, tags)
     self.assertEqual((picture.height, picture.width), (33, 3 * 49))
 
+  def test_rounds_share_one_graph(self):
+    path, = glob.glob(f'{self.model}/events*')
+    self.assertEqual(sum(bool(event.graph_def) for event in tf.train.summary_iterator(path)), 1)
+
   def test_evaluation_needs_no_flags_and_leaves_the_model_alone(self):
     before = sorted(os.listdir(self.model))
     printed = self.evaluate()

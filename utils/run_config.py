@@ -2,6 +2,7 @@
 import time
 
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
 from utils.tf_estimator import RunConfig
@@ -18,6 +19,9 @@ def run_config(seed=None, save_summary_steps=100, keep_checkpoint_max=5):
   tf.logging.set_verbosity(tf.logging.ERROR)  # the scripts print what matters themselves
   session_config = tf.ConfigProto(allow_soft_placement=True)
   session_config.gpu_options.allow_growth = True
+  # TensorFlow optimises a graph once for every set of tensors that is fetched. A second pass over the whole
+  # network takes as long as the first, seconds each time, and steps are no faster for it.
+  session_config.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
   return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps,
                    keep_checkpoint_max=keep_checkpoint_max, session_config=session_config,
                    log_step_count_steps=save_summary_steps)
@@ -43,24 +47,56 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session, coord):
     self._step = self._first = self._shown = session.run(self._global_step)
+    self._seconds = 0  # since the last line, in steps alone: not saving, not evaluating
 
   def before_run(self, run_context):
+    self._begun = time.time()
     due = (self._step + 1) % self._every == 0 or self._step == self._first
     return tf.train.SessionRunArgs(self._scalars) if due else None
 
   def after_run(self, run_context, run_values):
     self._step += 1
+    self._seconds += time.time() - self._begun
     if not run_values.results:
       return
-    now = time.time()
     line = [f'step {self._step}/{self._last_step}']
     line += [f'{name} {_short(value)}' for name, value in run_values.results.items()]
     if self._step > self._first + 1:  # the first step also pays for the start
-      rate = (self._step - self._shown) / max(now - self._shown_at, 1e-9)
+      rate = (self._step - self._shown) / max(self._seconds, 1e-9)
       line.append(f'{rate * self._batch_size:.2f} images/s')
       line.append(f'{duration((self._last_step - self._step) / rate)} left')
     print('  '.join(line), flush=True)
-    self._shown, self._shown_at = self._step, now
+    self._shown, self._seconds = self._step, 0
+
+
+class RoundHook(tf.train.CheckpointSaverHook):
+  """Saves a checkpoint at the end of each round and every ten minutes, and evaluates after each round.
+
+  All rounds run in one session, whose graph is built, optimised and filled with values only once.
+  """
+
+  def __init__(self, model_dir, ends, evaluate):
+    """Args: model_dir; ends, global steps at which rounds end; evaluate, a function of the step."""
+    super().__init__(model_dir, save_secs=600, save_graph_def=False)
+    self._ends = frozenset(ends)
+    self._evaluate = evaluate
+
+  def after_create_session(self, session, coord):
+    # TensorFlow's own hook would save here too: what has just been restored, or nothing worth keeping.
+    self._summary_writer.add_graph(tf.get_default_graph())
+    self._step = session.run(self._global_step_tensor)
+    self._timer.update_last_triggered_step(self._step)
+
+  def before_run(self, run_context):
+    return None  # the parent would fetch the step
+
+  def after_run(self, run_context, run_values):
+    self._step += 1
+    if self._step in self._ends or self._timer.should_trigger_for_step(self._step):
+      self._timer.update_last_triggered_step(self._step)
+      self._save(run_context.session, self._step)
+    if self._step in self._ends:
+      self._evaluate(self._step)
 
 
 class ProgressBarHook(tf.train.SessionRunHook):
