@@ -17,7 +17,8 @@ from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
 _ASPP_DEPTH = 256  # channels of every branch and of the projection
 
 
-def network(images, architecture, is_training, batch_norm_decay=None):
+def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.float32,
+            sync_batch_norm=True):
   """Returns the logits of DeepLabv3+.
 
   Args:
@@ -25,6 +26,8 @@ def network(images, architecture, is_training, batch_norm_decay=None):
     architecture: Architecture.
     is_training: bool, whether batch norm uses the batch's statistics and updates its averages.
     batch_norm_decay: float, or None for the backbone's own.
+    dtype: tf.DType that convolutions compute in; variables, batch norm's statistics and logits are float32.
+    sync_batch_norm: bool, whether batch norm's statistics are those of all replicas' batches.
 
   Returns:
     logits: float32 [B, H, W, K].
@@ -32,21 +35,22 @@ def network(images, architecture, is_training, batch_norm_decay=None):
   row = backbones.get(architecture.base_architecture)
   architecture = resolved(architecture, row)
   size = layers.spatial_size(images)
-  images = scaled(images, row)
+  images = tf.cast(scaled(images, row), dtype)
   if architecture.eval_crop_size and not is_training:
     images = _pad_to(images, architecture.eval_crop_size)
   padded_size = layers.spatial_size(images)
 
-  norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon)
+  norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon,
+                          sync_batch_norm)
   high, low = backbones.build(row, images, architecture.output_stride, norm, architecture.multi_grid)
   # The head has the paper's constants, whatever the backbone's (and the same decay, where one is given).
-  norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997)
+  norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997, sync=sync_batch_norm)
   net = aspp(high, architecture, norm, row)
   if architecture.decoder:
     net = decoder(net, low, architecture, norm, row)
   else:
     with tf.variable_scope('upsampling_logits'):
-      net = layers.conv2d(net, architecture.num_classes, 1, 'conv_1x1')
+      net = layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
   logits = layers.resize_bilinear(net, padded_size, row.align_corners)
   return logits if padded_size is size else logits[:, :size[0], :size[1]]
 
@@ -86,8 +90,8 @@ def aspp(features, architecture, norm, row):
       branches.append(conv(features, _ASPP_DEPTH, f'conv_3x3_{index}', norm, tf.nn.relu, rate=rate))
     if architecture.image_level_feature:
       with tf.variable_scope('image_level_features'):
-        pooled = tf.reduce_mean(features, [1, 2], keepdims=True)  # [B, 1, 1, C]
-        pooled = layers.conv2d(pooled, _ASPP_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)
+        pooled = tf.reduce_mean(tf.cast(features, tf.float32), [1, 2], keepdims=True)  # [B, 1, 1, C]
+        pooled = layers.conv2d(tf.cast(pooled, features.dtype), _ASPP_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)
         pooled = layers.resize_bilinear(pooled, layers.spatial_size(features), row.align_corners)
       branches.insert(0 if row.image_level_first else len(branches), pooled)
     net = tf.concat(branches, axis=3)  # [B, h, w, branches * 256]
@@ -124,9 +128,10 @@ def decoder(high, low, architecture, norm, row):
         for index in range(1, architecture.decoder_convs + 1):
           net = conv(net, architecture.decoder_filters, f'conv_{kernel}x{kernel}_{index}', norm, tf.nn.relu)
     with tf.variable_scope('upsampling_logits'):
-      return layers.conv2d(net, architecture.num_classes, 1, 'conv_1x1')
+      return layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
 
 
+@layers.recomputable
 def _full_conv2d(inputs, filters, scope, norm, activation, rate=1):
   """An ordinary convolution with the arguments of a separable one; its scope conv_<k>x<k>_<n> says k."""
   kernel_size = int(scope.split('_')[1].split('x')[0])
@@ -145,9 +150,12 @@ DEFAULT_PARAMS = {
     'ignore_label': 255,
     'batch_norm_decay': None,             # None: the backbone's own
     'freeze_batch_norm': False,
+    'sync_batch_norm': True,              # over the replicas, where there are several
+    'precision': 'fp32',                  # or bf16, fp16: what convolutions compute in
+    'accumulate_steps': 1,                # batches whose mean gradient makes a step
+    'recompute': False,                   # activations of residual units in the backward pass
     'pre_trained_model': None,            # None: new weights, or those of a checkpoint in model_dir
     'checkpoint': None,                   # the checkpoint that will be restored; checked against the model
-    'keep_checkpoint_max': 5,
     'weight_decay': 2e-4,
     'learning_rate_policy': 'poly',
     'initial_learning_rate': 7e-3,
@@ -183,8 +191,10 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   training = mode == ModeKeys.TRAIN
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
-  logits = network(features, architecture, training and not params['freeze_batch_norm'],
-                   params['batch_norm_decay'])
+  with layers.recomputing(training and params['recompute']):
+    logits = network(features, architecture, training and not params['freeze_batch_norm'],
+                     params['batch_norm_decay'], run_config.DTYPES[params['precision']],
+                     params['sync_batch_norm'])
   _check_checkpoint(params)
   predictions = _predictions(logits)
   if mode == ModeKeys.PREDICT:
@@ -207,19 +217,18 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
   summaries.image_grid(features, labels, predictions['classes'], params)
   _initialize(params, architecture)
-  train_op = optimizers.train_op(loss, rate, trained, params['momentum'], _multipliers(trained, params))
-  saver = checkpoints.ResumeSaver(tf.global_variables(), params['keep_checkpoint_max'],
-                                  params['checkpoint'])
-  tf.add_to_collection(tf.GraphKeys.SAVERS, saver)  # where run_config.RoundHook finds it
-  return EstimatorSpec(
-      mode, predictions, loss, train_op, scaffold=tf.train.Scaffold(saver=saver),
-      training_hooks=[run_config.ProgressHook(scalars, params['batch_size'], params['max_steps'])])
+  train_op, hooks = optimizers.train_op(loss, rate, trained, params, _multipliers(trained, params))
+  if params['precision'] == 'fp16':
+    scalars['skipped_steps'] = _skipped_steps()
+  progress = run_config.ProgressHook(scalars, params['batch_size'] * params['accumulate_steps'],
+                                     params['max_steps'])
+  return EstimatorSpec(mode, predictions, loss, train_op, training_hooks=[progress, *hooks])
 
 
 def trained_variables(freeze_batch_norm):
   """Returns the variables that training changes and weight decay shrinks: gamma and beta only unfrozen."""
   frozen = ('gamma', 'beta') if freeze_batch_norm else ()
-  return [v for v in tf.trainable_variables() if v.op.name.split('/')[-1] not in frozen]
+  return [v for v in tf.trainable_variables() if _name(v).split('/')[-1] not in frozen]
 
 
 def _predictions(logits):
@@ -229,9 +238,14 @@ def _predictions(logits):
           'probabilities': tf.nn.softmax(logits, name='softmax_tensor')}
 
 
+def _name(variable):
+  """Returns the name in checkpoints; that of .op is another one in each replica."""
+  return variable.name.split(':')[0]
+
+
 def _model_variables():
   """Returns name -> variable of the network alone; called before there is an optimizer."""
-  return {v.op.name: v for v in tf.global_variables() if v.op.name != tf.GraphKeys.GLOBAL_STEP}
+  return {_name(v): v for v in tf.global_variables() if _name(v) != tf.GraphKeys.GLOBAL_STEP}
 
 
 def _multipliers(variables, params):
@@ -239,7 +253,13 @@ def _multipliers(variables, params):
   scope = backbones.get(params['base_architecture']).scope + '/'
   multiplier = params['last_layers_lr_multiplier']
   return None if multiplier == 1 else {
-      v.op.name: multiplier for v in variables if not v.op.name.startswith(scope)}
+      _name(v): multiplier for v in variables if not _name(v).startswith(scope)}
+
+
+def _skipped_steps():
+  """Returns the number of steps, so far, whose gradients overflowed in float16."""
+  with tf.variable_scope('loss_scale', reuse=True):
+    return tf.get_variable('skipped_steps', dtype=tf.int64).read_value()
 
 
 def _check_checkpoint(params):

@@ -17,7 +17,7 @@ from utils.errors import DataError, UsageError
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared(*flags.MODEL_FLAGS, 'debug')
+  parser.shared(*flags.MODEL_FLAGS, 'precision', 'debug')
   parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
   parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
@@ -45,6 +45,14 @@ def make_parser():
               '0.9997 for resnet_v2)', type=flags.fraction)
   parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
               'beta', action='store_true')
+  parser.flag('recompute', False, 'keep fewer activations, and compute the others again in the backward pass: '
+              'less memory, a fifth more time', action='store_true')
+  parser.flag('accumulate_steps', 1, 'batches whose mean gradient makes one step', type=flags.positive_int,
+              metavar='N')
+  parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
+  parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
+  parser.flag('sync_batch_norm', True, 'with several GPUs, normalise by the statistics of the whole batch',
+              type=flags.on_off, metavar='on|off')
   parser.flag('seed', 0, 'of the order, the augmentation and new weights', type=flags.non_negative_int)
   parser.flag('tensorboard_images_max_outputs', 6, 'pictures per image summary', type=flags.positive_int)
   parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)
@@ -58,6 +66,7 @@ def main(args):
   from utils import files, model_config, tf_record
 
   check_crop(args)
+  check_devices(args)
   # The model: flags, or what an earlier run left in model_dir.
   resume_from = newest_checkpoint(args)
   architecture, dataset = model_config.resolve(
@@ -71,9 +80,10 @@ def main(args):
   check_classes(args, dataset)
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
-  if counts['train'] < args.batch_size:
-    raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
-                    f'{args.batch_size}; give a smaller --batch_size or more data')
+  if counts['train'] < images_per_step(args):
+    raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than the '
+                    f'{images_per_step(args)} of a step (--batch_size x --accumulate_steps); '
+                    'give a smaller --batch_size or more data')
   step = stored_step(resume_from)
   ends = round_ends(args, counts['train'], step)
   if not ends:
@@ -128,6 +138,23 @@ def check_crop(args):
                      f'--output_stride {args.output_stride}; give crops of at least that size')
 
 
+def check_devices(args):
+  """Raises UsageError where the flags ask for more than the devices here can do."""
+  import tensorflow.compat.v1 as tf
+
+  gpus = len(tf.config.list_physical_devices('GPU'))
+  if args.num_gpus > max(1, gpus):
+    raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here; give at most '
+                     f'{max(1, gpus)}, or check the driver and CUDA_VISIBLE_DEVICES')
+  if args.batch_size % args.num_gpus:
+    raise UsageError(f'--batch_size {args.batch_size} cannot be shared by --num_gpus {args.num_gpus} evenly; '
+                     'give a multiple')
+  if args.num_gpus > 1 and args.accumulate_steps > 1:
+    raise UsageError('--accumulate_steps works on one device; leave it out, or --num_gpus')
+  if args.precision == 'fp16' and not gpus:
+    raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
+
+
 def newest_checkpoint(args):
   """Returns the checkpoint in model_dir that training resumes from, or None for a new model."""
   from utils import checkpoints
@@ -177,10 +204,14 @@ def round_ends(args, num_train, step):
     raise UsageError(f'--initial_global_step {args.initial_global_step} lies ahead of the step at which '
                      f'training starts, {step}; give {step}, or a --model_dir with that checkpoint')
   epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
-  ends = [args.initial_global_step + epoch * num_train // args.batch_size for epoch in epochs]
+  ends = [args.initial_global_step + epoch * num_train // images_per_step(args) for epoch in epochs]
   if args.max_steps:
     ends = sorted({min(end, args.max_steps) for end in ends})
   return [end for end in ends if end > step]
+
+
+def images_per_step(args):
+  return args.batch_size * args.accumulate_steps
 
 
 def warn_of_slow_averages(decay, steps):
@@ -211,15 +242,16 @@ def train_and_evaluate(args, dataset, records, counts, params, step, ends):
 
   from deeplab_model import deeplabv3_plus_model_fn
   from nets import backbones
-  from utils import inputs, metrics, run_config
+  from utils import checkpoints, inputs, metrics, run_config
   from utils.tf_estimator import Estimator, debug_hook
 
-  config = run_config.run_config(args.seed, args.save_summary_steps, args.keep_checkpoint_max)
+  config = run_config.run_config(args.seed, args.save_summary_steps, args.xla,
+                                 run_config.mirrored(args.num_gpus))
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)
   options = inputs.TrainOptions(
-      crop_size=tuple(args.crop_size), batch_size=args.batch_size, seed=args.seed,
+      crop_size=tuple(args.crop_size), batch_size=args.batch_size // args.num_gpus, seed=args.seed,
       channel_means=backbones.get(params['base_architecture']).padding_color,
-      num_examples=counts['train'], first_example=(step - args.initial_global_step) * args.batch_size)
+      num_examples=counts['train'], first_example=(step - args.initial_global_step) * images_per_step(args))
   result = {}
 
   def evaluate(step):
@@ -229,7 +261,8 @@ def train_and_evaluate(args, dataset, records, counts, params, step, ends):
     print(f'step {step}, validation on {args.data_dir}:')
     print(metrics.report(result, dataset.class_names), flush=True)
 
-  hooks = [run_config.RoundHook(args.model_dir, ends, evaluate)]
+  hooks = [run_config.RoundHook(args.model_dir, ends, evaluate, functools.partial(
+      checkpoints.ResumeSaver, args.keep_checkpoint_max, params['checkpoint']))]
   with explaining(records['train'], dataset):
     estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
                     hooks=hooks + [debug_hook()] * args.debug, max_steps=ends[-1])

@@ -3,8 +3,13 @@
 Variable names are the checkpoint interface: a convolution owns `weights` and perhaps `biases`, its batch
 norm `BatchNorm/{gamma,beta,moving_mean,moving_variance}`, all under the scope given by the caller.
 
+Variables are float32. Convolutions compute in the dtype of their input, which may be bfloat16 or float16;
+batch norm takes its statistics in float32 whatever that dtype is.
+
 Letters in shape comments: B batch, H W input size, h w feature size, C channels.
 """
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import os
@@ -12,6 +17,8 @@ import platform
 import sys
 
 import tensorflow.compat.v1 as tf
+
+from utils import replicas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +28,12 @@ class BatchNorm:
   is_training: bool, normalise by the batch's statistics and update the moving averages, or use these.
   decay: float in [0, 1), of the moving averages; 0.9997 needs some 10,000 steps to forget its start.
   epsilon: float; the fused kernel raises anything smaller to 1.001e-5.
+  sync: bool, take the statistics of the batches of all replicas together.
   """
   is_training: bool
   decay: float
   epsilon: float = 1.001e-5
+  sync: bool = True
 
 
 class AtrousStrides:
@@ -48,6 +57,50 @@ class AtrousStrides:
     rate = self._rate
     self._rate *= stride
     return 1, rate
+
+
+_recomputing = contextvars.ContextVar('recomputing', default=False)
+
+
+@contextlib.contextmanager
+def recomputing(on):
+  """While it is on, what `recomputable` decorates keeps its inputs alone until the backward pass."""
+  token = _recomputing.set(on)
+  try:
+    yield
+  finally:
+    _recomputing.reset(token)
+
+
+def recomputable(build):
+  """Decorates a function that builds a part of the network: build(inputs, ...) returns one or more tensors.
+
+  Under `recomputing(True)` the part's inner activations are not stored for the backward pass but computed
+  again there (arXiv 1604.06174). Batch norm's averages are updated by the first computation only.
+  """
+  @functools.wraps(build)
+  def built(inputs, *args, **kwargs):
+    scope = tf.get_variable_scope()
+
+    @tf.custom_gradient
+    def unit(inputs):
+      def gradient(*upstream, variables=()):
+        # Not before the gradient arrives: TensorFlow would compute it at once, and keep it.
+        with tf.control_dependencies(upstream):
+          again = tf.identity(inputs)
+        updates = tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS)
+        count = len(updates)
+        with tf.variable_scope(scope, reuse=True):
+          outputs = build(again, *args, **kwargs)
+        del updates[count:]
+        of_inputs, *of_variables = tf.gradients(outputs, [again, *variables], upstream)
+        return of_inputs, of_variables
+
+      return build(inputs, *args, **kwargs), gradient
+
+    return unit(inputs) if _recomputing.get() else build(inputs, *args, **kwargs)
+
+  return built
 
 
 def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stride=1, rate=1,
@@ -75,19 +128,24 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
   with tf.variable_scope(scope):
     channels = int(inputs.shape[-1])
     fan_in = kernel_size * kernel_size * channels
-    weights = tf.get_variable(
-        'weights', [kernel_size, kernel_size, channels, filters],
-        initializer=_he_initializer(fan_in))
+    weights = tf.get_variable('weights', [kernel_size, kernel_size, channels, filters],
+                              initializer=_he_initializer(fan_in))
+    folded = norm and folds(norm)
+    if folded:
+      factor, bias = _affine(filters, norm)
+      weights = weights * factor
+    weights = tf.cast(weights, inputs.dtype)
     inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
     if rate == 1 or native_dilation():
       net = tf.nn.conv2d(inputs, weights, [1, stride, stride, 1], padding, dilations=[1, rate, rate, 1])
     else:
       net = tf.nn.atrous_conv2d(inputs, weights, rate, padding)
-    if norm:
+    if folded:
+      net = tf.nn.bias_add(net, tf.cast(bias, net.dtype))
+    elif norm:
       net = batch_norm(net, norm)
     else:
-      net = tf.nn.bias_add(
-          net, tf.get_variable('biases', [filters], initializer=tf.zeros_initializer()))
+      net = tf.nn.bias_add(net, _variable('biases', [filters], tf.zeros_initializer(), inputs.dtype))
     return activation(net) if activation else net
 
 
@@ -99,8 +157,8 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
   """
   assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
   with tf.variable_scope(scope):
-    weights = tf.get_variable('depthwise_weights', [3, 3, int(inputs.shape[-1]), 1],
-                              initializer=_he_initializer(fan_in=9))
+    weights = _variable('depthwise_weights', [3, 3, int(inputs.shape[-1]), 1], _he_initializer(fan_in=9),
+                        inputs.dtype)
     inputs, padding = _padded(inputs, 3, stride, explicit_padding)
     # This one goes through space-to-batch: the gradients of TensorFlow's native dilated depthwise kernel are
     # wrong on the CPU.
@@ -109,6 +167,7 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
     return activation(net) if activation else net
 
 
+@recomputable
 def separable_conv2d(inputs, filters, scope, norm, activation=None, stride=1, rate=1):
   """Returns a depthwise and a 1x1 convolution, each with batch norm and activation (DeepLabv3+ sec. 3.1).
 
@@ -129,23 +188,48 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
     scope: str, the variable scope.
   """
   with tf.variable_scope(scope):
-    shape = [int(inputs.shape[-1])]
-    ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
-    beta = tf.get_variable('beta', shape, initializer=zeros)
-    gamma = tf.get_variable('gamma', shape, initializer=ones)
-    # Under several replicas the averages are kept per replica and read as their mean.
-    averages = dict(trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
-                    aggregation=tf.VariableAggregation.MEAN)
-    moving_mean = tf.get_variable('moving_mean', shape, initializer=zeros, **averages)
-    moving_variance = tf.get_variable('moving_variance', shape, initializer=ones, **averages)
+    beta, gamma, moving_mean, moving_variance = _norm_variables(int(inputs.shape[-1]))
     if not norm.is_training:
       return tf.nn.fused_batch_norm(inputs, gamma, beta, moving_mean, moving_variance,
                                     epsilon=norm.epsilon, is_training=False)[0]
-    outputs, mean, variance = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=norm.epsilon)
+    if norm.sync and replicas.count() > 1:
+      outputs, mean, variance = _synchronized(inputs, gamma, beta, norm.epsilon)
+    else:
+      outputs, mean, variance = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=norm.epsilon)
     for average, value in ((moving_mean, mean), (moving_variance, variance)):
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign_sub((1 - norm.decay) * (average - value)))
     return outputs
+
+
+def _norm_variables(channels):
+  """Returns beta, gamma, the moving mean and the moving variance, float32 [channels]."""
+  ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
+  # Under several replicas the averages are kept per replica and read as their mean.
+  averages = dict(trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
+                  aggregation=tf.VariableAggregation.MEAN)
+  return (tf.get_variable('beta', [channels], initializer=zeros),
+          tf.get_variable('gamma', [channels], initializer=ones),
+          tf.get_variable('moving_mean', [channels], initializer=zeros, **averages),
+          tf.get_variable('moving_variance', [channels], initializer=ones, **averages))
+
+
+def _affine(channels, norm):
+  """Returns the factor and the bias, float32 [channels], that batch norm with its averages amounts to."""
+  with tf.variable_scope('BatchNorm'):
+    beta, gamma, mean, variance = _norm_variables(channels)
+  factor = gamma * tf.math.rsqrt(variance + max(norm.epsilon, BatchNorm.epsilon))
+  return factor, beta - mean * factor
+
+
+def _synchronized(inputs, gamma, beta, epsilon):
+  """Returns what the fused kernel would for the batches of all replicas together."""
+  net = tf.cast(inputs, tf.float32)
+  mean = replicas.mean(tf.reduce_mean(net, [0, 1, 2]))
+  variance = replicas.mean(tf.reduce_mean(tf.square(net - mean), [0, 1, 2]))
+  outputs = tf.cast(tf.nn.batch_normalization(net, mean, variance, beta, gamma, epsilon), inputs.dtype)
+  count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]) * replicas.count(), tf.float32)
+  return outputs, mean, variance * count / tf.maximum(count - 1, 1)  # as the kernel, unbiased for the average
 
 
 def resize_bilinear(features, size, align_corners):
@@ -157,15 +241,20 @@ def resize_bilinear(features, size, align_corners):
     align_corners: bool, whether the corner pixels' centres stay in place, as in Google's models.
 
   Returns:
-    float32 [B, height, width, C].
+    [B, height, width, C] in the features' dtype; computed in float32.
   """
-  return tf.image.resize_bilinear(features, size, align_corners=align_corners)
+  return tf.cast(tf.image.resize_bilinear(features, size, align_corners=align_corners), features.dtype)
 
 
 def spatial_size(images):
   """Returns (height, width) of [B, H, W, C] images: ints where they are static, else an int32 tensor."""
   height, width = images.shape[1:3].as_list()
   return (height, width) if height and width else tf.shape(images)[1:3]
+
+
+def _variable(name, shape, initializer, dtype):
+  """Returns a float32 variable as the dtype to compute in."""
+  return tf.cast(tf.get_variable(name, shape, initializer=initializer), dtype)
 
 
 def _he_initializer(fan_in):
@@ -183,6 +272,14 @@ def _padded(inputs, kernel_size, stride, explicit_padding):
   before = (kernel_size - 1) // 2
   after = kernel_size - 1 - before
   return tf.pad(inputs, [[0, 0], [before, after], [before, after], [0, 0]]), 'VALID'
+
+
+def folds(norm):
+  """Whether batch norm becomes part of the convolution's weights: where it uses its averages.
+
+  A convolution with bias and activation is one kernel; with batch norm it would be two or three.
+  """
+  return not norm.is_training
 
 
 @functools.cache

@@ -35,6 +35,7 @@ def build(row, images, output_stride, norm, multi_grid):
   return net, low
 
 
+@layers.recomputable
 def _inverted_residual(inputs, channels, expansion, stride_and_rate, norm, scope):
   """Returns the unit's output [B, h, w, channels] and its depthwise one [B, h, w, expansion * C]."""
   stride, rate = stride_and_rate

@@ -39,6 +39,7 @@ def build(row, images, output_stride, norm, multi_grid):
   return net, low
 
 
+@layers.recomputable
 def _bottleneck(inputs, depth, stride, rate, norm):
   """One residual unit: returns its output and the residual before the sum, both [B, h, w, 4 * depth]."""
   if int(inputs.shape[-1]) == 4 * depth:

@@ -39,6 +39,7 @@ def build(row, images, output_stride, norm, multi_grid):
   return net, low
 
 
+@layers.recomputable
 def _bottleneck(inputs, depth, stride, rate, norm):
   """One residual unit: returns its output [B, h, w, 4 * depth] and its reduced input [B, H, W, depth]."""
   preact = tf.nn.relu(layers.batch_norm(inputs, norm, 'preact'))

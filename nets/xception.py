@@ -43,6 +43,7 @@ def build(row, images, output_stride, norm, multi_grid):
   return net, low
 
 
+@layers.recomputable
 def _module(inputs, scope, channels, stride_and_rate, norm, shortcut, grid=(1, 1, 1)):
   """Three separable convolutions and a shortcut: returns the sum and the second convolution's output.
 

@@ -155,7 +155,7 @@ class ResumeSaverTest(CheckpointsTest):
   def _resume(self, prefix, shapes):
     with tf.Graph().as_default(), tf.Session() as session:
       variables = make_variables(shapes, 7.0)
-      saver = checkpoints.ResumeSaver(list(variables.values()), 5, prefix)
+      saver = checkpoints.ResumeSaver(5, prefix)
       tf.get_default_graph().finalize()
       saver.restore(session, prefix)
       return {name: float(session.run(variable).ravel()[0]) for name, variable in variables.items()}

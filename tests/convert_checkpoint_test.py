@@ -256,8 +256,9 @@ class FineTuningTest(ConverterTest):
   def test_multiplied_gradient_is_a_multiplied_step(self):
     with tf.Graph().as_default(), tf.Session() as session:
       variables = [tf.get_variable(name, [], initializer=tf.zeros_initializer()) for name in 'ab']
-      step = optimizers.train_op(3 * variables[0] + 5 * variables[1], tf.constant(0.5), variables, 0.9,
-                                 {'b': 10.0})
+      step, _ = optimizers.train_op(
+          3 * variables[0] + 5 * variables[1], tf.constant(0.5), variables,
+          {'momentum': 0.9, 'precision': 'fp32', 'accumulate_steps': 1}, {'b': 10.0})
       session.run(tf.global_variables_initializer())
       session.run(step)
       session.run(step)

@@ -250,6 +250,18 @@ class ResumeTest(ScriptsTest):
     self.assertTrue(np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.2)
     self.assertEqual(tf.train.load_checkpoint(model).get_tensor('global_step'), step + 1)
 
+  def test_any_precision_and_memory_saving_resumes_from_any_other(self):
+    model = self.temporary('model')
+    shutil.copytree(self.model, model)
+    # Steps 6 and 7 of 4 images each: two batches of 2.
+    printed = self.train('--train_epochs', 99, '--max_steps', 7, '--precision', 'bf16', '--recompute',
+                         '--accumulate_steps', 2, model_dir=model)
+    self.assertRegex(printed, r'step 7, validation')
+    self.assertNotIn('accumulated', str(tf.train.list_variables(model)))
+    self.assertIn('mean Intersection over Union', self.evaluate('--precision', 'bf16', model_dir=model))
+    printed = self.train('--train_epochs', 99, '--max_steps', 8, model_dir=model)
+    self.assertRegex(printed, r'step 8, validation')
+
   def test_trained_model_starts_one_with_other_classes(self):
     descriptor = os.path.join(self.folder, 'four.json')
     with open(descriptor, 'w') as file:
@@ -279,6 +291,8 @@ class BadInputTest(ScriptsTest):
   def test_wrong_flags_and_files_are_named_before_anything_is_written(self):
     model, data = f'{self.folder}/new_model', self.data
     for error, message, call, argv in (
+        (UsageError, '--num_gpus is 2, but TensorFlow sees 0', self.train, ('--num_gpus', 2)),
+        (UsageError, '--precision fp16 needs a GPU', self.train, ('--precision', 'fp16')),
         (UsageError, '--crop_size 15 97 is smaller than --output_stride 16', self.train,
          ('--crop_size', 15, 97)),
         (DataError, 'fewer than --batch_size 6', self.train, ('--batch_size', 6)),

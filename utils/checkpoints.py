@@ -179,6 +179,8 @@ def initialize(prefix, variables, backbone_scope):
         f'{backbone_scope} ({_difference(wrong[0], stored, wanted)}, {len(wrong)} such in all); '
         f'give the checkpoint of that backbone, or the --base_architecture of this checkpoint')
   tf.train.init_from_checkpoint(prefix, {names[name]: variables[name] for name in fitting})
+  if tf.distribute.get_replica_context().replica_id_in_sync_group != 0:
+    return
   print(f'pre-trained model {prefix}:')
   unused = sorted(set(stored) - {names[name] for name in fitting})
   for title, group in (('restored', fitting), ('new', new), ('unused', unused)):
@@ -190,12 +192,13 @@ def initialize(prefix, variables, backbone_scope):
 class ResumeSaver(tf.train.Saver):
   """The Saver of a training run, which can also go on from a checkpoint that lacks optimizer slots.
 
-  So a run with --freeze_batch_norm can be continued without it, and the other way round: what the
-  checkpoint lacks keeps its initial value.
+  So a run with --freeze_batch_norm can be continued without it, one in fp32 in fp16, and the other way round:
+  what the checkpoint lacks keeps its initial value.
   """
 
-  def __init__(self, variables, keep_max, resume_from):
-    """Args: variables to save; keep_max, 0 for all; resume_from, a checkpoint's prefix or None."""
+  def __init__(self, keep_max, resume_from):
+    """Args: keep_max, newest checkpoints to keep, 0 for all; resume_from, a checkpoint's prefix or None."""
+    variables = tf.global_variables()
     super().__init__(variables, sharded=True, max_to_keep=keep_max, save_relative_paths=True)
     stored = shapes(resume_from) if resume_from else {v.op.name for v in variables}
     self._missing = [v for v in variables if v.op.name not in stored]

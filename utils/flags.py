@@ -135,6 +135,10 @@ SHARED = {
     'eval_crop_size': dict(
         default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
         help="pad images to at least this size before evaluation, as Google's models are evaluated"),
+    'precision': dict(
+        default='fp32', choices=('fp32', 'bf16', 'fp16'),
+        help='what convolutions compute in: fp32, bf16 (CPUs with AMX, GPUs from Ampere on), or fp16 (GPUs); '
+             'variables stay fp32'),
     'dataset': dict(
         default='voc', metavar='NAME',
         help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '

@@ -1,6 +1,8 @@
 """The training loss: cross entropy over the valid pixels plus weight decay."""
 import tensorflow.compat.v1 as tf
 
+from utils import replicas
+
 
 def valid_pixels(labels, ignore_label):
   """Returns bool, the shape of labels: which pixels count in the loss and in the metrics."""
@@ -11,7 +13,8 @@ def cross_entropy(logits, labels, ignore_label):
   """Returns the mean cross entropy over the pixels whose label is not `ignore_label`.
 
   A weighted sum, not a selection of pixels: shapes stay static, and a batch without any valid pixel gives
-  0 and no gradient instead of NaN.
+  0 and no gradient instead of NaN. Under several replicas these are the valid pixels of all of them: the mean
+  of the replicas' losses is the loss of their joint batch.
 
   Args:
     logits: float32 [B, H, W, K].
@@ -26,7 +29,7 @@ def cross_entropy(logits, labels, ignore_label):
   per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=tf.where(valid, labels, tf.zeros_like(labels)), logits=logits)
   weights = tf.cast(valid, tf.float32)
-  return tf.reduce_sum(per_pixel * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+  return tf.math.divide_no_nan(tf.reduce_sum(per_pixel * weights), replicas.mean(tf.reduce_sum(weights)))
 
 
 def weight_decay(variables, rate):

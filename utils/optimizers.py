@@ -37,20 +37,68 @@ def learning_rate(params):
   return POLICIES[params['learning_rate_policy']](global_step, params)
 
 
-def train_op(loss, rate, variables, momentum, multipliers=None):
-  """Returns the operation of one step: momentum SGD, batch-norm updates, global step + 1.
+def train_op(loss, rate, variables, params, multipliers=None):
+  """Returns the operation of one training step, and the session hooks that go with it.
+
+  A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
+  it takes N batches, and applies the mean of their gradients; batch norm sees each batch by itself. In
+  float16 the loss is scaled (arXiv 1710.03740 sec. 3.2), and a step whose gradients overflow changes no
+  variable; such steps are counted in loss_scale/skipped_steps.
 
   Args:
-    loss: float32 scalar.
+    loss: float32 scalar, of one batch.
     rate: float32 scalar, the learning rate.
     variables: list of the variables to train.
-    momentum: float.
+    params: dict with momentum, precision and accumulate_steps.
     multipliers: dict of variable name to float by which its learning rate is multiplied, or None.
   """
-  optimizer = tf.train.MomentumOptimizer(rate, momentum)
+  optimizer = tf.train.MomentumOptimizer(rate, params['momentum'])
+  if params['precision'] == 'fp16':
+    optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
   gradients = optimizer.compute_gradients(loss, variables)
   if multipliers:  # with momentum SGD a larger gradient is a larger rate
-    gradients = [(gradient * multipliers.get(variable.op.name, 1.0), variable)
+    gradients = [(gradient * multipliers.get(variable.name.split(':')[0], 1.0), variable)
                  for gradient, variable in gradients]
-  minimize = optimizer.apply_gradients(gradients, tf.train.get_or_create_global_step())
-  return tf.group(minimize, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+  if params['accumulate_steps'] == 1:
+    return _step(optimizer, gradients, updates), []
+
+  share = 1 / params['accumulate_steps']
+  sums = [tf.get_local_variable('accumulated/' + variable.op.name, variable.shape,
+                                initializer=tf.zeros_initializer()) for _, variable in gradients]
+  accumulate = tf.group(*updates, *(total.assign_add(gradient * share)
+                                    for total, (gradient, _) in zip(sums, gradients, strict=True)))
+  step = _step(optimizer, [(total + gradient * share, variable)
+                           for total, (gradient, variable) in zip(sums, gradients, strict=True)], updates)
+  with tf.control_dependencies([step]):
+    step = tf.group(*(total.assign(tf.zeros_like(total)) for total in sums))
+  return step, [AccumulateHook(accumulate, params['accumulate_steps'])]
+
+
+def _step(optimizer, gradients, updates):
+  """Returns the operation that applies the gradients and counts the step, whether it is skipped or not."""
+  with tf.control_dependencies([optimizer.apply_gradients(gradients)]):
+    count = tf.train.get_or_create_global_step().assign_add(1)
+  return tf.group(count, *updates)
+
+
+class CountingLossScale(tf.mixed_precision.DynamicLossScale):
+  """Halves the scale when gradients overflow, doubles it after 2,000 steps without, and counts the former."""
+
+  def update(self, grads):
+    update, is_finite = super().update(grads)
+    skipped = tf.get_variable('loss_scale/skipped_steps', [], tf.int64, tf.zeros_initializer(),
+                              trainable=False)
+    return tf.group(update, skipped.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))), is_finite
+
+
+class AccumulateHook(tf.train.SessionRunHook):
+  """Before every training step, runs the batches whose gradients are only added up."""
+
+  def __init__(self, accumulate, steps):
+    """Args: accumulate, the operation of one batch; steps, all batches of a training step."""
+    self._accumulate, self._batches = accumulate, steps - 1
+
+  def before_run(self, run_context):
+    for _ in range(self._batches):
+      run_context.session.run(self._accumulate)

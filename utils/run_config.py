@@ -1,4 +1,5 @@
 """How a session runs: its RunConfig, and the hooks that tell the user how far it is."""
+import os
 import time
 
 import tensorflow.compat.v1 as tf
@@ -8,13 +9,18 @@ from tqdm import tqdm
 from utils.tf_estimator import RunConfig
 
 
-def run_config(seed=None, save_summary_steps=100, keep_checkpoint_max=5):
+# What --precision says convolutions compute in.
+DTYPES = {'fp32': tf.float32, 'fp16': tf.float16, 'bf16': tf.bfloat16}
+
+
+def run_config(seed=None, save_summary_steps=100, xla=False, strategy=None):
   """Returns the RunConfig of all scripts.
 
   Args:
     seed: int, of new weights and of every random operation, or None.
     save_summary_steps: int, steps between two event-file entries.
-    keep_checkpoint_max: int, newest checkpoints to keep; 0 keeps all.
+    xla: bool, compile clusters of operations.
+    strategy: tf.distribute.Strategy that trains, or None.
   """
   tf.logging.set_verbosity(tf.logging.ERROR)  # the scripts print what matters themselves
   session_config = tf.ConfigProto(allow_soft_placement=True)
@@ -22,9 +28,19 @@ def run_config(seed=None, save_summary_steps=100, keep_checkpoint_max=5):
   # TensorFlow optimises a graph once for every set of tensors that is fetched. A second pass over the whole
   # network takes as long as the first, seconds each time, and steps are no faster for it.
   session_config.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
-  return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps,
-                   keep_checkpoint_max=keep_checkpoint_max, session_config=session_config,
-                   log_step_count_steps=save_summary_steps)
+  if xla:
+    session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
+    flags = os.environ.get('TF_XLA_FLAGS', '')
+    os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'  # without it XLA leaves the CPU out
+  return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps, session_config=session_config,
+                   log_step_count_steps=save_summary_steps, train_distribute=strategy)
+
+
+def mirrored(num_gpus):
+  """Returns the strategy by which several GPUs of this machine share each batch; None for one device."""
+  if num_gpus == 1:
+    return None
+  return tf.distribute.MirroredStrategy([f'/gpu:{index}' for index in range(num_gpus)])
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -75,11 +91,19 @@ class RoundHook(tf.train.CheckpointSaverHook):
   All rounds run in one session, whose graph is built, optimised and filled with values only once.
   """
 
-  def __init__(self, model_dir, ends, evaluate):
-    """Args: model_dir; ends, global steps at which rounds end; evaluate, a function of the step."""
+  def __init__(self, model_dir, ends, evaluate, saving):
+    """Args: model_dir; ends, global steps at which rounds end; evaluate, a function of the step; saving, a
+    function that returns the tf.train.Saver of all variables.
+    """
     super().__init__(model_dir, save_secs=600, save_graph_def=False)
     self._ends = frozenset(ends)
     self._evaluate = evaluate
+    self._saving = saving
+
+  def begin(self):
+    super().begin()
+    self._saver = self._saving()  # now that the graph holds every variable
+    tf.get_collection_ref(tf.GraphKeys.SAVERS)[:] = [self._saver]  # where the session finds it to restore
 
   def after_create_session(self, session, coord):
     # TensorFlow's own hook would save here too: what has just been restored, or nothing worth keeping.

@@ -1,0 +1,45 @@
+"""Training steps out of several batches, and in float16, against numbers worked out by hand."""
+import unittest
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from utils import optimizers
+
+pytestmark = pytest.mark.compat
+
+
+class TrainOpTest(unittest.TestCase):
+
+  def steps(self, losses, precision='fp32', accumulate_steps=1):
+    """Runs a step for each group of factors f of the loss f * w; returns w and the global step after each."""
+    with tf.Graph().as_default():
+      factor = tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices(
+          np.float32(losses).ravel())).get_next()
+      tf.train.get_or_create_global_step()
+      weight = tf.get_variable('w', [], initializer=tf.zeros_initializer())
+      op, hooks = optimizers.train_op(
+          factor * weight, tf.constant(0.5), [weight],
+          {'momentum': 0.9, 'precision': precision, 'accumulate_steps': accumulate_steps})
+      seen = []
+      with tf.train.MonitoredSession(hooks=hooks) as session:
+        for _ in losses:
+          session.run(op)
+          seen.append(session.run([weight, tf.train.get_global_step()]) if not hooks else None)
+        raw = session._tf_sess()
+        skipped = [v for v in tf.global_variables() if v.op.name == 'loss_scale/skipped_steps']
+        return raw.run([weight, tf.train.get_global_step(), skipped]), seen
+
+  def test_step_of_three_batches_takes_their_mean_gradient(self):
+    # Momentum SGD: w = -0.5 * g1, then -0.5 * (g2 + 0.9 * g1) more, with g1 = (1+2+6)/3 and g2 = (0+3-9)/3.
+    (weight, step, _), _ = self.steps([[1, 2, 6], [0, 3, -9]], accumulate_steps=3)
+    self.assertAlmostEqual(weight, -0.5 * 3 - 0.5 * (-2 + 2.7), places=6)
+    self.assertEqual(step, 2)
+
+  def test_overflow_in_float16_changes_nothing_and_is_counted(self):
+    (weight, step, skipped), seen = self.steps([[2], [np.inf], [4]], precision='fp16')
+    self.assertEqual([at for _, at in seen], [1, 2, 3])
+    self.assertAlmostEqual(seen[1][0], -1, places=6)  # as after the first step
+    self.assertAlmostEqual(weight, -1 - 0.5 * (4 + 0.9 * 2), places=6)
+    self.assertEqual((step, skipped), (3, [1]))

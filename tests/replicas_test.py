@@ -1,0 +1,110 @@
+"""Two replicas against one with the batch of both, on two logical CPUs, in a process of its own."""
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.compat
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_STEP = '''
+import dataclasses
+import sys
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+cpu = tf.config.list_physical_devices('CPU')[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from deeplab_model import deeplabv3_plus_model_fn
+from nets import backbones
+from utils import run_config
+from utils.tf_estimator import Estimator
+
+folder, replicas, sync, recompute = sys.argv[1], int(sys.argv[2]), sys.argv[3] == 'on', sys.argv[4] == 'on'
+# NCCL and the ring need GPUs; this one also works on CPUs.
+strategy = replicas > 1 and tf.distribute.MirroredStrategy(
+    ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice()) or None
+# Dropout would draw other numbers in each replica.
+name = 'mobilenet_v2_dm05'
+backbones.BACKBONES[name] = dataclasses.replace(backbones.get(name), projection_dropout=0.0)
+rng = np.random.RandomState(0)
+images = rng.randint(0, 256, (4, 33, 49, 3)).astype(np.uint8)
+labels = rng.randint(0, 3, (4, 33, 49, 1)).astype(np.uint8)
+labels[:2][rng.rand(2, 33, 49, 1) > 0.9] = 255  # 90% of one half are valid, 20% of the other
+labels[2:][rng.rand(2, 33, 49, 1) > 0.2] = 255
+params = dict(base_architecture=name, num_classes=3, class_names='abc', palette=[(0, 0, 0)] * 3,
+              batch_size=4, batch_norm_decay=0.5, decoder=True, sync_batch_norm=sync, recompute=recompute,
+              initial_learning_rate=0.1)
+def batches():
+  return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 // replicas, drop_remainder=True).repeat()
+
+batch = lambda: tf.data.make_one_shot_iterator(batches()).get_next()
+if not tf.train.latest_checkpoint(folder + '/start'):  # the same weights for both: seeds depend on the graph
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.train.get_or_create_global_step()
+    tf.set_random_seed(0)
+    deeplabv3_plus_model_fn(*batch(), 'train', params)
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver().save(session, folder + '/start/model')
+params['pre_trained_model'] = tf.train.latest_checkpoint(folder + '/start')
+model_dir = f'{folder}/{replicas}{sync}{recompute}'
+estimator = Estimator(deeplabv3_plus_model_fn, model_dir, run_config.run_config(0, strategy=strategy), params)
+losses = []
+
+class KeepLoss(tf.train.SessionRunHook):
+  def before_run(self, context):
+    return tf.train.SessionRunArgs(tf.get_collection(tf.GraphKeys.LOSSES)[0])
+  def after_run(self, context, values):
+    losses.append(values.results)
+
+estimator.train(batches, hooks=[KeepLoss()], max_steps=1)
+reader = tf.train.load_checkpoint(model_dir)
+values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+np.savez(folder + '/values.npz', loss=losses[0], **{k.replace('/', '|'): v for k, v in values.items()})
+'''
+
+
+def one_step(folder, replicas, sync='on', recompute='off'):
+  """Returns name -> value of all variables after one training step on 4 images, and of its loss."""
+  done = subprocess.run([sys.executable, '-c', _STEP, folder, str(replicas), sync, recompute], cwd=ROOT,
+                        capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  with np.load(folder + '/values.npz') as values:
+    return dict(values)
+
+
+class ReplicasTest(unittest.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.folder = folder.name
+    cls.whole = one_step(cls.folder, 1)
+
+  def largest_error(self, found):
+    """Returns the largest difference, relative to what is usual for variables of that kind."""
+    self.assertEqual(set(found), set(self.whole))
+    usual = {}
+    for name, value in self.whole.items():
+      kind = tuple(name.split('|')[-2:])
+      usual[kind] = max(usual.get(kind, 0), np.abs(value).max())
+    return max(np.abs(found[name] - value).max() / usual[tuple(name.split('|')[-2:])]
+               for name, value in self.whole.items())
+
+  def test_two_replicas_with_synchronised_batch_norm_equal_one(self):
+    # Slots of Momentum hold the gradients; a checkpoint holds the averages, one copy of everything.
+    found = one_step(self.folder, 2)
+    self.assertLess(abs(found['loss'] / self.whole['loss'] - 1), 1e-6)
+    self.assertLess(self.largest_error(found), 1e-3)
+
+  def test_without_synchronisation_they_differ(self):
+    self.assertGreater(self.largest_error(one_step(self.folder, 2, sync='off')), 1e-2)
+
+  def test_recomputed_activations_give_the_same_gradients_and_averages(self):
+    self.assertLess(self.largest_error(one_step(self.folder, 1, recompute='on')), 1e-6)

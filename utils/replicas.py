@@ -1,0 +1,37 @@
+"""Values that the replicas of a tf.distribute strategy share, within their own code (a model_fn)."""
+import tensorflow.compat.v1 as tf
+
+
+def count():
+  """Returns in how many replicas this code runs; 1 without a strategy."""
+  return tf.distribute.get_replica_context().num_replicas_in_sync
+
+
+def mean(value):
+  """Returns the mean of a tensor over the replicas, in each of them.
+
+  Its gradient is the mean of what arrives in the replicas, so that the mean of their losses has the gradient
+  of the joint batch. (ReplicaContext.all_reduce has no gradient in graphs where the value depends on a
+  variable of another replica.)
+
+  Args:
+    value: float tensor of the same shape in every replica.
+  """
+  if count() == 1:
+    return value
+  with tf.get_default_graph().gradient_override_map({'Identity': 'MeanOverReplicas'}):
+    passed = tf.identity(value)
+  # The value comes from the other replicas, the gradient takes the way of `passed`.
+  return _reduced(value) + (passed - tf.stop_gradient(passed))
+
+
+@tf.RegisterGradient('MeanOverReplicas')
+def _gradient_of_mean(_, gradient):
+  return _reduced(gradient)
+
+
+def _reduced(value):
+  def reduce(strategy, value):
+    return strategy.extended.reduce_to(tf.distribute.ReduceOp.MEAN, value, value)
+
+  return tf.stop_gradient(tf.distribute.get_replica_context().merge_call(reduce, (value,)))
