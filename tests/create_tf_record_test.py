@@ -203,6 +203,13 @@ class SuggestTest(ToolTest):
     self.write('labels/b.png', np.uint8([[1, 0]]), [1, 2, 3, 4, 5, 6])
     self.assert_suggests({'class_names': ['class_0', 'class_1'], 'palette': [[1, 2, 3], [4, 5, 6]]})
 
+  def test_palette_is_read_at_every_index(self):
+    palette = [channel for index in range(256) for channel in (index, 0, 255 - index)]
+    self.write('labels/a.png', np.array([[0, 85], [86, 254]], np.uint8), palette)
+    self.assert_suggests({'class_names': ['class_0', 'class_85', 'class_86', 'class_254'],
+                          'palette': [[0, 0, 255], [85, 0, 170], [86, 0, 169], [254, 0, 1]],
+                          'values': {'0': 'class_0', '85': 'class_85', '86': 'class_86', '254': 'class_254'}})
+
   def test_palettes_that_differ_mean_colours(self):
     self.write('labels/a.png', np.uint8([[0, 1, 1]]), [1, 2, 3, 4, 5, 6])
     self.write('labels/b.png', np.uint8([[0, 0, 0]]), [4, 5, 6, 1, 2, 3])

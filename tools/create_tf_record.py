@@ -169,8 +169,9 @@ def suggest(args):
   descriptor = describe(name, pixels, palette)
   with files.replacing(args.dataset) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     file.write(to_text(descriptor))
-  print(f'Wrote {args.dataset}: {len(descriptor["class_names"])} classes to be named; give "ignore" to '
-        'what does not count')
+  ignoring = ('give "ignore" to what does not count' if descriptor.keys() & {'values', 'colors'} else
+              'if another value than 255 does not count, add it as "ignore_label"')
+  print(f'Wrote {args.dataset}: {len(descriptor["class_names"])} classes to be named; {ignoring}')
 
 
 def survey(paths, processes):
