@@ -37,6 +37,9 @@ from utils.errors import DataError
 # Pairs that a process encodes at a time: few enough that some batches of Cityscapes (2.5 MB a pair)
 # fit into memory, and enough that handing them over costs little.
 _BATCH = 8
+_BLOCK = 1 << 22  # bytes that are written before they are hashed
+# Of images whose files' bytes are what a record holds.
+_STORED_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 _INDEX_KEYS = {'dataset', 'examples', 'class_pixels', 'ignored_pixels', 'mean_size', 'shards', 'skipped'}
 
 
@@ -133,11 +136,18 @@ def read_index(folder, split):
 def _encode_all(pairs, options):
   """Yields the tf_record.Encoded of each pair, in order, beside a progress bar."""
   work = functools.partial(tf_record.encode_pair, fast=options.fast)
-  with (contextlib.closing(map_in_processes(work, pairs, options.processes)) as encoded,
+  # Headers are read faster than files are handed from process to process.
+  processes = 1 if options.fast and all(map(_is_copied, pairs)) else options.processes
+  with (contextlib.closing(map_in_processes(work, pairs, processes)) as encoded,
         tqdm(desc='converting', total=len(pairs), unit='image') as progress):
     for example in encoded:
       progress.update()
       yield example
+
+
+def _is_copied(pair):
+  """Returns whether image and label are stored as they are, so that --fast need not decode them."""
+  return not (pair.dataset.values or pair.dataset.colors) and pair.image.lower().endswith(_STORED_EXTENSIONS)
 
 
 def map_in_processes(function, items, processes):
@@ -210,13 +220,38 @@ def _write_shards(split, encoded, stack, options):
     written = len(split.sizes)
     try:
       with tf.io.TFRecordWriter(path) as writer:
-        for example in itertools.islice(encoded, end - begin):
-          _add_example(split, example, writer)
+        digest = _write_examples(split, itertools.islice(encoded, end - begin), writer, path)
     except tf.errors.OpError as error:
       raise DataError(f"record '{os.path.join(options.output_dir, name)}' cannot be written: "
                       f'{error.message}') from error
     split.shards.append({'file': name, 'examples': len(split.sizes) - written,
-                         'bytes': os.path.getsize(path), 'sha256': _sha256(path)})
+                         'bytes': os.path.getsize(path), 'sha256': digest})
+
+
+def _write_examples(split, encoded, writer, path):
+  """Writes examples and returns the SHA-256 of the file that the writer fills, as sha256sum prints it.
+
+  What is written is read back by a thread while the next examples are encoded.
+
+  Args:
+    split: _Split.
+    encoded: iterator of tf_record.Encoded.
+    writer: tf.io.TFRecordWriter.
+    path: str, what it writes.
+  """
+  digest, reads, unread = hashlib.sha256(), [], 0
+  with open(path, 'rb') as file, concurrent.futures.ThreadPoolExecutor(1) as thread:
+    for example in encoded:
+      unread += _add_example(split, example, writer)
+      if unread >= _BLOCK:
+        writer.flush()
+        reads.append(thread.submit(lambda: digest.update(file.read())))
+        unread = 0
+    writer.flush()
+    reads.append(thread.submit(lambda: digest.update(file.read())))
+    for read in reads:
+      read.result()
+  return digest.hexdigest()
 
 
 def _shard_names(split, shards):
@@ -228,25 +263,17 @@ def _shard_names(split, shards):
 
 
 def _add_example(split, example, writer):
-  """Writes an example, or adds to the split's problems."""
+  """Writes an example, or adds to the split's problems; returns the number of bytes written, roughly."""
   if example.problems:
     split.problems.append('\n'.join(example.problems))
-    return
+    return 0
   writer.write(example.serialized)
   split.sizes.append(example.size)
   if example.counts is None or split.counts is None:
     split.counts = None
   else:
     split.counts = [a + b for a, b in zip(split.counts, example.counts)]
-
-
-def _sha256(path):
-  """Returns what the command sha256sum prints of a file."""
-  digest = hashlib.sha256()
-  with open(path, 'rb') as file:
-    while block := file.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()
+  return len(example.serialized)
 
 
 def _check_problems(splits, options):

@@ -16,7 +16,6 @@ import io
 import itertools
 import os
 import typing
-import warnings
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -159,15 +158,15 @@ def _serialize(features):
   """
   entries = []
   for name, value in sorted(features.items()):
-    feature = (_field(1, _field(1, value)) if isinstance(value, bytes)
-               else _field(3, _field(1, _varint(value))))
-    entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
-  return _field(1, b''.join(entries))
+    feature = (_field(1, *_field(1, value)) if isinstance(value, bytes)
+               else _field(3, *_field(1, _varint(value))))
+    entries += _field(1, *_field(1, name.encode()), *_field(2, *feature))
+  return b''.join(_field(1, *entries))
 
 
-def _field(number, content):
-  """Returns a field of a protocol buffer that holds bytes or a message."""
-  return b''.join((_varint(number << 3 | 2), _varint(len(content)), content))
+def _field(number, *parts):
+  """Returns the parts of a protocol buffer's field that holds these parts of bytes or of a message."""
+  return _varint(number << 3 | 2), _varint(sum(map(len, parts))), *parts
 
 
 def _varint(value):
@@ -207,14 +206,19 @@ def _load_image(path, fast):
 def _open(encoded, source):
   """Returns the PIL image of a file of which only the header has been read."""
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('error', Image.DecompressionBombWarning)
-      return Image.open(io.BytesIO(encoded))
-  except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-    raise DataError(f'{source} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are allowed; '
-                    'cut it into parts') from error
+    image = Image.open(io.BytesIO(encoded))
+  except Image.DecompressionBombError as error:
+    raise _is_too_large(source) from error
   except Exception as error:
     raise _does_not_decode(source, encoded, error) from error
+  if image.width * image.height > Image.MAX_IMAGE_PIXELS:  # up to twice as many, PIL just warns
+    raise _is_too_large(source)
+  return image
+
+
+def _is_too_large(source):
+  return DataError(f'{source} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are allowed; cut it '
+                   'into parts')
 
 
 def _decode(image, encoded, source):
@@ -389,8 +393,9 @@ def survey_label(path):
   if label.format == 'PNG' and encoded[_PNG_BITS] <= 8 and encoded[_PNG_COLOUR_TYPE] in (_GREY, _PALETTE):
     values, pixels = np.unique(_read_values(encoded, source), return_counts=True)
     palette = label.getpalette() if label.mode == 'P' else None
+    values = values.tolist()
     colors = [palette and tuple(palette[3 * value:3 * value + 3]) for value in values]
-    return list(map(Entry, values.tolist(), colors, pixels.tolist()))
+    return list(map(Entry, values, colors, pixels.tolist()))
   keys, pixels = np.unique(_read_colors(encoded, source), return_counts=True)
   return [Entry(None, tuple(key.to_bytes(3, 'big')), count)
           for key, count in zip(keys.tolist(), pixels.tolist())]
