@@ -16,6 +16,7 @@ import io
 import itertools
 import os
 import typing
+import warnings
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -42,6 +43,8 @@ _GREY, _PALETTE = 0, 3
 _PNG_END = b'IEND\xaeB`\x82'
 _JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
 _EXIF_ORIENTATION = 0x0112
+# `_open` refuses what PIL just warns of, at any number of threads.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
 class Encoded(typing.NamedTuple):
