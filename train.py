@@ -45,8 +45,8 @@ def make_parser():
               '0.9997 for resnet_v2)', type=flags.fraction)
   parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
               'beta', action='store_true')
-  parser.flag('recompute', False, 'keep fewer activations, and compute the others again in the backward pass: '
-              'less memory, a fifth more time', action='store_true')
+  parser.flag('recompute', False, 'keep fewer activations, and compute the others again in the backward '
+              'pass: less memory, a fifth more time', action='store_true')
   parser.flag('accumulate_steps', 1, 'batches whose mean gradient makes one step', type=flags.positive_int,
               metavar='N')
   parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
@@ -81,9 +81,9 @@ def main(args):
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   if counts['train'] < images_per_step(args):
-    raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than the '
-                    f'{images_per_step(args)} of a step (--batch_size x --accumulate_steps); '
-                    'give a smaller --batch_size or more data')
+    raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
+                    f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
+                    'more data')
   step = stored_step(resume_from)
   ends = round_ends(args, counts['train'], step)
   if not ends:

@@ -1,8 +1,10 @@
-"""The benchmark: what it measures, and that its reference is the same network."""
+"""The benchmark: what it measures, and that reference and PyTorch build the same network."""
 import contextlib
+import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,10 +17,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+import deeplab_model
 from nets import layers
 from tests.golden import formula
-from tools import benchmark
-from utils import datasets, inputs, tf_record
+from tools import benchmark, benchmark_reference, benchmark_tensorflow
+from utils import complexity, datasets, inputs, tf_record
+from utils.architecture import Architecture
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -52,6 +56,13 @@ def write_record(folder):
   return path
 
 
+def multiply_adds_of_one_image(height, width):
+  """Returns those of a forward pass of resnet_v2_50."""
+  with tf.Graph().as_default() as graph:
+    deeplab_model.network(tf.zeros([1, height, width, 3]), Architecture('resnet_v2_50', 21), False)
+    return complexity.multiply_adds(graph)
+
+
 class MeasureTest(unittest.TestCase):
 
   def setUp(self):
@@ -68,38 +79,59 @@ class MeasureTest(unittest.TestCase):
       results = json.load(file)
     self.assertEqual(list(results), ['flags', mode])
     self.assertEqual(results['flags']['crop_size'], [33, 49])
-    for variant in set(results[mode]) - {'ratio'}:
-      measured = results[mode][variant]
-      self.assertIn(f'  {variant}: {benchmark.shown(measured["images_per_s"])} images/s', output)
-      self.assertEqual(measured['tensorflow'], tf.__version__)
+    measured = {name: values for name, values in results[mode].items() if name != 'faster'}
+    lines = output.splitlines()
+    self.assertTrue(lines[0].startswith(f'{mode}: resnet_v2_50, '), output)
+    self.assertEqual(lines[1].split(), list(measured))
+    rates = '  '.join(benchmark.shown(values['images_per_s']) for values in measured.values())
+    self.assertEqual(re.sub(' +', ' ', lines[3]), re.sub(' +', ' ', f'  images/s  {rates}'))
+    for values in measured.values():
+      self.assertIn(values['framework'].split()[0], ('TensorFlow', 'PyTorch'))
       for name in ('images_per_s', 's_per_step', 'cpu_s_per_step', 'peak_host_mib'):
-        values = measured[name]
-        self.assertLess(0, values['min'], name)
-        self.assertLessEqual(values['min'], values['median'], name)
-        self.assertLessEqual(values['median'], values['max'], name)
-      self.assertAlmostEqual(measured['images_per_s']['max'] * measured['s_per_step']['min'],
-                             measured['images_per_step'], 6)
-      self.assertGreater(measured['peak_host_mib']['min'], 100)  # TensorFlow alone takes as much
+        self.assertLess(0, values[name]['min'], name)
+        self.assertLessEqual(values[name]['min'], values[name]['median'], name)
+        self.assertLessEqual(values[name]['median'], values[name]['max'], name)
+      self.assertAlmostEqual(values['images_per_s']['max'] * values['s_per_step']['min'],
+                             values['images_per_step'], 6)
+      self.assertGreater(values['peak_host_mib']['min'], 100)  # TensorFlow alone takes as much
     return results[mode]
+
+  def _check_flops(self, values, flop_per_step):
+    """Checks that the rates of a variant follow from its time and the given work, and the peak's share."""
+    self.assertEqual(values['flop_per_step'], flop_per_step)
+    self.assertAlmostEqual(values['tflop_per_s']['max'] * values['s_per_step']['min'] * 1e12 / flop_per_step,
+                           1, 6)
+    peaks = [values[f'{name}_tflop_per_s'] for name in ('matrix_product', 'convolution')]
+    self.assertGreater(min(peak['min'] for peak in peaks), 0)
+    self.assertLessEqual(values['share_of_peak']['max'],
+                         1.001 * values['tflop_per_s']['max'] / max(peak['min'] for peak in peaks))
+    self.assertLess(values['share_of_peak']['max'], 1)
 
   def test_train_measures_steps_on_records(self):
     results = self._measured('train', '--data_dir', self.folder, '--batch_size', 3)
     self.assertEqual(list(results), ['ours'])
     self.assertEqual(results['ours']['images_per_step'], 3)
     self.assertLess(results['ours']['input_wait_share']['median'], 0.9)
+    # Two for a multiply-add, three passes, three images.
+    self._check_flops(results['ours'], 2 * 3 * 3 * multiply_adds_of_one_image(33, 49))
 
-  def test_infer_measures_single_images(self):
-    results = self._measured('infer')
-    self.assertEqual(list(results), ['ours'])
-    self.assertEqual(results['ours']['images_per_step'], 1)
+  def test_infer_measures_single_images_and_compares_precisions(self):
+    results = self._measured('infer', '--precision', 'bf16', '--vs', 'fp32')
+    self.assertEqual(list(results), ['ours', 'fp32', 'faster'])
+    self.assertEqual(list(results['faster']), ['fp32'])
+    for variant in ('ours', 'fp32'):
+      self.assertEqual(results[variant]['images_per_step'], 1)
+      self._check_flops(results[variant], 2 * multiply_adds_of_one_image(41, 35))
 
-  def test_input_waits_all_the_time_and_reference_adds_the_ratio(self):
+  def test_input_waits_all_the_time_and_is_compared_with_the_reference(self):
     results = self._measured('input', '--data_dir', self.folder, '--reference')
-    self.assertEqual(list(results), ['ours', 'reference', 'ratio'])
+    self.assertEqual(list(results), ['ours', 'reference', 'faster'])
     self.assertGreater(results['ours']['input_wait_share']['min'], 0.5)
     ours, theirs = (results[name]['s_per_step'] for name in ('ours', 'reference'))
-    self.assertLessEqual(results['ratio']['max'], 1.001 * theirs['max'] / ours['min'])
-    self.assertGreaterEqual(results['ratio']['min'], 0.999 * theirs['min'] / ours['max'])
+    faster = results['faster']['reference']
+    self.assertLessEqual(faster['max'], 1.001 * theirs['max'] / ours['min'])
+    self.assertGreaterEqual(faster['min'], 0.999 * theirs['min'] / ours['max'])
+    self.assertNotIn('tflop_per_s', results['ours'])
 
   def test_blocks_of_the_variants_alternate(self):
     calls = []
@@ -118,7 +150,7 @@ class MeasureTest(unittest.TestCase):
       def submit(self, function, *args):
         if function is benchmark.prepare:
           self.name = args[1]
-          return mock.Mock(result=lambda: {'images_per_step': 2})
+          return mock.Mock(result=lambda: {'multiply_adds': 0})
         calls.append((self.name, *args))
         seconds = {'ours': 0.5, 'reference': 0.75}[self.name]
         return mock.Mock(result=lambda: {'s_per_step': seconds})
@@ -128,11 +160,13 @@ class MeasureTest(unittest.TestCase):
           'input', parse('input', '--reference', '--steps', 3, '--repeats', 2), None)
     self.assertEqual(calls, 2 * [('ours', 200), ('ours', 300), ('reference', 200),
                                  ('reference', 300)])
-    self.assertEqual(results['ratio'], {'median': 1.5, 'min': 1.5, 'max': 1.5})
+    self.assertEqual(results['faster'], {'reference': {'median': 1.5, 'min': 1.5, 'max': 1.5}})
 
   def test_input_without_records_is_an_error_and_all_leaves_it_out(self):
     with self.assertRaisesRegex(UsageError, 'give --data_dir'):
       run('input', *_SMALL)
+    with self.assertRaisesRegex(UsageError, '--vs compares networks'):
+      run('input', *_SMALL, '--data_dir', self.folder, '--vs', 'fp32')
     with mock.patch.object(benchmark, 'measure') as measure, \
         mock.patch.object(benchmark, 'report', return_value=''):
       self.assertIn('input is left out', run('all', *_SMALL))
@@ -144,6 +178,110 @@ class MeasureTest(unittest.TestCase):
                           capture_output=True, text=True)
     self.assertLess(time.time() - start, 2)
     self.assertIn('--reference', done.stdout)
+
+
+class PeakTest(unittest.TestCase):
+
+  def test_plain_products_count_every_repetition(self):
+    plain = benchmark.Plain(size=5, batch=2, side=7, channels=3, chain=4)
+    self.assertEqual(plain.multiply_adds(),
+                     {'matrix_product': 4 * 125, 'convolution': 4 * 9 * (2 * 7 * 7 * 3) * 3})
+
+  def test_plain_products_run_in_every_precision_and_count_as_the_graph_does(self):
+    plain = benchmark.Plain(size=5, batch=2, side=7, channels=3, chain=2)
+    for precision in ('fp32', 'bf16'):
+      with benchmark_tensorflow.plain_products(precision, plain) as products:
+        self.assertEqual(complexity.multiply_adds(tf.get_default_graph()),
+                         sum(plain.multiply_adds().values()))
+        self.assertEqual(list(products), list(plain.multiply_adds()))
+        for run_product in products.values():
+          run_product()
+
+  def test_share_is_of_the_faster_product(self):
+    plain = benchmark.Plain()
+
+    @contextlib.contextmanager
+    def products(_):
+      yield {'matrix_product': 'slow', 'convolution': 'fast'}
+
+    seconds = {'slow': 2 * plain.multiply_adds()['matrix_product'] / 0.5e12,
+               'fast': 2 * plain.multiply_adds()['convolution'] / 0.8e12}
+    bench = mock.Mock(plain_products=products, on_gpu=False)
+    with mock.patch.object(benchmark, '_bench', bench), \
+        mock.patch.object(benchmark, 'fastest', seconds.get):
+      result = benchmark.compare_with_peak(0.2)
+    self.assertEqual({name: round(value, 9) for name, value in result.items()}, {
+        'matrix_product_tflop_per_s': 0.5, 'convolution_tflop_per_s': 0.8, 'share_of_peak': 0.25})
+
+  def test_other_work_in_the_same_step_is_noticed(self):
+    with self.assertRaisesRegex(AssertionError, 'not the same network'):
+      benchmark.check_same_work({'ours': {'multiply_adds': 1000}, 'pytorch': {'multiply_adds': 1006}})
+
+
+class PyTorchTest(unittest.TestCase):
+
+  def test_missing_pytorch_is_a_sentence(self):
+    with mock.patch.object(importlib.util, 'find_spec', return_value=None), \
+        self.assertRaisesRegex(UsageError, 'needs PyTorch, which is not installed here'):
+      run('train', *_SMALL, '--vs', 'pytorch')
+
+  def test_what_pytorch_cannot_build_is_an_error(self):
+    with mock.patch.object(importlib.util, 'find_spec', return_value=mock.Mock()):
+      for argv, sentence in ((('--base_architecture', 'xception_65'), 'has no xception_65'),
+                             (('--batch_size', 1), 'give 2 or more')):
+        with self.subTest(argv=argv), self.assertRaisesRegex(UsageError, sentence):
+          run('train', *_SMALL, '--vs', 'pytorch', *argv)
+
+
+@unittest.skipUnless(importlib.util.find_spec('torch'), 'PyTorch is not installed')
+class PyTorchNetworkTest(unittest.TestCase):
+
+  def _params(self, *argv):
+    return {**vars(parse('train', *_SMALL, *argv)), 'ignore_label': 255}
+
+  def test_it_has_our_parameters_and_multiply_adds(self):
+    from tools import benchmark_pytorch
+
+    voc = datasets.get_dataset('voc')
+    for name, output_stride in (('resnet_v2_50', 8), ('resnet_v2_101', 16), ('resnet_v2_50', 32)):
+      params = self._params('--base_architecture', name, '--output_stride', output_stride)
+      with tf.Graph().as_default():
+        deeplab_model.network(tf.zeros([2, 65, 97, 3]), Architecture(name, 21, output_stride), True)
+        shapes = [v.shape for v in tf.trainable_variables() if '/postnorm/' not in v.op.name]
+      network = benchmark_pytorch.deep_lab(params, voc)
+      self.assertEqual(sum(values.numel() for values in network.parameters()),
+                       sum(shape.num_elements() for shape in shapes))
+      self.assertEqual(benchmark_pytorch.multiply_adds((2, 65, 97, 3), params, voc),
+                       benchmark_tensorflow.multiply_adds((2, 65, 97, 3), params | {'num_classes': 21}))
+
+  def test_it_learns_a_batch_and_predicts_classes(self):
+    import torch
+
+    from tools import benchmark_pytorch
+
+    params, voc = self._params(), datasets.get_dataset('voc')
+    torch.manual_seed(3)
+    network = benchmark_pytorch.deep_lab(params, voc)
+    images, labels = benchmark_pytorch.noise('train', params, voc)
+    labels[:, 5:] = 255  # ignored
+    step = benchmark_pytorch.train_step(network, params, torch.device('cpu'))
+    losses = [step(images, labels).item() for _ in range(5)]
+    self.assertLess(abs(losses[0] - np.log(21)), 1)
+    self.assertLess(losses[-1], losses[0])
+    classes = benchmark_pytorch.predict(network, params, torch.device('cpu'))(images, None)
+    self.assertEqual(tuple(classes.shape), (2, 33, 49))
+
+  def test_it_is_measured_beside_ours(self):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'speed.json')
+      run('all', *_SMALL, '--vs', 'pytorch', '--precision', 'bf16', '--json', path)
+      with open(path) as file:
+        results = json.load(file)
+    for mode in ('train', 'infer'):
+      self.assertEqual(list(results[mode]), ['ours', 'pytorch', 'faster'])
+      ours, theirs = results[mode]['ours'], results[mode]['pytorch']
+      self.assertEqual(ours['flop_per_step'], theirs['flop_per_step'])
+      self.assertEqual(set(ours), set(theirs))
 
 
 class ReferenceTest(unittest.TestCase):
@@ -166,8 +304,8 @@ class ReferenceTest(unittest.TestCase):
       return session.run(fetches)[1], {op.type for op in graph.get_operations()}
 
   def test_reference_is_the_same_network_built_another_way(self):
-    ours, our_operations = self._loss_and_operations(benchmark.train_step)
-    theirs, their_operations = self._loss_and_operations(benchmark.reference_train_step)
+    ours, our_operations = self._loss_and_operations(benchmark_tensorflow.train_step)
+    theirs, their_operations = self._loss_and_operations(benchmark_reference.train_step)
     self.assertLess(abs(theirs / ours - 1), 1e-4)
     self.assertLessEqual({'SpaceToBatchND', 'DynamicPartition'}, their_operations)
     self.assertNotIn('DynamicPartition', our_operations)
@@ -178,7 +316,7 @@ class ReferenceTest(unittest.TestCase):
       path = write_record(folder)
       options = inputs.TrainOptions((90, 71), 2, 0, (123., 116., 103.), 3)
       with tf.Graph().as_default(), tf.Session() as session:
-        data = benchmark.reference_records([path], None, options)
+        data = benchmark_reference.records([path], None, options)
         images, labels = session.run(tf.data.make_one_shot_iterator(data).get_next())
     self.assertEqual((images.shape, images.dtype), ((2, 90, 71, 3), np.float32))
     self.assertEqual((labels.shape, labels.dtype), ((2, 90, 71, 1), np.int32))

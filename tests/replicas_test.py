@@ -41,7 +41,8 @@ params = dict(base_architecture=name, num_classes=3, class_names='abc', palette=
               batch_size=4, batch_norm_decay=0.5, decoder=True, sync_batch_norm=sync, recompute=recompute,
               initial_learning_rate=0.1)
 def batches():
-  return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 // replicas, drop_remainder=True).repeat()
+  examples = tf.data.Dataset.from_tensor_slices((images, labels))
+  return examples.batch(4 // replicas, drop_remainder=True).repeat()
 
 batch = lambda: tf.data.make_one_shot_iterator(batches()).get_next()
 if not tf.train.latest_checkpoint(folder + '/start'):  # the same weights for both: seeds depend on the graph

@@ -1,32 +1,42 @@
-"""Measure training, inference and the input pipeline: images/s, memory, waiting for input.
+"""Measure training, inference and the input pipeline: images/s, memory, FLOP/s, waiting for input.
 
   python tools/benchmark.py train
+  python tools/benchmark.py train --precision bf16 --vs fp32 pytorch --reference
   python tools/benchmark.py all --data_dir ./dataset --reference --json speed.json
 
 Modes: train is the whole training step; infer predicts one image of --image_size; input reads and
 augments the records of --data_dir; all is these three. Without --data_dir training gets synthetic
 images, and there is no input to measure.
 
---reference also measures the same network as the original DeepLabv3+ scripts build it: atrous
-convolutions through SpaceToBatch; a loss that picks the valid pixels by dynamic_partition; a
+--reference also measures the same network as the original DeepLabv3+ scripts build it: in fp32;
+atrous convolutions through SpaceToBatch; a loss that picks the valid pixels by dynamic_partition; a
 running confusion matrix with mean IoU, pixel accuracy and every class's IoU at each step;
 predictions that include probabilities; and an input pipeline that decodes, scales, pads, crops and
-flips one whole image after the other. "ratio" is how many times faster ours is.
+flips one whole image after the other.
+
+--vs fp32 also measures ours with --precision fp32. --vs pytorch also measures the same network in
+plain PyTorch, where that is installed: channels_last, autocast, and torch.compile on a GPU, on
+synthetic images. "faster" is how many times faster ours is.
 
 Every variant lives in a process of its own, so its peak memory is its own too. They take turns in
 blocks of --warmup and then --steps measured steps, --repeats times: what else the machine is doing
 slows all of them, and the ratio is taken between neighbouring blocks. Shown are the median and the
 range of the blocks. CPU s/step counts all threads of the process, and varies less.
 
+FLOP: two for every multiply-add of the convolutions and matrix products of the network; a training
+step counts as three forward passes, as is usual. The peak is the faster of a plain matrix product
+and a plain convolution, which every process runs after each of its blocks, in the same precision.
+
 Waiting for input: a step runs in two parts. The first takes the next batch out of the pipeline and
 copies it to the device; the second trains on it, while the pipeline prepares further batches in
 the background. Nothing can be computed before the batch is there, so the share of the first part
 is the share of time spent waiting for input.
 """
-import collections
 import concurrent.futures
 import contextlib
-import functools
+import dataclasses
+import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -42,14 +52,25 @@ from utils import datasets, files, flags  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 MODES = ('train', 'infer', 'input')
-_SEED = 0
-_COLUMNS = {  # what run_block measures, and how it is printed
-    'images_per_s': '{} images/s',
-    's_per_step': '{} s/step',
-    'cpu_s_per_step': '{} CPU s/step',
-    'input_wait_share': 'share waiting for input {}',
-    'peak_host_mib': 'peak memory {} MiB',
-    'peak_device_mib': 'on the device {} MiB',
+PRECISIONS = ('fp32', 'fp16', 'bf16')
+# Variant -> the module whose function `bench` makes it, and flags that it has its own way.
+VARIANTS = {
+    'ours': ('tools.benchmark_tensorflow', {}),
+    'fp32': ('tools.benchmark_tensorflow', {'precision': 'fp32'}),
+    'reference': ('tools.benchmark_reference', {'precision': 'fp32'}),
+    'pytorch': ('tools.benchmark_pytorch', {}),
+}
+_ROWS = {  # what run_block measures, and how it is called
+    'images_per_s': 'images/s',
+    's_per_step': 's/step',
+    'cpu_s_per_step': 'CPU s/step',
+    'input_wait_share': 'share waiting for input',
+    'peak_host_mib': 'peak memory, MiB',
+    'peak_device_mib': 'on the device, MiB',
+    'tflop_per_s': 'TFLOP/s',
+    'matrix_product_tflop_per_s': 'plain matrix product, TFLOP/s',
+    'convolution_tflop_per_s': 'plain convolution, TFLOP/s',
+    'share_of_peak': 'share of the faster one',
 }
 _INPUT_STEPS = 100  # batches that count as one step of the mode input: one batch is too short
 
@@ -57,7 +78,7 @@ _INPUT_STEPS = 100  # batches that count as one step of the mode input: one batc
 def make_parser():
   parser = flags.Parser(__doc__)
   parser.add_argument('mode', choices=(*MODES, 'all'), help='what to measure')
-  parser.shared('base_architecture', 'output_stride', 'dataset')
+  parser.shared('base_architecture', 'output_stride', 'dataset', 'precision')
   parser.flag('data_dir', None, 'folder of train.record; synthetic input without it', metavar='DIR')
   parser.flag('crop_size', (513, 513), 'height and width in train and input',
               type=flags.positive_int, nargs=2, metavar=('H', 'W'))
@@ -71,15 +92,16 @@ def make_parser():
   parser.flag('repeats', 3, 'blocks of every variant', type=flags.positive_int, metavar='N')
   parser.flag('reference', False, 'also measure what the original scripts build',
               action='store_true')
+  parser.flag('vs', (), 'also measure these: fp32, pytorch; not in input', nargs='+',
+              choices=('fp32', 'pytorch'), metavar='WHAT')
   parser.flag('json', None, 'also write the results here', metavar='FILE')
   return parser
 
 
 def main(args):
+  check(args)
   dataset = datasets.get_dataset(args.dataset)
   modes = MODES if args.mode == 'all' else (args.mode,)
-  if args.data_dir is None and args.mode == 'input':
-    raise UsageError('input has nothing to read; give --data_dir, a folder of train.record')
   if args.data_dir is None and args.mode == 'all':
     print('input is left out, as there is no --data_dir')
     modes = ('train', 'infer')
@@ -96,32 +118,66 @@ def main(args):
       file.write('\n')
 
 
+def check(args):
+  """Raises UsageError where the flags ask for what cannot be measured."""
+  if args.data_dir is None and args.mode == 'input':
+    raise UsageError('input has nothing to read; give --data_dir, a folder of train.record')
+  if args.vs and args.mode == 'input':
+    raise UsageError('--vs compares networks, and input has none; leave it out, or give --reference')
+  if 'pytorch' not in args.vs:
+    return
+  if importlib.util.find_spec('torch') is None:
+    raise UsageError('--vs pytorch needs PyTorch, which is not installed here; pip install torch')
+  if not args.base_architecture.startswith('resnet_v2_'):
+    raise UsageError(f'--vs pytorch has no {args.base_architecture}; '
+                     'use --base_architecture resnet_v2_50 or resnet_v2_101')
+  if args.batch_size == 1 and args.mode in ('train', 'all'):
+    raise UsageError('--batch_size 1 is not for --vs pytorch, whose batch norm cannot train on the one '
+                     'value of the image-level features; give 2 or more')
+
+
 def measure(mode, args, dataset):
-  """Returns the measurements of a mode: dict of variant to dict, and with --reference `ratio`."""
+  """Returns the measurements of a mode.
+
+  Returns:
+    dict of variant to dict: facts, and what is in _ROWS as median, min, max; and where there is more than
+    one variant `faster`, a dict of variant to how many times faster ours is.
+  """
   scale = _INPUT_STEPS if mode == 'input' else 1
+  others = ['reference'] * args.reference + (list(args.vs) if mode != 'input' else [])
   with contextlib.ExitStack() as stack:
     processes = {variant: stack.enter_context(concurrent.futures.ProcessPoolExecutor(
         max_workers=1, mp_context=multiprocessing.get_context('spawn')))
-                 for variant in (VARIANTS if args.reference else ['ours'])}
+                 for variant in ('ours', *others)}
     blocks = {variant: [] for variant in processes}
     try:
       ready = {variant: process.submit(prepare, mode, variant, args, dataset)
                for variant, process in processes.items()}
       results = {variant: facts.result() for variant, facts in ready.items()}
+      check_same_work(results)
       for _ in range(args.repeats):
         for variant, process in processes.items():
           process.submit(run_block, args.warmup * scale).result()
-          blocks[variant].append(process.submit(run_block, args.steps * scale).result())
+          block = process.submit(run_block, args.steps * scale).result()
+          if 'tflop_per_s' in block:
+            block.update(process.submit(compare_with_peak, block['tflop_per_s']).result())
+          blocks[variant].append(block)
     except concurrent.futures.process.BrokenProcessPool as error:
       raise DataError(f'the process that measured {mode} was killed, as happens when memory runs '
                       'out; give a smaller --batch_size or --crop_size') from error
   for variant, result in results.items():
     result.update({name: spread([block[name] for block in blocks[variant]])
                    for name in blocks[variant][0]})
-  if args.reference:
-    results['ratio'] = spread([theirs['s_per_step'] / ours['s_per_step'] for ours, theirs in
-                               zip(blocks['ours'], blocks['reference'], strict=True)])
+  if others:
+    results['faster'] = {other: spread([
+        theirs['s_per_step'] / ours['s_per_step'] for ours, theirs in
+        zip(blocks['ours'], blocks[other], strict=True)]) for other in others}
   return results
+
+
+def check_same_work(results):
+  counts = {variant: facts['multiply_adds'] for variant, facts in results.items()}
+  assert max(counts.values()) <= 1.005 * min(counts.values()), f'not the same network: {counts}'
 
 
 def spread(values):
@@ -129,228 +185,147 @@ def spread(values):
 
 
 def report(mode, args, results):
-  """Returns the measurements of a mode as lines of text."""
+  """Returns the measurements of a mode as text: a table with a column for each variant."""
+  variants = [name for name in results if name != 'faster']
   height, width = args.image_size if mode == 'infer' else args.crop_size
-  lines = [f'{mode}: {args.base_architecture}, height {height}, width {width}, batch '
-           '{images_per_step}, TensorFlow {tensorflow}, {device}'.format(**results['ours'])]
-  for variant in (name for name in VARIANTS if name in results):
-    columns = [template.format(shown(results[variant][name]))
-               for name, template in _COLUMNS.items() if name in results[variant]]
-    lines.append(f'  {variant}: ' + ', '.join(columns))
-  if 'ratio' in results:
-    lines.append('  ratio: ' + shown(results['ratio']))
-  return '\n'.join(lines)
+  ours = results['ours']
+  title = (f'{mode}: {args.base_architecture}, height {height}, width {width}, '
+           f'batch {ours["images_per_step"]}, {args.precision}, {ours["device"]}')
+  if ours['multiply_adds']:
+    title += f', {short(ours["flop_per_step"] / 1e12)} TFLOP/step'
+
+  def row(name, values):
+    return [name, *(shown(values[variant]) if variant in values else '' for variant in variants)]
+
+  table = [['', *variants], ['', *(results[variant]['framework'] for variant in variants)]]
+  table += [row(name, {variant: results[variant][key] for variant in variants})
+            for key, name in _ROWS.items() if key in ours]
+  if 'faster' in results:
+    table.append(row('ours is faster, times', results['faster']))
+  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+  padded = ('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
+  return '\n'.join([title, *(f'  {line.rstrip()}' for line in padded)])
 
 
 def shown(values):
-  return '{median:.4g} ({min:.4g}..{max:.4g})'.format(**values)
+  return '{} ({}..{})'.format(*(short(values[name]) for name in ('median', 'min', 'max')))
+
+
+def short(value):
+  return f'{value:.0f}' if value >= 1000 else f'{value:.4g}'
 
 
 # --- In the process of a variant ---
 
-# load: function, takes the next batch out of the pipeline; compute: function, runs the step on it;
-# images: int, how many are in a batch.
-Bench = collections.namedtuple('Bench', 'load compute images')
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """What a variant's module makes in its process.
+
+  load: function, takes the next batch out of the pipeline.
+  compute: function, runs the step on it; a GPU may still be at work when it returns.
+  wait: function, returns when the device has done all of its work.
+  images: int, how many are in a batch.
+  multiply_adds: int, of one forward pass of a batch; 0 in the mode input.
+  framework, device: str, for the user.
+  on_gpu: bool.
+  plain_products: function of a Plain; a context manager of a dict of name to function that runs it.
+  device_peak_mib: function, the most memory that was in use on the GPU so far.
+  """
+  load: callable
+  compute: callable
+  wait: callable
+  images: int
+  multiply_adds: int
+  framework: str
+  device: str
+  on_gpu: bool
+  plain_products: callable
+  device_peak_mib: callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+  """What the step is compared with, each `chain` times in a row so that a GPU has enough to do.
+
+  matrix_product: [size, size] by [size, size]; convolution: 3x3 on [batch, side, side, channels], to as
+  many channels, with padding.
+  """
+  size: int = 2048
+  batch: int = 8
+  side: int = 65
+  channels: int = 256
+  chain: int = 1
+
+  def multiply_adds(self):
+    """Returns name -> multiply-adds."""
+    return {'matrix_product': self.chain * self.size**3,
+            'convolution': self.chain * 9 * self.batch * (self.side * self.channels)**2}
+
+
 _bench = None  # the Bench of this process
+_forward_passes = None  # int, what a step of this process's mode is worth
 
 
 def prepare(mode, variant, args, dataset):
-  """Builds this process's Bench and runs its first step; returns a dict of facts about it."""
-  global _bench
-  import tensorflow.compat.v1 as tf
-
-  from utils import inputs
-
-  tf.logging.set_verbosity(tf.logging.ERROR)
-  variant = VARIANTS[variant]
-  params = {**vars(args), 'num_classes': dataset.num_classes, 'class_names': dataset.class_names,
-            'palette': dataset.palette, 'ignore_label': dataset.ignore_label}
-  with tf.Graph().as_default():
-    if mode == 'infer':
-      data = inputs.synthetic_dataset(1, args.image_size, dataset.num_classes, _SEED)
-    else:
-      data = train_data(args, dataset, variant.records)
-    _bench = build(data, {
-        'train': lambda images, labels: variant.train_step(images, labels, params),
-        # As in inference.py, the size of the image is not known beforehand.
-        'infer': lambda images, _: variant.predict(
-            tf.placeholder_with_default(images, [1, None, None, 3]), params),
-        'input': None,
-    }[mode])
+  """Makes this process's Bench and runs its first step; returns a dict of facts about it."""
+  global _bench, _forward_passes
+  module, own_way = VARIANTS[variant]
+  params = {**vars(args), **own_way, 'num_classes': dataset.num_classes,
+            'class_names': dataset.class_names, 'palette': dataset.palette,
+            'ignore_label': dataset.ignore_label}
+  _bench = importlib.import_module(module).bench(mode, params, dataset)
+  _forward_passes = 3 if mode == 'train' else 1
   run_block(1)
-  return {'tensorflow': tf.__version__, 'images_per_step': _bench.images,
-          'device': 'GPU' if tf.config.list_physical_devices('GPU') else 'CPU'}
+  return {'framework': _bench.framework, 'device': _bench.device, 'images_per_step': _bench.images,
+          'multiply_adds': _bench.multiply_adds, 'flop_per_step': flop_per_step()}
 
 
-def train_data(args, dataset, from_records):
-  """Returns training batches: `from_records` of --data_dir, or synthetic; a tf.data.Dataset."""
-  from nets import backbones
-  from utils import inputs, tf_record
-
-  if args.data_dir is None:
-    return inputs.synthetic_dataset(args.batch_size, args.crop_size, dataset.num_classes, _SEED)
-  paths = tf_record.record_files(args.data_dir, 'train')
-  return from_records(paths, dataset, inputs.TrainOptions(
-      crop_size=tuple(args.crop_size), batch_size=args.batch_size, seed=_SEED,
-      channel_means=backbones.get(args.base_architecture).channel_means,
-      num_examples=sum(tf_record.count_examples(paths))))
-
-
-def build(data, step):
-  """Returns the Bench of a step on the batches of a tf.data.Dataset.
-
-  Args:
-    data: tf.data.Dataset of tuples of tensors with static shapes.
-    step: function that builds a step on a batch and returns what to fetch; None for no step.
-  """
-  import tensorflow.compat.v1 as tf
-
-  from utils import run_config
-
-  iterator = tf.data.make_initializable_iterator(data)
-  batch = iterator.get_next()
-  load, fetches = batch[0].op, ()
-  if step:
-    copies = [tf.get_variable(f'batch_{index}', initializer=tf.zeros(tensor.shape, tensor.dtype),
-                              trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
-              for index, tensor in enumerate(batch)]
-    load = tf.group(*(copy.assign(tensor) for copy, tensor in zip(copies, batch, strict=True)))
-    fetches = step(*(copy.read_value() for copy in copies))
-  session = tf.Session(config=run_config.run_config().session_config)
-  session.run([tf.global_variables_initializer(), tf.local_variables_initializer(),
-               iterator.initializer])
-  return Bench(functools.partial(session.run, load), functools.partial(session.run, fetches),
-               int(batch[0].shape[0]))
+def flop_per_step():
+  return 2 * _bench.multiply_adds * _forward_passes
 
 
 def run_block(steps):
-  """Returns what is in _COLUMNS, the mean of the steps; the peak memory is that of all so far."""
-  import tensorflow.compat.v1 as tf
-
+  """Returns what is in _ROWS but the peak: means of the steps; peak memory is that of all so far."""
   waited, start, cpu_start = 0, time.perf_counter(), time.process_time()
   for _ in range(steps):
     before = time.perf_counter()
     _bench.load()
     waited += time.perf_counter() - before
     _bench.compute()
+  _bench.wait()
   seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
   unit = 1 if sys.platform == 'darwin' else 2 ** 10  # macOS counts bytes, Linux KiB
   result = {'images_per_s': steps * _bench.images / seconds, 's_per_step': seconds / steps,
             'cpu_s_per_step': cpu_seconds / steps, 'input_wait_share': waited / seconds,
             'peak_host_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20}
-  if tf.config.list_physical_devices('GPU'):
-    peak = tf.config.experimental.get_memory_info('GPU:0')['peak']
-    result['peak_device_mib'] = peak / 2 ** 20
+  if _bench.on_gpu:
+    result['peak_device_mib'] = _bench.device_peak_mib()
+  if _bench.multiply_adds:
+    result['tflop_per_s'] = flop_per_step() * steps / seconds / 1e12
   return result
 
 
-# --- The variants: what each reads, trains and predicts with ---
+def compare_with_peak(tflop_per_s):
+  """Runs the plain products; returns what they reach, and the share of the faster that the step does."""
+  plain = Plain(8192, 16, 129, chain=16) if _bench.on_gpu else Plain()
+  counts = plain.multiply_adds()
+  with _bench.plain_products(plain) as products:
+    peaks = {name: 2 * counts[name] / fastest(run) / 1e12 for name, run in products.items()}
+  return {'share_of_peak': tflop_per_s / max(peaks.values()),
+          **{f'{name}_tflop_per_s': peak for name, peak in peaks.items()}}
 
 
-def records(paths, dataset, options):
-  from utils import inputs
-  return inputs.train_dataset(paths, dataset, options)
+def fastest(run, seconds=0.3):
+  """Returns the seconds of the fastest of a few runs after the first."""
+  run()
+  times = []
+  while len(times) < 3 or sum(times) < seconds:
+    start = time.perf_counter()
+    run()
+    times.append(time.perf_counter() - start)
+  return min(times)
 
-
-def train_step(images, labels, params):
-  from deeplab_model import deeplabv3_plus_model_fn
-  from utils.tf_estimator import ModeKeys
-
-  spec = deeplabv3_plus_model_fn(images, labels, ModeKeys.TRAIN, params)
-  return [spec.train_op, spec.loss]
-
-
-def predict(images, params, fetches=('classes',)):
-  from deeplab_model import deeplabv3_plus_model_fn
-  from utils.tf_estimator import ModeKeys
-
-  spec = deeplabv3_plus_model_fn(images, None, ModeKeys.PREDICT, params)
-  return [spec.predictions[name] for name in fetches]
-
-
-@contextlib.contextmanager
-def space_to_batch():
-  """Within it, atrous convolutions are built through SpaceToBatch."""
-  from nets import layers
-
-  native_dilation, layers.native_dilation = layers.native_dilation, lambda: False
-  try:
-    yield
-  finally:
-    layers.native_dilation = native_dilation
-
-
-def reference_records(paths, _, options):
-  """Returns a tf.data.Dataset of images float32 [B, h, w, 3] and labels int32 [B, h, w, 1]."""
-  import tensorflow.compat.v1 as tf
-
-  from utils import preprocessing, tf_record
-
-  def parse(serialized):
-    image, label = tf_record.parse_example(serialized)
-    image = tf.io.decode_image(image, 3, expand_animations=False)
-    return tf.cast(image, tf.float32), tf.cast(preprocessing.decode_label(label), tf.float32)
-
-  def augment(image, label):
-    scale = tf.random.uniform([], options.min_scale, options.max_scale)
-    size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
-    image = tf.image.resize_bilinear(image[tf.newaxis], size)[0]
-    label = tf.image.resize_nearest_neighbor(label[tf.newaxis], size)[0]
-    both = tf.concat([image, label - 255], axis=2)  # so that 0 pads both
-    both = tf.image.pad_to_bounding_box(
-        both, 0, 0, *tf.unstack(tf.maximum(size, options.crop_size)))
-    both = tf.image.random_crop(both, [*options.crop_size, 4])
-    both = tf.image.random_flip_left_right(both)
-    return both[:, :, :3], tf.cast(both[:, :, 3:] + 255, tf.int32)
-
-  serial = tf.data.Options()
-  serial.experimental_optimization.map_parallelization = False  # which TensorFlow 2 turns on
-  return (tf.data.TFRecordDataset(paths).shuffle(options.num_examples).map(parse).map(augment)
-          .prefetch(options.batch_size).repeat().batch(options.batch_size, drop_remainder=True)
-          .with_options(serial))
-
-
-def reference_train_step(images, labels, params):
-  """Returns [train_op, loss, scores]."""
-  import tensorflow.compat.v1 as tf
-
-  import deeplab_model
-  from utils import losses, optimizers
-  from utils.architecture import Architecture
-
-  params = {**deeplab_model.DEFAULT_PARAMS, **params}
-  classes = params['num_classes']
-  architecture = Architecture(params['base_architecture'], classes, params['output_stride'])
-  with space_to_batch():
-    logits = deeplab_model.network(images, architecture, is_training=True)
-  labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-  predictions = tf.reshape(tf.argmax(logits, axis=3, output_type=tf.int32), [-1])
-  is_valid = tf.cast(labels <= classes - 1, tf.int32)
-  logits, labels, predictions = (
-      tf.dynamic_partition(values, is_valid, 2)[1]
-      for values in (tf.reshape(logits, [-1, classes]), labels, predictions))
-  variables = tf.trainable_variables()
-  loss = (tf.losses.sparse_softmax_cross_entropy(labels, logits)
-          + losses.weight_decay(variables, params['weight_decay']))
-  train_op, _ = optimizers.train_op(loss, optimizers.learning_rate(params), variables, params)
-  accuracy = tf.metrics.accuracy(labels, predictions)[1]
-  matrix = tf.metrics.mean_iou(labels, predictions, classes)[1]  # of all steps so far
-  hits = tf.linalg.diag_part(matrix)
-  unions = tf.reduce_sum(matrix, 0) + tf.reduce_sum(matrix, 1) - hits
-  iou = [hits[index] / tf.maximum(unions[index], 1) for index in range(classes)]
-  return [train_op, loss, [accuracy, tf.add_n(iou) / classes, *iou]]
-
-
-def reference_predict(images, params):
-  with space_to_batch():
-    return predict(images, params, ('classes', 'probabilities'))
-
-
-Variant = collections.namedtuple('Variant', 'records train_step predict')
-VARIANTS = {
-    'ours': Variant(records, train_step, predict),
-    'reference': Variant(reference_records, reference_train_step, reference_predict),
-}
 
 if __name__ == '__main__':
   flags.run(main, make_parser())

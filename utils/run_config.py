@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from utils.tf_estimator import RunConfig
 
-
 # What --precision says convolutions compute in.
 DTYPES = {'fp32': tf.float32, 'fp16': tf.float16, 'bf16': tf.bfloat16}
 
