@@ -76,8 +76,8 @@ def main(args):
 
   # The data, and how long to train on it.
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
-  counts = {split: sum(tf_record.count_examples(records[split])) for split in records}
   check_classes(args, dataset)
+  counts = {split: count_examples(args.data_dir, split, records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   if counts['train'] < images_per_step(args):
@@ -113,6 +113,14 @@ def main(args):
       'checkpoint': resume_from,
   }
   train_and_evaluate(args, dataset, records, counts, params, step, ends)
+
+
+def count_examples(data_dir, split, paths):
+  """Returns the number of examples in the records of a split: the index knows, or they are counted."""
+  from utils import conversion, tf_record
+
+  index = conversion.read_index(data_dir, split)
+  return index['examples'] if index else sum(tf_record.count_examples(paths))
 
 
 def check_classes(args, dataset):

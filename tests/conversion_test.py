@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -215,7 +216,7 @@ class IndexTest(ConversionTest):
 
 
 class TrainTest(ConversionTest):
-  """train.py compares the classes of the index with its own."""
+  """train.py takes the number of examples from the index, and compares its classes with its own."""
 
   def check(self, **changes):
     train.check_classes(argparse.Namespace(data_dir=self.output), dataclasses.replace(FRUIT, **changes))
@@ -228,6 +229,15 @@ class TrainTest(ConversionTest):
                               ({'ignore_label': 0}, r'has 3 \(ignore label 0\)')):
       with self.assertRaisesRegex(UsageError, f"train records .* the 3 classes of 'fruit' .*{sentence}"):
         self.check(**changes)
+
+  def test_examples_are_counted_where_no_index_fits(self):
+    self.convert(train=[self.pair(name) for name in 'abc'], options={'shards': 2})
+    paths = tf_record.record_files(self.output, 'train')
+    with mock.patch.object(tf_record, 'count_examples', return_value=[7, 8]):
+      self.assertEqual(train.count_examples(self.output, 'train', paths), 3)
+      with open(paths[0], 'ab') as file:
+        file.write(b'x')
+      self.assertEqual(train.count_examples(self.output, 'train', paths), 15)
 
   def test_records_without_index_are_taken(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])
