@@ -159,7 +159,7 @@ SHARED = {
         help='check no more than sizes and formats: damage and wrong label values go unseen'),
     'processes': dict(
         default=min(16, os.cpu_count() or 1), type=positive_int, metavar='N',
-        help='processes that read and check images'),
+        help='processes that read and check images; copying them by --fast takes no more than one'),
     'debug': dict(
         default=False, action='store_true',
         help="stop in tfdbg's command line at every session run"),

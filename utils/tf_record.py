@@ -161,10 +161,22 @@ def _serialize(features):
   """
   entries = []
   for name, value in sorted(features.items()):
-    feature = (_field(1, *_field(1, value)) if isinstance(value, bytes)
-               else _field(3, *_field(1, _varint(value))))
-    entries += _field(1, *_field(1, name.encode()), *_field(2, *feature))
+    entries += _bytes_entry(name, value) if isinstance(value, bytes) else _int_entry(name, value)
   return b''.join(_field(1, *entries))
+
+
+def _bytes_entry(name, value):
+  return _entry(name, _field(1, *_field(1, value)))
+
+
+@functools.lru_cache(maxsize=256)  # sizes and such, which most examples of a dataset share
+def _int_entry(name, value):
+  return _entry(name, _field(3, *_field(1, _varint(value))))
+
+
+def _entry(name, feature):
+  """Returns the parts of an entry of the map of features, from those of the feature."""
+  return _field(1, *_field(1, name.encode()), *_field(2, *feature))
 
 
 def _field(number, *parts):
@@ -245,7 +257,8 @@ def _decode(image, encoded, source):
     elif _STORED_FORMATS.get(image.format) == b'jpeg':
       # All of the data is read at any scale, and the smallest takes half the time. PIL alone takes
       # zeros to the end of the file, as broken downloads leave, for grey pixels.
-      if encoded.rfind(_JPEG_END) < encoded.rfind(_JPEG_SCAN):
+      end = encoded.rfind(_JPEG_END)
+      if end < 0 or encoded.find(_JPEG_SCAN, end) >= 0:
         raise OSError('the file ends early')
       image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
