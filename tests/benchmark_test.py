@@ -243,7 +243,7 @@ class PyTorchNetworkTest(unittest.TestCase):
     from tools import benchmark_pytorch
 
     voc = datasets.get_dataset('voc')
-    for name, output_stride in (('resnet_v2_50', 8), ('resnet_v2_101', 16), ('resnet_v2_50', 32)):
+    for name, output_stride in (('resnet_v2_101', 16), ('resnet_v2_50', 8)):
       params = self._params('--base_architecture', name, '--output_stride', output_stride)
       with tf.Graph().as_default():
         deeplab_model.network(tf.zeros([2, 65, 97, 3]), Architecture(name, 21, output_stride), True)
@@ -265,7 +265,7 @@ class PyTorchNetworkTest(unittest.TestCase):
     images, labels = benchmark_pytorch.noise('train', params, voc)
     labels[:, 5:] = 255  # ignored
     step = benchmark_pytorch.train_step(network, params, torch.device('cpu'))
-    losses = [step(images, labels).item() for _ in range(5)]
+    losses = [step(images, labels).item() for _ in range(3)]
     self.assertLess(abs(losses[0] - np.log(21)), 1)
     self.assertLess(losses[-1], losses[0])
     classes = benchmark_pytorch.predict(network, params, torch.device('cpu'))(images, None)
@@ -274,14 +274,12 @@ class PyTorchNetworkTest(unittest.TestCase):
   def test_it_is_measured_beside_ours(self):
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, 'speed.json')
-      run('all', *_SMALL, '--vs', 'pytorch', '--precision', 'bf16', '--json', path)
+      run('infer', *_SMALL, '--vs', 'pytorch', '--precision', 'bf16', '--json', path)
       with open(path) as file:
-        results = json.load(file)
-    for mode in ('train', 'infer'):
-      self.assertEqual(list(results[mode]), ['ours', 'pytorch', 'faster'])
-      ours, theirs = results[mode]['ours'], results[mode]['pytorch']
-      self.assertEqual(ours['flop_per_step'], theirs['flop_per_step'])
-      self.assertEqual(set(ours), set(theirs))
+        results = json.load(file)['infer']
+    self.assertEqual(list(results), ['ours', 'pytorch', 'faster'])
+    self.assertEqual(results['ours']['flop_per_step'], results['pytorch']['flop_per_step'])
+    self.assertEqual(set(results['ours']), set(results['pytorch']))
 
 
 class ReferenceTest(unittest.TestCase):

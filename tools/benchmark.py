@@ -9,10 +9,10 @@ augments the records of --data_dir; all is these three. Without --data_dir train
 images, and there is no input to measure.
 
 --reference also measures the same network as the original DeepLabv3+ scripts build it: in fp32;
-atrous convolutions through SpaceToBatch; a loss that picks the valid pixels by dynamic_partition; a
-running confusion matrix with mean IoU, pixel accuracy and every class's IoU at each step;
-predictions that include probabilities; and an input pipeline that decodes, scales, pads, crops and
-flips one whole image after the other.
+atrous convolutions through SpaceToBatch; batch norm of its own in inference; a loss that picks the
+valid pixels by dynamic_partition; a running confusion matrix with mean IoU, pixel accuracy and
+every class's IoU at each step; predictions that include probabilities; and an input pipeline that
+decodes, scales, pads, crops and flips one whole image after the other.
 
 --vs fp32 also measures ours with --precision fp32. --vs pytorch also measures the same network in
 plain PyTorch, where that is installed: channels_last, autocast, and torch.compile on a GPU, on
@@ -52,12 +52,11 @@ from utils import datasets, files, flags  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 MODES = ('train', 'infer', 'input')
-PRECISIONS = ('fp32', 'fp16', 'bf16')
 # Variant -> the module whose function `bench` makes it, and flags that it has its own way.
 VARIANTS = {
     'ours': ('tools.benchmark_tensorflow', {}),
     'fp32': ('tools.benchmark_tensorflow', {'precision': 'fp32'}),
-    'reference': ('tools.benchmark_reference', {'precision': 'fp32'}),
+    'reference': ('tools.benchmark_reference', {'precision': 'fp32', 'recompute': False, 'xla': False}),
     'pytorch': ('tools.benchmark_pytorch', {}),
 }
 _ROWS = {  # what run_block measures, and how it is called
@@ -85,6 +84,8 @@ def make_parser():
   parser.flag('image_size', (360, 480), 'height and width in infer', type=flags.positive_int,
               nargs=2, metavar=('H', 'W'))
   parser.flag('batch_size', 2, 'images per step in train and input', type=flags.positive_int)
+  parser.flag('recompute', False, 'in train, as in train.py: less memory, more time', action='store_true')
+  parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
   for name, default, what in (('steps', 5, 'measured steps of a block'),
                               ('warmup', 2, 'steps before the measured ones of a block')):
     parser.flag(name, default, f'{what}; input takes {_INPUT_STEPS} times as many batches',

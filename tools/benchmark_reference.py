@@ -16,8 +16,8 @@ def bench(mode, params, dataset):
 
 
 @contextlib.contextmanager
-def original_layers():
-  """Within it, atrous convolutions are built through SpaceToBatch, and batch norm stays an operation."""
+def as_the_originals():
+  """Within it, atrous convolutions go through SpaceToBatch, and batch norm stays an operation of its own."""
   ours = layers.native_dilation, layers.folds
   layers.native_dilation, layers.folds = lambda: False, lambda norm: False
   try:
@@ -57,7 +57,7 @@ def train_step(images, labels, params):
   params = {**deeplab_model.DEFAULT_PARAMS, **params}
   classes = params['num_classes']
   architecture = Architecture(params['base_architecture'], classes, params['output_stride'])
-  with original_layers():
+  with as_the_originals():
     logits = deeplab_model.network(images, architecture, is_training=True)
   labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
   predictions = tf.reshape(tf.argmax(logits, axis=3, output_type=tf.int32), [-1])
@@ -68,8 +68,7 @@ def train_step(images, labels, params):
   variables = tf.trainable_variables()
   loss = (tf.losses.sparse_softmax_cross_entropy(labels, logits)
           + losses.weight_decay(variables, params['weight_decay']))
-  train_op, _ = optimizers.train_op(loss, optimizers.learning_rate(params), variables,
-                                    {**params, 'precision': 'fp32'})
+  train_op, _ = optimizers.train_op(loss, optimizers.learning_rate(params), variables, params)
   accuracy = tf.metrics.accuracy(labels, predictions)[1]
   matrix = tf.metrics.mean_iou(labels, predictions, classes)[1]  # of all steps so far
   hits = tf.linalg.diag_part(matrix)
@@ -79,5 +78,5 @@ def train_step(images, labels, params):
 
 
 def predict(images, params):
-  with original_layers():
+  with as_the_originals():
     return benchmark_tensorflow.predict(images, params, ('classes', 'probabilities'))

@@ -10,10 +10,10 @@ from nets import backbones
 from tools.benchmark import Bench
 from utils import complexity, inputs, run_config, tf_record
 from utils.architecture import Architecture
+from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
 _SEED = 0
-_DTYPES = {'fp32': tf.float32, 'fp16': tf.float16, 'bf16': tf.bfloat16}
 
 
 def bench(mode, params, dataset):
@@ -45,6 +45,9 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     train_step: function of images, labels and params; what to fetch in train, the loss second.
     predict: function of images and params; what to fetch in infer.
   """
+  gpus = tf.config.list_physical_devices('GPU')
+  if params['precision'] == 'fp16' and not gpus:
+    raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
   tf.logging.set_verbosity(tf.logging.ERROR)
   with tf.Graph().as_default():
     data = (inputs.synthetic_dataset(1, params['image_size'], dataset.num_classes, _SEED)
@@ -57,7 +60,6 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
         'input': None,
     }[mode], params)
   batch_shape = tf.data.get_output_shapes(data)[0].as_list()
-  gpus = tf.config.list_physical_devices('GPU')
   return Bench(
       load, compute,
       wait=lambda: None,  # a session's run returns when the device has done
@@ -88,7 +90,7 @@ def session_runs(data, step, params):
   Args:
     data: tf.data.Dataset of tuples of tensors with static shapes.
     step: function that builds a step on a batch and returns what to fetch; None for no step.
-    params: dict with precision.
+    params: dict with xla.
   """
   iterator = tf.data.make_initializable_iterator(data)
   batch = iterator.get_next()
@@ -99,7 +101,7 @@ def session_runs(data, step, params):
               for index, tensor in enumerate(batch)]
     load = tf.group(*(copy.assign(tensor) for copy, tensor in zip(copies, batch, strict=True)))
     fetches = step(*(copy.read_value() for copy in copies))
-  session = tf.Session(config=run_config.run_config().session_config)
+  session = tf.Session(config=run_config.run_config(xla=params['xla']).session_config)
   session.run([tf.global_variables_initializer(), tf.local_variables_initializer(),
                iterator.initializer])
   return functools.partial(session.run, load), functools.partial(session.run, fetches)
@@ -117,7 +119,7 @@ def plain_products(precision, plain):
   """Yields name -> function that runs the product, in a session that is gone afterwards; see Bench."""
   def variable(name, *shape):
     noise = tf.random.normal(shape, stddev=shape[-1]**-0.5)
-    return tf.get_variable(name, initializer=tf.cast(noise, _DTYPES[precision]))
+    return tf.get_variable(name, initializer=tf.cast(noise, run_config.DTYPES[precision]))
 
   with tf.Graph().as_default():
     matrix = product = variable('matrix', plain.size, plain.size)
