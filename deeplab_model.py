@@ -148,6 +148,7 @@ def _pad_to(images, size):
 # What params may leave out; the values of the original scripts.
 DEFAULT_PARAMS = {
     'ignore_label': 255,
+    'class_weights': None,                # factors of the classes in the training loss
     'batch_norm_decay': None,             # None: the backbone's own
     'freeze_batch_norm': False,
     'sync_batch_norm': True,              # over the replicas, where there are several
@@ -202,7 +203,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
 
   labels = tf.cast(labels, tf.int32)
   trained = trained_variables(params['freeze_batch_norm'])
-  cross_entropy = losses.cross_entropy(logits, labels, params['ignore_label'])
+  cross_entropy = losses.cross_entropy(logits, labels, params['ignore_label'],
+                                       training and params['class_weights'])
   loss = cross_entropy + losses.weight_decay(trained, params['weight_decay'])
   matrix = metrics.confusion_matrix(labels, predictions['classes'], architecture.num_classes,
                                     params['ignore_label'])

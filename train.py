@@ -41,6 +41,8 @@ def make_parser():
   parser.flag('last_layers_lr_multiplier', 1.0, 'learning-rate factor of all that is not the backbone',
               type=flags.positive_float)
   parser.flag('weight_decay', 2e-4, 'L2 factor on all trained variables', type=flags.non_negative_float)
+  parser.flag('class_weights', 'none', "what a class's pixels weigh in the loss: median_frequency takes the "
+              'shares from train.json, which the conversion writes', choices=('none', 'median_frequency'))
   parser.flag('batch_norm_decay', None, "decay of batch norm's moving averages (default: the backbone's, "
               '0.9997 for resnet_v2)', type=flags.fraction)
   parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
@@ -84,6 +86,7 @@ def main(args):
     raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
                     f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
                     'more data')
+  class_weights = find_class_weights(args)
   step = stored_step(resume_from)
   ends = round_ends(args, counts['train'], step)
   if not ends:
@@ -108,6 +111,7 @@ def main(args):
       'ignore_label': dataset.ignore_label,
       'batch_norm_decay': decay,
       'num_train': counts['train'],
+      'class_weights': class_weights,
       'max_steps': ends[-1],
       'pre_trained_model': pre_trained_model,
       'checkpoint': resume_from,
@@ -121,6 +125,20 @@ def count_examples(data_dir, split, paths):
 
   index = conversion.read_index(data_dir, split)
   return index['examples'] if index else sum(tf_record.count_examples(paths))
+
+
+def find_class_weights(args):
+  """Returns the weight of each class in the loss, a list of floats, or None where all weigh the same."""
+  from utils import conversion, losses
+
+  if args.class_weights == 'none':
+    return None
+  index = conversion.read_index(args.data_dir, 'train')
+  if not (index and index['class_pixels']):
+    raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
+                    'train.json, which is not there, does not fit the records or was written with --fast; '
+                    'convert the data again, or leave the flag out')
+  return losses.median_frequency_weights(index['class_pixels'])
 
 
 def check_classes(args, dataset):

@@ -29,6 +29,16 @@ class CrossEntropyTest(unittest.TestCase):
     loss = evaluate(lambda: losses.cross_entropy(tf.constant(logits), tf.constant(labels), 0))
     self.assertAlmostEqual(loss, -np.log(.8), places=6)
 
+  def test_class_weights_make_a_weighted_mean(self):
+    logits = np.log(np.array([[[[.5, .5], [.2, .8], [.9, .1]]]], 'f'))
+    labels = np.array([[[[0], [1], [255]]]], 'i')
+    loss = evaluate(lambda: losses.cross_entropy(tf.constant(logits), tf.constant(labels), 255, [3, 1]))
+    self.assertAlmostEqual(loss, -(3 * np.log(.5) + np.log(.8)) / 4, places=6)
+
+  def test_median_frequency_weighs_rare_classes_up(self):
+    # The median of 10, 40 and 400 is 40; the class that never occurs is left alone.
+    self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40]), [0.1, 4, 1, 1])
+
   def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
     def build():
       logits = tf.constant(np.ones((2, 3, 5, 4), 'f'))

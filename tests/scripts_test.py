@@ -256,7 +256,7 @@ class ResumeTest(ScriptsTest):
     shutil.copytree(self.model, model)
     # Steps 6 and 7 of 4 images each: two batches of 2.
     printed = self.train('--train_epochs', 99, '--max_steps', 7, '--precision', 'bf16', '--recompute',
-                         '--accumulate_steps', 2, model_dir=model)
+                         '--accumulate_steps', 2, '--class_weights', 'median_frequency', model_dir=model)
     self.assertRegex(printed, r'step 7, validation')
     self.assertNotIn('accumulated', str(tf.train.list_variables(model)))
     self.assertIn('mean Intersection over Union', self.evaluate('--precision', 'bf16', model_dir=model))

@@ -1,4 +1,6 @@
 """The training loss: cross entropy over the valid pixels plus weight decay."""
+import statistics
+
 import tensorflow.compat.v1 as tf
 
 from utils import replicas
@@ -9,7 +11,7 @@ def valid_pixels(labels, ignore_label):
   return tf.not_equal(labels, ignore_label)
 
 
-def cross_entropy(logits, labels, ignore_label):
+def cross_entropy(logits, labels, ignore_label, class_weights=None):
   """Returns the mean cross entropy over the pixels whose label is not `ignore_label`.
 
   A weighted sum, not a selection of pixels: shapes stay static, and a batch without any valid pixel gives
@@ -20,16 +22,29 @@ def cross_entropy(logits, labels, ignore_label):
     logits: float32 [B, H, W, K].
     labels: int32 [B, H, W, 1], 0..K-1 or ignore_label.
     ignore_label: int.
+    class_weights: K floats by which each class's pixels count, or None: all count the same.
 
   Returns:
     float32 scalar.
   """
   labels = tf.squeeze(labels, axis=3)  # [B, H, W]
   valid = valid_pixels(labels, ignore_label)
-  per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
-      labels=tf.where(valid, labels, tf.zeros_like(labels)), logits=logits)
+  labels = tf.where(valid, labels, tf.zeros_like(labels))
+  per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
   weights = tf.cast(valid, tf.float32)
+  if class_weights:
+    weights *= tf.gather(tf.constant(class_weights, tf.float32), labels)
   return tf.math.divide_no_nan(tf.reduce_sum(per_pixel * weights), replicas.mean(tf.reduce_sum(weights)))
+
+
+def median_frequency_weights(class_pixels):
+  """Returns a list of floats: the median share of pixels over each class's own (arXiv 1411.4734 sec. 6.3.2).
+
+  Args:
+    class_pixels: list of K ints; a class without pixels gets 1, and does not count in the median.
+  """
+  present = sorted(pixels for pixels in class_pixels if pixels)
+  return [statistics.median(present) / pixels if pixels else 1.0 for pixels in class_pixels]
 
 
 def weight_decay(variables, rate):
