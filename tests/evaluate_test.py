@@ -34,7 +34,7 @@ def run(script, *argv):
   return output.getvalue()
 
 
-def color_network(images, architecture, is_training, batch_norm_decay=None):
+def color_network(images, architecture, is_training, batch_norm_decay=None, *_):
   """Stands in for deeplab_model.network: a pixel's class is a linear function of its colour alone."""
   weights = tf.get_variable('weights', [3, architecture.num_classes])
   return tf.einsum('bhwc,ck->bhwk', tf.cast(images, tf.float32) - 128, weights)
