@@ -105,8 +105,8 @@ class RoundHook(tf.train.CheckpointSaverHook):
     tf.get_collection_ref(tf.GraphKeys.SAVERS)[:] = [self._saver]  # where the session finds it to restore
 
   def after_create_session(self, session, coord):
-    # TensorFlow's own hook would save here too: what has just been restored, or nothing worth keeping.
-    self._summary_writer.add_graph(tf.get_default_graph())
+    # TensorFlow's own hook would save here too: what has just been restored, or nothing worth keeping. The
+    # event file already holds the graph.
     self._step = session.run(self._global_step_tensor)
     self._timer.update_last_triggered_step(self._step)
 
