@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 from nets import backbones, layers
 from utils import checkpoints, losses, metrics, optimizers, run_config, summaries
 from utils.architecture import Architecture
+from utils.replicas import variable_name
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
 
 _ASPP_DEPTH = 256  # channels of every branch and of the projection
@@ -230,7 +231,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
 def trained_variables(freeze_batch_norm):
   """Returns the variables that training changes and weight decay shrinks: gamma and beta only unfrozen."""
   frozen = ('gamma', 'beta') if freeze_batch_norm else ()
-  return [v for v in tf.trainable_variables() if _name(v).split('/')[-1] not in frozen]
+  return [v for v in tf.trainable_variables() if variable_name(v).split('/')[-1] not in frozen]
 
 
 def _predictions(logits):
@@ -240,14 +241,9 @@ def _predictions(logits):
           'probabilities': tf.nn.softmax(logits, name='softmax_tensor')}
 
 
-def _name(variable):
-  """Returns the name in checkpoints; that of .op is another one in each replica."""
-  return variable.name.split(':')[0]
-
-
 def _model_variables():
   """Returns name -> variable of the network alone; called before there is an optimizer."""
-  return {_name(v): v for v in tf.global_variables() if _name(v) != tf.GraphKeys.GLOBAL_STEP}
+  return {variable_name(v): v for v in tf.global_variables() if variable_name(v) != tf.GraphKeys.GLOBAL_STEP}
 
 
 def _multipliers(variables, params):
@@ -255,7 +251,7 @@ def _multipliers(variables, params):
   scope = backbones.get(params['base_architecture']).scope + '/'
   multiplier = params['last_layers_lr_multiplier']
   return None if multiplier == 1 else {
-      _name(v): multiplier for v in variables if not _name(v).startswith(scope)}
+      variable_name(v): multiplier for v in variables if not variable_name(v).startswith(scope)}
 
 
 def _skipped_steps():

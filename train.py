@@ -65,7 +65,7 @@ def make_parser():
 
 def main(args):
   from nets import backbones
-  from utils import files, model_config, tf_record
+  from utils import conversion, files, model_config, tf_record
 
   check_crop(args)
   check_devices(args)
@@ -78,15 +78,17 @@ def main(args):
 
   # The data, and how long to train on it.
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
-  check_classes(args, dataset)
-  counts = {split: count_examples(args.data_dir, split, records[split]) for split in records}
+  indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
+  check_classes(args, indexes, dataset)
+  counts = {split: indexes[split]['examples'] if indexes[split] else
+            sum(tf_record.count_examples(records[split])) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   if counts['train'] < images_per_step(args):
     raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
                     f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
                     'more data')
-  class_weights = find_class_weights(args)
+  class_weights = find_class_weights(args, indexes['train'])
   step = stored_step(resume_from)
   ends = round_ends(args, counts['train'], step)
   if not ends:
@@ -119,21 +121,12 @@ def main(args):
   train_and_evaluate(args, dataset, records, counts, params, step, ends)
 
 
-def count_examples(data_dir, split, paths):
-  """Returns the number of examples in the records of a split: the index knows, or they are counted."""
-  from utils import conversion, tf_record
-
-  index = conversion.read_index(data_dir, split)
-  return index['examples'] if index else sum(tf_record.count_examples(paths))
-
-
-def find_class_weights(args):
+def find_class_weights(args, index):
   """Returns the weight of each class in the loss, a list of floats, or None where all weigh the same."""
-  from utils import conversion, losses
+  from utils import losses
 
   if args.class_weights == 'none':
     return None
-  index = conversion.read_index(args.data_dir, 'train')
   if not (index and index['class_pixels']):
     raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
                     'train.json, which is not there, does not fit the records or was written with --fast; '
@@ -141,12 +134,9 @@ def find_class_weights(args):
   return losses.median_frequency_weights(index['class_pixels'])
 
 
-def check_classes(args, dataset):
+def check_classes(args, indexes, dataset):
   """Raises UsageError where the index of the records says that they hold other classes."""
-  from utils import conversion
-
-  for split in ('train', 'val'):
-    index = conversion.read_index(args.data_dir, split)
+  for split, index in indexes.items():
     if index is None:  # records of the original scripts, or from elsewhere
       continue
     stored = index['dataset']
@@ -168,6 +158,8 @@ def check_devices(args):
   """Raises UsageError where the flags ask for more than the devices here can do."""
   import tensorflow.compat.v1 as tf
 
+  from utils import run_config
+
   gpus = len(tf.config.list_physical_devices('GPU'))
   if args.num_gpus > max(1, gpus):
     raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here; give at most '
@@ -177,8 +169,7 @@ def check_devices(args):
                      'give a multiple')
   if args.num_gpus > 1 and args.accumulate_steps > 1:
     raise UsageError('--accumulate_steps works on one device; leave it out, or --num_gpus')
-  if args.precision == 'fp16' and not gpus:
-    raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
+  run_config.check_precision(args.precision)
 
 
 def newest_checkpoint(args):

@@ -130,8 +130,10 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     fan_in = kernel_size * kernel_size * channels
     weights = tf.get_variable('weights', [kernel_size, kernel_size, channels, filters],
                               initializer=_he_initializer(fan_in))
-    folded = norm and folds(norm)
-    if folded:
+    bias = None
+    if norm is None:
+      bias = tf.get_variable('biases', [filters], initializer=tf.zeros_initializer())
+    elif folds(norm):
       factor, bias = _affine(filters, norm)
       weights = weights * factor
     weights = tf.cast(weights, inputs.dtype)
@@ -140,12 +142,7 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
       net = tf.nn.conv2d(inputs, weights, [1, stride, stride, 1], padding, dilations=[1, rate, rate, 1])
     else:
       net = tf.nn.atrous_conv2d(inputs, weights, rate, padding)
-    if folded:
-      net = tf.nn.bias_add(net, tf.cast(bias, net.dtype))
-    elif norm:
-      net = batch_norm(net, norm)
-    else:
-      net = tf.nn.bias_add(net, _variable('biases', [filters], tf.zeros_initializer(), inputs.dtype))
+    net = batch_norm(net, norm) if bias is None else tf.nn.bias_add(net, tf.cast(bias, net.dtype))
     return activation(net) if activation else net
 
 
@@ -157,8 +154,8 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
   """
   assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
   with tf.variable_scope(scope):
-    weights = _variable('depthwise_weights', [3, 3, int(inputs.shape[-1]), 1], _he_initializer(fan_in=9),
-                        inputs.dtype)
+    weights = tf.cast(tf.get_variable('depthwise_weights', [3, 3, int(inputs.shape[-1]), 1],
+                                      initializer=_he_initializer(fan_in=9)), inputs.dtype)
     inputs, padding = _padded(inputs, 3, stride, explicit_padding)
     # This one goes through space-to-batch: the gradients of TensorFlow's native dilated depthwise kernel are
     # wrong on the CPU.
@@ -250,11 +247,6 @@ def spatial_size(images):
   """Returns (height, width) of [B, H, W, C] images: ints where they are static, else an int32 tensor."""
   height, width = images.shape[1:3].as_list()
   return (height, width) if height and width else tf.shape(images)[1:3]
-
-
-def _variable(name, shape, initializer, dtype):
-  """Returns a float32 variable as the dtype to compute in."""
-  return tf.cast(tf.get_variable(name, shape, initializer=initializer), dtype)
 
 
 def _he_initializer(fan_in):

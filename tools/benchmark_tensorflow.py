@@ -10,7 +10,6 @@ from nets import backbones
 from tools.benchmark import Bench
 from utils import complexity, inputs, run_config, tf_record
 from utils.architecture import Architecture
-from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
 _SEED = 0
@@ -45,9 +44,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     train_step: function of images, labels and params; what to fetch in train, the loss second.
     predict: function of images and params; what to fetch in infer.
   """
-  gpus = tf.config.list_physical_devices('GPU')
-  if params['precision'] == 'fp16' and not gpus:
-    raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
+  run_config.check_precision(params['precision'])
   tf.logging.set_verbosity(tf.logging.ERROR)
   with tf.Graph().as_default():
     data = (inputs.synthetic_dataset(1, params['image_size'], dataset.num_classes, _SEED)
@@ -59,6 +56,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
             tf.placeholder_with_default(images, [1, None, None, 3]), params),
         'input': None,
     }[mode], params)
+  gpus = tf.config.list_physical_devices('GPU')
   batch_shape = tf.data.get_output_shapes(data)[0].as_list()
   return Bench(
       load, compute,

@@ -43,7 +43,7 @@ def median_frequency_weights(class_pixels):
   Args:
     class_pixels: list of K ints; a class without pixels gets 1, and does not count in the median.
   """
-  present = sorted(pixels for pixels in class_pixels if pixels)
+  present = [pixels for pixels in class_pixels if pixels]
   return [statistics.median(present) / pixels if pixels else 1.0 for pixels in class_pixels]
 
 

@@ -1,6 +1,8 @@
 """Learning-rate policies and the training operation."""
 import tensorflow.compat.v1 as tf
 
+from utils.replicas import variable_name
+
 
 def poly(global_step, params):
   """The polynomial policy (ParseNet; DeepLabv3 sec. 4.1).
@@ -57,14 +59,14 @@ def train_op(loss, rate, variables, params, multipliers=None):
     optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
   gradients = optimizer.compute_gradients(loss, variables)
   if multipliers:  # with momentum SGD a larger gradient is a larger rate
-    gradients = [(gradient * multipliers.get(variable.name.split(':')[0], 1.0), variable)
+    gradients = [(gradient * multipliers.get(variable_name(variable), 1.0), variable)
                  for gradient, variable in gradients]
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   if params['accumulate_steps'] == 1:
     return _step(optimizer, gradients, updates), []
 
   share = 1 / params['accumulate_steps']
-  sums = [tf.get_local_variable('accumulated/' + variable.op.name, variable.shape,
+  sums = [tf.get_local_variable('accumulated/' + variable_name(variable), variable.shape,
                                 initializer=tf.zeros_initializer()) for _, variable in gradients]
   accumulate = tf.group(*updates, *(total.assign_add(gradient * share)
                                     for total, (gradient, _) in zip(sums, gradients, strict=True)))

@@ -7,6 +7,11 @@ def count():
   return tf.distribute.get_replica_context().num_replicas_in_sync
 
 
+def variable_name(variable):
+  """Returns a variable's name in checkpoints; that of its operation is another one in each replica."""
+  return variable.name.split(':')[0]
+
+
 def mean(value):
   """Returns the mean of a tensor over the replicas, in each of them.
 

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
+from utils.errors import UsageError
 from utils.tf_estimator import RunConfig
 
 # What --precision says convolutions compute in.
@@ -33,6 +34,12 @@ def run_config(seed=None, save_summary_steps=100, xla=False, strategy=None):
     os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'  # without it XLA leaves the CPU out
   return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps, session_config=session_config,
                    log_step_count_steps=save_summary_steps, train_distribute=strategy)
+
+
+def check_precision(precision):
+  """Raises UsageError for a precision that the devices here cannot train in."""
+  if precision == 'fp16' and not tf.config.list_physical_devices('GPU'):
+    raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
 
 
 def mirrored(num_gpus):
