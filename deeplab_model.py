@@ -183,7 +183,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
     labels: integer [B, H, W, 1], 0..K-1 or ignore_label; None for PREDICT.
     mode: a ModeKeys.
     params: dict with base_architecture, num_classes, class_names, palette; for training also batch_size,
-      and num_train for the piecewise policy; and whatever is to differ from DEFAULT_PARAMS.
+      images per step, and num_train for the piecewise policy; and whatever is to differ from DEFAULT_PARAMS.
 
   Returns:
     EstimatorSpec. Predictions are classes int32 [B, H, W, 1] and probabilities float32 [B, H, W, K].
@@ -223,8 +223,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   train_op, hooks = optimizers.train_op(loss, rate, trained, params, _multipliers(trained, params))
   if params['precision'] == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
-  progress = run_config.ProgressHook(scalars, params['batch_size'] * params['accumulate_steps'],
-                                     params['max_steps'])
+  progress = run_config.ProgressHook(scalars, params['batch_size'], params['max_steps'])
   return EstimatorSpec(mode, predictions, loss, train_op, training_hooks=[progress, *hooks])
 
 

@@ -112,6 +112,7 @@ def main(args):
       'palette': dataset.palette,
       'ignore_label': dataset.ignore_label,
       'batch_norm_decay': decay,
+      'batch_size': images_per_step(args),
       'num_train': counts['train'],
       'class_weights': class_weights,
       'max_steps': ends[-1],

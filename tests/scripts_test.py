@@ -256,7 +256,9 @@ class ResumeTest(ScriptsTest):
     shutil.copytree(self.model, model)
     # Steps 6 and 7 of 4 images each: two batches of 2.
     printed = self.train('--train_epochs', 99, '--max_steps', 7, '--precision', 'bf16', '--recompute',
-                         '--accumulate_steps', 2, '--class_weights', 'median_frequency', model_dir=model)
+                         '--accumulate_steps', 2, '--class_weights', 'median_frequency',
+                         '--learning_rate_policy', 'piecewise', model_dir=model)
+    self.assertRegex(printed, r'learning_rate 0.0031[23]  ')  # 0.1 * 4 / 128
     self.assertRegex(printed, r'step 7, validation')
     self.assertNotIn('accumulated', str(tf.train.list_variables(model)))
     self.assertIn('mean Intersection over Union', self.evaluate('--precision', 'bf16', model_dir=model))
