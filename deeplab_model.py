@@ -19,7 +19,7 @@ _ASPP_DEPTH = 256  # channels of every branch and of the projection
 
 
 def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.float32,
-            sync_batch_norm=True):
+            sync_batch_norm=True, data_format='channels_last'):
   """Returns the logits of DeepLabv3+.
 
   Args:
@@ -29,6 +29,7 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
     batch_norm_decay: float, or None for the backbone's own.
     dtype: tf.DType that convolutions compute in; variables, batch norm's statistics and logits are float32.
     sync_batch_norm: bool, whether batch norm's statistics are those of all replicas' batches.
+    data_format: str, channels_last or channels_first, the order of axes between images and logits.
 
   Returns:
     logits: float32 [B, H, W, K].
@@ -43,15 +44,18 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
 
   norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon,
                           sync_batch_norm)
-  high, low = backbones.build(row, images, architecture.output_stride, norm, architecture.multi_grid)
   # The head has the paper's constants, whatever the backbone's (and the same decay, where one is given).
-  norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997, sync=sync_batch_norm)
-  net = aspp(high, architecture, norm, row)
-  if architecture.decoder:
-    net = decoder(net, low, architecture, norm, row)
-  else:
-    with tf.variable_scope('upsampling_logits'):
-      net = layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
+  head_norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997, sync=sync_batch_norm)
+  with layers.channels_first(data_format == 'channels_first'):
+    high, low = backbones.build(row, layers.to_features(images), architecture.output_stride, norm,
+                                architecture.multi_grid)
+    net = aspp(high, architecture, head_norm, row)
+    if architecture.decoder:
+      net = decoder(net, low, architecture, head_norm, row)
+    else:
+      with tf.variable_scope('upsampling_logits'):
+        net = layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
+    net = layers.from_features(net)
   logits = layers.resize_bilinear(net, padded_size, row.align_corners)
   return logits if padded_size is size else logits[:, :size[0], :size[1]]
 
@@ -91,11 +95,11 @@ def aspp(features, architecture, norm, row):
       branches.append(conv(features, _ASPP_DEPTH, f'conv_3x3_{index}', norm, tf.nn.relu, rate=rate))
     if architecture.image_level_feature:
       with tf.variable_scope('image_level_features'):
-        pooled = tf.reduce_mean(tf.cast(features, tf.float32), [1, 2], keepdims=True)  # [B, 1, 1, C]
+        pooled = layers.spatial_mean(features)  # [B, 1, 1, C]
         pooled = layers.conv2d(tf.cast(pooled, features.dtype), _ASPP_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)
         pooled = layers.resize_bilinear(pooled, layers.spatial_size(features), row.align_corners)
       branches.insert(0 if row.image_level_first else len(branches), pooled)
-    net = tf.concat(branches, axis=3)  # [B, h, w, branches * 256]
+    net = layers.concat(branches)  # [B, h, w, branches * 256]
     net = layers.conv2d(net, _ASPP_DEPTH, 1, 'conv_1x1_concat', norm, tf.nn.relu)
     if norm.is_training and row.projection_dropout:
       net = tf.nn.dropout(net, rate=row.projection_dropout)
@@ -125,7 +129,7 @@ def decoder(high, low, architecture, norm, row):
         features = layers.conv2d(low[stride], architecture.decoder_channels, 1, 'conv_1x1', norm, tf.nn.relu)
       with tf.variable_scope('upsampling_logits' + suffix):
         net = layers.resize_bilinear(net, layers.spatial_size(features), row.align_corners)
-        net = tf.concat([net, features], axis=3)  # [B, H/stride, W/stride, 256 + 48]
+        net = layers.concat([net, features])  # [B, H/stride, W/stride, 256 + 48]
         for index in range(1, architecture.decoder_convs + 1):
           net = conv(net, architecture.decoder_filters, f'conv_{kernel}x{kernel}_{index}', norm, tf.nn.relu)
     with tf.variable_scope('upsampling_logits'):
@@ -155,6 +159,7 @@ DEFAULT_PARAMS = {
     'sync_batch_norm': True,              # over the replicas, where there are several
     'precision': 'fp32',                  # or bf16, fp16: what convolutions compute in
     'accumulate_steps': 1,                # batches whose mean gradient makes a step
+    'data_format': 'channels_last',       # or channels_first, on GPUs alone
     'recompute': False,                   # activations of residual units in the backward pass
     'pre_trained_model': None,            # None: new weights, or those of a checkpoint in model_dir
     'checkpoint': None,                   # the checkpoint that will be restored; checked against the model
@@ -196,7 +201,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   with layers.recomputing(training and params['recompute']):
     logits = network(features, architecture, training and not params['freeze_batch_norm'],
                      params['batch_norm_decay'], run_config.DTYPES[params['precision']],
-                     params['sync_batch_norm'])
+                     params['sync_batch_norm'], params['data_format'])
   _check_checkpoint(params)
   predictions = _predictions(logits)
   if mode == ModeKeys.PREDICT:
@@ -224,7 +229,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   if params['precision'] == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, params['batch_size'], params['max_steps'])
-  return EstimatorSpec(mode, predictions, loss, train_op, training_hooks=[progress, *hooks])
+  return EstimatorSpec(mode, predictions, loss, train_op, training_hooks=hooks,
+                       training_chief_hooks=[progress])
 
 
 def trained_variables(freeze_batch_norm):

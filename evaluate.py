@@ -27,7 +27,7 @@ def make_parser():
   parser.flag('evaluation_data_list', './dataset/val.txt', 'file of the names to evaluate', metavar='FILE')
   parser.flag('data_dir', None, 'folder of records, in place of images, labels and list', metavar='DIR')
   parser.flag('split', 'val', 'the records of --data_dir to evaluate', metavar='NAME')
-  parser.shared(*flags.MODEL_FLAGS, 'precision')
+  parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS)
   parser.flag('save_predictions', None, 'also write a PNG of every prediction into this folder',
               metavar='DIR')
   parser.flag('submission', None, 'write the predictions as the test server of this benchmark takes them',
@@ -43,7 +43,7 @@ def main(args):
   names, input_fn = open_examples(args, dataset)
 
   from deeplab_model import deeplabv3_plus_model_fn as model_fn
-  from utils import checkpoints, metrics, predictions
+  from utils import checkpoints, metrics, predictions, run_config
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   if args.save_predictions:
@@ -56,7 +56,8 @@ def main(args):
 
   print(f'Evaluating {checkpoint} on {len(names)} images')
   params = {**vars(architecture), 'class_names': dataset.class_names,
-            'ignore_label': dataset.ignore_label, 'checkpoint': checkpoint, 'precision': args.precision}
+            'ignore_label': dataset.ignore_label, 'checkpoint': checkpoint,
+            **run_config.compute_params(args.precision, args.data_format)}
   result = run_model(model_fn, params, input_fn, len(names), scored=args.label_data_dir != 'none')
   if result:
     print(metrics.report(result, dataset.class_names))

@@ -20,7 +20,7 @@ def make_parser():
   parser.flag('infer_data_list', './dataset/sample_images_list.txt', 'file of the image names',
               metavar='FILE')
   parser.flag('overlay', False, 'also write <name>_overlay.png', action='store_true')
-  parser.shared(*flags.MODEL_FLAGS, 'precision', 'debug')
+  parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
   return parser
 
 
@@ -41,7 +41,8 @@ def main(args):
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   files.make_folder(args.output_dir, '--output_dir')
-  params = {**vars(architecture), 'checkpoint': checkpoint, 'precision': args.precision}
+  params = {**vars(architecture), 'checkpoint': checkpoint,
+            **run_config.compute_params(args.precision, args.data_format)}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
   predictions = estimator.predict(
       functools.partial(inputs.image_dataset, images), predict_keys='classes',

@@ -6,6 +6,9 @@ norm `BatchNorm/{gamma,beta,moving_mean,moving_variance}`, all under the scope g
 Variables are float32. Convolutions compute in the dtype of their input, which may be bfloat16 or float16;
 batch norm takes its statistics in float32 whatever that dtype is.
 
+Shapes are given channels last. Within `channels_first()` features are [B, C, h, w] instead; what depends on
+that is asked of this module: `channels`, `concat`, `max_pool2d`, `spatial_mean`, `spatial_size`.
+
 Letters in shape comments: B batch, H W input size, h w feature size, C channels.
 """
 import contextlib
@@ -60,16 +63,69 @@ class AtrousStrides:
 
 
 _recomputing = contextvars.ContextVar('recomputing', default=False)
+_channels_first = contextvars.ContextVar('channels_first', default=False)
 
 
 @contextlib.contextmanager
-def recomputing(on):
-  """While it is on, what `recomputable` decorates keeps its inputs alone until the backward pass."""
-  token = _recomputing.set(on)
+def _set(variable, value):
+  token = variable.set(value)
   try:
     yield
   finally:
-    _recomputing.reset(token)
+    variable.reset(token)
+
+
+def recomputing(on):
+  """While it is on, what `recomputable` decorates keeps its inputs alone until the backward pass."""
+  return _set(_recomputing, on)
+
+
+def channels_first(on=True):
+  """While it is on, features are [B, C, h, w], which only GPUs compute."""
+  return _set(_channels_first, on)
+
+
+def _format():
+  return 'NCHW' if _channels_first.get() else 'NHWC'
+
+
+def _by_axis(batch, height, width, channel):
+  """Returns a list with one value for each axis, in the order that features have here."""
+  return [batch, channel, height, width] if _channels_first.get() else [batch, height, width, channel]
+
+
+def _spatial_axes():
+  return [2, 3] if _channels_first.get() else [1, 2]
+
+
+def to_features(images):
+  """Returns images [B, H, W, C] in the order of axes that features have here."""
+  return tf.transpose(images, [0, 3, 1, 2]) if _channels_first.get() else images
+
+
+def from_features(features):
+  """Returns features as [B, h, w, C]."""
+  return tf.transpose(features, [0, 2, 3, 1]) if _channels_first.get() else features
+
+
+def channels(features):
+  """Returns the number of channels, an int."""
+  return int(features.shape[1 if _channels_first.get() else 3])
+
+
+def concat(features):
+  """Returns a list of features as one, [B, h, w, sum of C]."""
+  return tf.concat(features, axis=1 if _channels_first.get() else 3)
+
+
+def max_pool2d(inputs, size, stride, padding='SAME'):
+  """Returns the maxima of size x size windows: float [B, ceil(h/stride), ceil(w/stride), C] where SAME."""
+  return tf.nn.max_pool2d(inputs, size, stride, padding, data_format=_format())
+
+
+def spatial_mean(features):
+  """Returns float32 [B, 1, 1, C], the mean over height and width."""
+  return tf.reduce_mean(tf.cast(features, tf.float32), _spatial_axes(), keepdims=True)
 
 
 def recomputable(build):
@@ -81,6 +137,7 @@ def recomputable(build):
   @functools.wraps(build)
   def built(inputs, *args, **kwargs):
     scope = tf.get_variable_scope()
+    order = _channels_first.get()  # of now; gradients are built later
 
     @tf.custom_gradient
     def unit(inputs):
@@ -90,7 +147,7 @@ def recomputable(build):
           again = tf.identity(inputs)
         updates = tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS)
         count = len(updates)
-        with tf.variable_scope(scope, reuse=True):
+        with tf.variable_scope(scope, reuse=True), channels_first(order):
           outputs = build(again, *args, **kwargs)
         del updates[count:]
         of_inputs, *of_variables = tf.gradients(outputs, [again, *variables], upstream)
@@ -126,10 +183,9 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
   """
   assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
   with tf.variable_scope(scope):
-    channels = int(inputs.shape[-1])
-    fan_in = kernel_size * kernel_size * channels
-    weights = tf.get_variable('weights', [kernel_size, kernel_size, channels, filters],
-                              initializer=_he_initializer(fan_in))
+    depth = channels(inputs)
+    weights = tf.get_variable('weights', [kernel_size, kernel_size, depth, filters],
+                              initializer=_he_initializer(fan_in=kernel_size * kernel_size * depth))
     bias = None
     if norm is None:
       bias = tf.get_variable('biases', [filters], initializer=tf.zeros_initializer())
@@ -139,10 +195,11 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     weights = tf.cast(weights, inputs.dtype)
     inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
     if rate == 1 or native_dilation():
-      net = tf.nn.conv2d(inputs, weights, [1, stride, stride, 1], padding, dilations=[1, rate, rate, 1])
+      net = tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
+                         data_format=_format(), dilations=_by_axis(1, rate, rate, 1))
     else:
       net = tf.nn.atrous_conv2d(inputs, weights, rate, padding)
-    net = batch_norm(net, norm) if bias is None else tf.nn.bias_add(net, tf.cast(bias, net.dtype))
+    net = batch_norm(net, norm) if bias is None else tf.nn.bias_add(net, tf.cast(bias, net.dtype), _format())
     return activation(net) if activation else net
 
 
@@ -154,12 +211,17 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
   """
   assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
   with tf.variable_scope(scope):
-    weights = tf.cast(tf.get_variable('depthwise_weights', [3, 3, int(inputs.shape[-1]), 1],
+    weights = tf.cast(tf.get_variable('depthwise_weights', [3, 3, channels(inputs), 1],
                                       initializer=_he_initializer(fan_in=9)), inputs.dtype)
     inputs, padding = _padded(inputs, 3, stride, explicit_padding)
-    # This one goes through space-to-batch: the gradients of TensorFlow's native dilated depthwise kernel are
-    # wrong on the CPU.
-    net = tf.nn.depthwise_conv2d(inputs, weights, [1, stride, stride, 1], padding, dilations=[rate, rate])
+    if rate == 1:
+      net = tf.nn.depthwise_conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
+                                   data_format=_format())
+    else:
+      # This one goes through space-to-batch, which is at home with channels last: the gradients of
+      # TensorFlow's native dilated depthwise kernel are wrong on the CPU.
+      net = to_features(tf.nn.depthwise_conv2d(from_features(inputs), weights, [1, 1, 1, 1], padding,
+                                               dilations=[rate, rate]))
     net = batch_norm(net, norm)
     return activation(net) if activation else net
 
@@ -185,14 +247,16 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
     scope: str, the variable scope.
   """
   with tf.variable_scope(scope):
-    beta, gamma, moving_mean, moving_variance = _norm_variables(int(inputs.shape[-1]))
+    beta, gamma, moving_mean, moving_variance = _norm_variables(channels(inputs))
+    options = dict(epsilon=norm.epsilon, data_format=_format())
     if not norm.is_training:
-      return tf.nn.fused_batch_norm(inputs, gamma, beta, moving_mean, moving_variance,
-                                    epsilon=norm.epsilon, is_training=False)[0]
+      return tf.nn.fused_batch_norm(inputs, gamma, beta, moving_mean, moving_variance, is_training=False,
+                                    **options)[0]
     if norm.sync and replicas.count() > 1:
       outputs, mean, variance = _synchronized(inputs, gamma, beta, norm.epsilon)
     else:
-      outputs, mean, variance = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=norm.epsilon)
+      outputs, *statistics = tf.nn.fused_batch_norm(inputs, gamma, beta, **options)
+      mean, variance = map(replicas.mean, statistics)
     for average, value in ((moving_mean, mean), (moving_variance, variance)):
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign_sub((1 - norm.decay) * (average - value)))
@@ -202,9 +266,9 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
 def _norm_variables(channels):
   """Returns beta, gamma, the moving mean and the moving variance, float32 [channels]."""
   ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
-  # Under several replicas the averages are kept per replica and read as their mean.
+  # Every replica keeps averages of its own, which are the same: reading them takes no word from the others.
   averages = dict(trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
-                  aggregation=tf.VariableAggregation.MEAN)
+                  aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
   return (tf.get_variable('beta', [channels], initializer=zeros),
           tf.get_variable('gamma', [channels], initializer=ones),
           tf.get_variable('moving_mean', [channels], initializer=zeros, **averages),
@@ -221,11 +285,15 @@ def _affine(channels, norm):
 
 def _synchronized(inputs, gamma, beta, epsilon):
   """Returns what the fused kernel would for the batches of all replicas together."""
-  net = tf.cast(inputs, tf.float32)
-  mean = replicas.mean(tf.reduce_mean(net, [0, 1, 2]))
-  variance = replicas.mean(tf.reduce_mean(tf.square(net - mean), [0, 1, 2]))
-  outputs = tf.cast(tf.nn.batch_normalization(net, mean, variance, beta, gamma, epsilon), inputs.dtype)
-  count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]) * replicas.count(), tf.float32)
+  def aligned(vector):  # with the axis of the channels
+    return tf.reshape(vector, _by_axis(1, 1, 1, -1))
+
+  net, axes = tf.cast(inputs, tf.float32), [0, *_spatial_axes()]
+  mean = replicas.mean(tf.reduce_mean(net, axes))
+  variance = replicas.mean(tf.reduce_mean(tf.square(net - aligned(mean)), axes))
+  outputs = tf.nn.batch_normalization(net, *map(aligned, (mean, variance, beta, gamma)), epsilon)
+  outputs = tf.cast(outputs, inputs.dtype)
+  count = tf.cast(tf.size(inputs) // channels(inputs) * replicas.count(), tf.float32)
   return outputs, mean, variance * count / tf.maximum(count - 1, 1)  # as the kernel, unbiased for the average
 
 
@@ -240,13 +308,15 @@ def resize_bilinear(features, size, align_corners):
   Returns:
     [B, height, width, C] in the features' dtype; computed in float32.
   """
-  return tf.cast(tf.image.resize_bilinear(features, size, align_corners=align_corners), features.dtype)
+  net = tf.image.resize_bilinear(from_features(features), size, align_corners=align_corners)
+  return tf.cast(to_features(net), features.dtype)
 
 
-def spatial_size(images):
-  """Returns (height, width) of [B, H, W, C] images: ints where they are static, else an int32 tensor."""
-  height, width = images.shape[1:3].as_list()
-  return (height, width) if height and width else tf.shape(images)[1:3]
+def spatial_size(features):
+  """Returns (height, width) of features: ints where they are static, else an int32 tensor."""
+  axes = _spatial_axes()
+  height, width = (features.shape.as_list()[axis] for axis in axes)
+  return (height, width) if height and width else tf.shape(features)[axes[0]:axes[1] + 1]
 
 
 def _he_initializer(fan_in):
@@ -263,7 +333,7 @@ def _padded(inputs, kernel_size, stride, explicit_padding):
     return inputs, 'SAME'
   before = (kernel_size - 1) // 2
   after = kernel_size - 1 - before
-  return tf.pad(inputs, [[0, 0], [before, after], [before, after], [0, 0]]), 'VALID'
+  return tf.pad(inputs, _by_axis([0, 0], [before, after], [before, after], [0, 0])), 'VALID'
 
 
 def folds(norm):

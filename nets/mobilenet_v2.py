@@ -39,7 +39,7 @@ def build(row, images, output_stride, norm, multi_grid):
 def _inverted_residual(inputs, channels, expansion, stride_and_rate, norm, scope):
   """Returns the unit's output [B, h, w, channels] and its depthwise one [B, h, w, expansion * C]."""
   stride, rate = stride_and_rate
-  depth_in = int(inputs.shape[-1])
+  depth_in = layers.channels(inputs)
   net = inputs
   with tf.variable_scope(scope):
     if expansion > 1:

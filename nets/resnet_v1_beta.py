@@ -27,7 +27,7 @@ def build(row, images, output_stride, norm, multi_grid):
     net = layers.conv2d(net, 64, 3, 'conv1_2', norm, tf.nn.relu)
     net = layers.conv2d(net, 128, 3, 'conv1_3', norm, tf.nn.relu)
     low = {2: net}
-    net = tf.nn.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 128]
+    net = layers.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 128]
     for index, (depth, units, last_stride) in enumerate(blocks, 1):
       grid = multi_grid if index == len(blocks) else (1,) * units
       for unit in range(1, units + 1):
@@ -42,8 +42,8 @@ def build(row, images, output_stride, norm, multi_grid):
 @layers.recomputable
 def _bottleneck(inputs, depth, stride, rate, norm):
   """One residual unit: returns its output and the residual before the sum, both [B, h, w, 4 * depth]."""
-  if int(inputs.shape[-1]) == 4 * depth:
-    shortcut = inputs if stride == 1 else tf.nn.max_pool2d(inputs, 1, stride, 'VALID')
+  if layers.channels(inputs) == 4 * depth:
+    shortcut = inputs if stride == 1 else layers.max_pool2d(inputs, 1, stride, 'VALID')
   else:
     shortcut = layers.conv2d(inputs, 4 * depth, 1, 'shortcut', norm, stride=stride)
   net = layers.conv2d(inputs, depth, 1, 'conv1', norm, tf.nn.relu)

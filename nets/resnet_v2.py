@@ -26,7 +26,7 @@ def build(row, images, output_stride, norm, multi_grid):
   with tf.variable_scope(row.scope):
     net = layers.conv2d(images, 64, 7, 'conv1', stride=2)
     low = {2: net}
-    net = tf.nn.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 64]
+    net = layers.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 64]
     for index, (depth, units, last_stride) in enumerate(blocks, 1):
       grid = multi_grid if index == len(blocks) else (1,) * units
       for unit in range(1, units + 1):
@@ -43,8 +43,8 @@ def build(row, images, output_stride, norm, multi_grid):
 def _bottleneck(inputs, depth, stride, rate, norm):
   """One residual unit: returns its output [B, h, w, 4 * depth] and its reduced input [B, H, W, depth]."""
   preact = tf.nn.relu(layers.batch_norm(inputs, norm, 'preact'))
-  if int(inputs.shape[-1]) == 4 * depth:
-    shortcut = inputs if stride == 1 else tf.nn.max_pool2d(inputs, 1, stride, 'VALID')
+  if layers.channels(inputs) == 4 * depth:
+    shortcut = inputs if stride == 1 else layers.max_pool2d(inputs, 1, stride, 'VALID')
   else:
     shortcut = layers.conv2d(preact, 4 * depth, 1, 'shortcut')
   reduced = layers.conv2d(preact, depth, 1, 'conv1', norm, tf.nn.relu)

@@ -2,14 +2,17 @@
 import json
 import os
 import unittest
+from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import deeplab_model
-from nets import backbones
+from nets import backbones, layers
 from tests.golden import formula
+from utils import run_config
 from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
@@ -75,6 +78,52 @@ class NetworkTest(unittest.TestCase):
       static = session.run(logits)
     self.assertEqual(dynamic.shape, (1, 45, 71, 5))
     self.assertLess(relative_error(dynamic, static), 1e-5)
+
+
+class DataFormatTest(unittest.TestCase):
+  """Channels first, on a CPU whose graph optimiser puts the channels last around every kernel."""
+
+  def _run(self, data_format, backbone, is_training, recompute=False, **options):
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+      with layers.recomputing(recompute):
+        logits = deeplab_model.network(
+            tf.placeholder_with_default(formula.photo(33, 49, 7)[None], [1, None, None, 3]),
+            Architecture(backbone, 5, **options), is_training, data_format=data_format)
+      names = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+      weights = [v for v in tf.trainable_variables() if v.op.name.endswith('weights')]
+      gradients = tf.gradients(tf.reduce_sum(tf.square(logits)), weights[::12])
+      load_formula(session)
+      return names, session.run([logits, *gradients] if is_training else [logits])
+
+  def _check_equal(self, *args, **options):
+    names, last = self._run('channels_last', *args, **options)
+    names_first, first = self._run('channels_first', *args, **options)
+    self.assertEqual(names_first, names)
+    for expected, found in zip(last, first, strict=True):
+      self.assertEqual(found.shape, expected.shape)
+      self.assertLess(relative_error(found, expected), 1e-4)
+
+  def test_training_gives_the_same_logits_and_gradients(self):
+    self._check_equal('resnet_v2_50', True, recompute=True)
+
+  def test_predictions_are_the_same(self):
+    self._check_equal('mobilenet_v2_dm05', False, decoder=True, output_stride=8,
+                      eval_crop_size=(65, 65))
+
+  def test_cpu_refuses_channels_first_with_a_sentence(self):
+    with self.assertRaisesRegex(UsageError, '--data_format channels_first needs a GPU'):
+      run_config.compute_params('fp32', 'channels_first')
+    self.assertEqual(run_config.compute_params('bf16', None),
+                     {'precision': 'bf16', 'data_format': 'channels_last'})
+
+  def test_gpu_gets_what_suits_the_precision(self):
+    with mock.patch.object(tf.config, 'list_physical_devices', return_value=['a GPU']):
+      formats = [run_config.compute_params(*flags)['data_format']
+                 for flags in (('fp32', None), ('fp16', None), ('fp32', 'channels_last'),
+                               ('bf16', 'channels_first'))]
+    self.assertEqual(formats, ['channels_first', 'channels_last', 'channels_last', 'channels_first'])
 
 
 def variables(**options):
@@ -193,7 +242,7 @@ class TrainingTest(unittest.TestCase):
           tf.constant(images), tf.constant(labels), ModeKeys.TRAIN, make_params(batch_norm_decay=0.9997))
       session.run(tf.global_variables_initializer())
       load_formula(session)
-      scalars = spec.training_hooks[0]._scalars
+      scalars = spec.training_chief_hooks[0]._scalars
       for expected, tolerance in zip(golden['steps'], (1e-5, 1e-4, 2e-3, 2e-2)):
         values, _ = session.run([scalars, spec.train_op])
         for name in ('loss', 'cross_entropy'):

@@ -56,7 +56,8 @@ MODES = ('train', 'infer', 'input')
 VARIANTS = {
     'ours': ('tools.benchmark_tensorflow', {}),
     'fp32': ('tools.benchmark_tensorflow', {'precision': 'fp32'}),
-    'reference': ('tools.benchmark_reference', {'precision': 'fp32', 'recompute': False, 'xla': False}),
+    'reference': ('tools.benchmark_reference', {'precision': 'fp32', 'data_format': 'channels_last',
+                                                'recompute': False, 'xla': False}),
     'pytorch': ('tools.benchmark_pytorch', {}),
 }
 _ROWS = {  # what run_block measures, and how it is called
@@ -77,7 +78,7 @@ _INPUT_STEPS = 100  # batches that count as one step of the mode input: one batc
 def make_parser():
   parser = flags.Parser(__doc__)
   parser.add_argument('mode', choices=(*MODES, 'all'), help='what to measure')
-  parser.shared('base_architecture', 'output_stride', 'dataset', 'precision')
+  parser.shared('base_architecture', 'output_stride', 'dataset', *flags.COMPUTE_FLAGS)
   parser.flag('data_dir', None, 'folder of train.record; synthetic input without it', metavar='DIR')
   parser.flag('crop_size', (513, 513), 'height and width in train and input',
               type=flags.positive_int, nargs=2, metavar=('H', 'W'))

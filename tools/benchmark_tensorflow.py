@@ -44,7 +44,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     train_step: function of images, labels and params; what to fetch in train, the loss second.
     predict: function of images and params; what to fetch in infer.
   """
-  run_config.check_precision(params['precision'])
+  params = {**params, **run_config.compute_params(params['precision'], params['data_format'])}
   tf.logging.set_verbosity(tf.logging.ERROR)
   with tf.Graph().as_default():
     data = (inputs.synthetic_dataset(1, params['image_size'], dataset.num_classes, _SEED)

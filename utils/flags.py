@@ -139,6 +139,10 @@ SHARED = {
         default='fp32', choices=('fp32', 'bf16', 'fp16'),
         help='what convolutions compute in: fp32, bf16 (CPUs with AMX, GPUs from Ampere on), or fp16 (GPUs); '
              'variables stay fp32'),
+    'data_format': dict(
+        default=None, choices=('channels_last', 'channels_first'),
+        help='the order in which features lie in memory; checkpoints are the same (default: channels_first '
+             'on a GPU in fp32, else channels_last, the only one of CPUs)'),
     'dataset': dict(
         default='voc', metavar='NAME',
         help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '
@@ -170,6 +174,10 @@ SHARED = {
 MODEL_FLAGS = ('model_dir', 'base_architecture', 'dataset', 'output_stride', 'atrous_rates', 'multi_grid',
                'image_level_feature', 'separable_head', 'decoder', 'decoder_channels', 'decoder_convs',
                'decoder_filters', 'decoder_kernel', 'decoder_output_stride', 'eval_crop_size')
+
+
+# The flags of how the network is computed.
+COMPUTE_FLAGS = ('precision', 'data_format')
 
 
 # The flags of the scripts that write records.
