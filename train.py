@@ -17,7 +17,7 @@ from utils.errors import DataError, UsageError
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared(*flags.MODEL_FLAGS, 'precision', 'debug')
+  parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
   parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
   parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
@@ -65,10 +65,11 @@ def make_parser():
 
 def main(args):
   from nets import backbones
-  from utils import conversion, files, model_config, tf_record
+  from utils import cluster, conversion, files, model_config, tf_record
 
+  task = cluster.task_from_environment()
   check_crop(args)
-  check_devices(args)
+  compute_params = check_devices(args, task)
   # The model: flags, or what an earlier run left in model_dir.
   resume_from = newest_checkpoint(args)
   architecture, dataset = model_config.resolve(
@@ -80,8 +81,7 @@ def main(args):
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
   indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
   check_classes(args, indexes, dataset)
-  counts = {split: indexes[split]['examples'] if indexes[split] else
-            sum(tf_record.count_examples(records[split])) for split in records}
+  counts = {split: count_examples(indexes[split], records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   if counts['train'] < images_per_step(args):
@@ -100,14 +100,16 @@ def main(args):
     warn_of_slow_averages(decay, ends[-1])
 
   # From here on model_dir is written.
-  if args.clean_model_dir:
-    clean(args.model_dir)
-  files.make_folder(args.model_dir, '--model_dir')
   flag_values = {name: value for name, value in vars(args).items() if name != 'explicit'}
-  model_config.write(args.model_dir, architecture, dataset, flag_values)
+  if task.is_chief:
+    if args.clean_model_dir:
+      clean(args.model_dir)
+    files.make_folder(args.model_dir, '--model_dir')
+    model_config.write(args.model_dir, architecture, dataset, flag_values)
   params = {
       **flag_values,
       **vars(architecture),
+      **compute_params,
       'class_names': dataset.class_names,
       'palette': dataset.palette,
       'ignore_label': dataset.ignore_label,
@@ -119,7 +121,14 @@ def main(args):
       'pre_trained_model': pre_trained_model,
       'checkpoint': resume_from,
   }
-  train_and_evaluate(args, dataset, records, counts, params, step, ends)
+  train_and_evaluate(args, task, dataset, records, counts, params, step, ends)
+
+
+def count_examples(index, paths):
+  """Returns the number of examples in the records of a split: its index knows, or they are counted."""
+  from utils import tf_record
+
+  return index['examples'] if index else sum(tf_record.count_examples(paths))
 
 
 def find_class_weights(args, index):
@@ -155,8 +164,12 @@ def check_crop(args):
                      f'--output_stride {args.output_stride}; give crops of at least that size')
 
 
-def check_devices(args):
-  """Raises UsageError where the flags ask for more than the devices here can do."""
+def check_devices(args, task):
+  """Returns the model_fn's params of --precision and --data_format.
+
+  Raises:
+    UsageError: the flags ask for more than the devices here can do.
+  """
   import tensorflow.compat.v1 as tf
 
   from utils import run_config
@@ -165,12 +178,20 @@ def check_devices(args):
   if args.num_gpus > max(1, gpus):
     raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here; give at most '
                      f'{max(1, gpus)}, or check the driver and CUDA_VISIBLE_DEVICES')
-  if args.batch_size % args.num_gpus:
-    raise UsageError(f'--batch_size {args.batch_size} cannot be shared by --num_gpus {args.num_gpus} evenly; '
-                     'give a multiple')
-  if args.num_gpus > 1 and args.accumulate_steps > 1:
-    raise UsageError('--accumulate_steps works on one device; leave it out, or --num_gpus')
-  run_config.check_precision(args.precision)
+  if task.workers > 1 and args.num_gpus < gpus:
+    raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here, and one of several '
+                     f'machines uses all of its GPUs; give --num_gpus {gpus}, or hide the others by '
+                     'CUDA_VISIBLE_DEVICES')
+  replicas = args.num_gpus * task.workers
+  if args.batch_size % replicas:
+    raise UsageError(f'--batch_size {args.batch_size} cannot be shared by {replicas} devices evenly '
+                     f'(--num_gpus {args.num_gpus}, {task.workers} machines); give a multiple')
+  if replicas > 1 and args.accumulate_steps > 1:
+    raise UsageError('--accumulate_steps works on one device; leave it out, or train on one')
+  if task.workers > 1 and args.clean_model_dir:
+    raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
+                     'they start')
+  return run_config.compute_params(args.precision, args.data_format)
 
 
 def newest_checkpoint(args):
@@ -254,38 +275,52 @@ def clean(model_dir):
     shutil.rmtree(model_dir)
 
 
-def train_and_evaluate(args, dataset, records, counts, params, step, ends):
+def train_and_evaluate(args, task, dataset, records, counts, params, step, ends):
   """Trains up to each of the steps `ends`, evaluating after each."""
   import functools
 
   from deeplab_model import deeplabv3_plus_model_fn
   from nets import backbones
   from utils import checkpoints, inputs, metrics, run_config
-  from utils.tf_estimator import Estimator, debug_hook
+  from utils.tf_estimator import Estimator, debug_hook, run_in_cluster
 
-  config = run_config.run_config(args.seed, args.save_summary_steps, args.xla,
-                                 run_config.mirrored(args.num_gpus))
+  config = run_config.run_config(args.seed, args.save_summary_steps if task.is_chief else 0, args.xla,
+                                 run_config.strategy(args.num_gpus, task.workers))
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)
   options = inputs.TrainOptions(
-      crop_size=tuple(args.crop_size), batch_size=args.batch_size // args.num_gpus, seed=args.seed,
-      channel_means=backbones.get(params['base_architecture']).padding_color,
+      crop_size=tuple(args.crop_size), batch_size=args.batch_size // (args.num_gpus * task.workers),
+      seed=args.seed, channel_means=backbones.get(params['base_architecture']).padding_color,
       num_examples=counts['train'], first_example=(step - args.initial_global_step) * images_per_step(args))
+  replicas = args.num_gpus if task.workers == 1 else 1  # the chief of several machines evaluates alone
+  eval_dataset = functools.partial(inputs.eval_dataset, records['val'], dataset, -counts['val'] % replicas)
   result = {}
 
   def evaluate(step):
+    bar = run_config.ProgressBarHook(counts['val'], 'evaluating', replicas)
     with explaining(records['val'], dataset):
-      result.update(estimator.evaluate(functools.partial(inputs.eval_dataset, records['val'], dataset),
-                                       hooks=[run_config.ProgressBarHook(counts['val'], 'evaluating')]))
+      result.update(estimator.evaluate(eval_dataset, hooks=[bar]))
     print(f'step {step}, validation on {args.data_dir}:')
     print(metrics.report(result, dataset.class_names), flush=True)
 
-  hooks = [run_config.RoundHook(args.model_dir, ends, evaluate, functools.partial(
+  hooks = [run_config.SaverHook(functools.partial(
       checkpoints.ResumeSaver, args.keep_checkpoint_max, params['checkpoint']))]
-  with explaining(records['train'], dataset):
-    estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
-                    hooks=hooks + [debug_hook()] * args.debug, max_steps=ends[-1])
-  print(f'Done: {args.model_dir} is at step {ends[-1]}, mean Intersection over Union '
-        f'{result["mean_iou"]:.4f}')
+  if task.is_chief:
+    hooks.append(run_config.RoundHook(args.model_dir, ends, evaluate))
+  if args.debug:
+    hooks.append(debug_hook())
+
+  def train():
+    with explaining(records['train'], dataset):
+      estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
+                      hooks=hooks, max_steps=ends[-1])
+
+  if task.workers > 1:
+    print(f'Waiting for all {task.workers} machines of TF_CONFIG', flush=True)
+    run_in_cluster(train, estimator)
+  else:
+    train()
+  print(f'Done: {args.model_dir} is at step {ends[-1]}'
+        + (f', mean Intersection over Union {result["mean_iou"]:.4f}' if result else ''))
 
 
 @contextlib.contextmanager
@@ -308,6 +343,9 @@ def explain(error, files, dataset):
   if isinstance(error, tf.train.NanLossDuringTrainingError):
     return DataError('the loss is not a number any more; lower --initial_learning_rate, give a larger '
                      '--batch_size, or --freeze_batch_norm with a pre-trained model')
+  if isinstance(error, tf.errors.UnavailableError):
+    return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
+                      'printed, and start all of them again: training goes on from the last checkpoint')
   if isinstance(error, tf.errors.ResourceExhaustedError):
     return UsageError('the device is out of memory; give a smaller --batch_size or --crop_size')
   known = inputs.data_error(error)

@@ -219,7 +219,9 @@ class TrainTest(ConversionTest):
   """train.py takes the number of examples from the index, and compares its classes with its own."""
 
   def check(self, **changes):
-    train.check_classes(argparse.Namespace(data_dir=self.output), dataclasses.replace(FRUIT, **changes))
+    indexes = {split: conversion.read_index(self.output, split) for split in ('train', 'val')}
+    train.check_classes(argparse.Namespace(data_dir=self.output), indexes,
+                        dataclasses.replace(FRUIT, **changes))
 
   def test_records_of_other_classes_are_refused(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])
@@ -234,10 +236,10 @@ class TrainTest(ConversionTest):
     self.convert(train=[self.pair(name) for name in 'abc'], options={'shards': 2})
     paths = tf_record.record_files(self.output, 'train')
     with mock.patch.object(tf_record, 'count_examples', return_value=[7, 8]):
-      self.assertEqual(train.count_examples(self.output, 'train', paths), 3)
+      self.assertEqual(train.count_examples(conversion.read_index(self.output, 'train'), paths), 3)
       with open(paths[0], 'ab') as file:
         file.write(b'x')
-      self.assertEqual(train.count_examples(self.output, 'train', paths), 15)
+      self.assertEqual(train.count_examples(conversion.read_index(self.output, 'train'), paths), 15)
 
   def test_records_without_index_are_taken(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])

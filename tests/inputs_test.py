@@ -89,10 +89,10 @@ class TrainStreamTest(TestCase):
     cls.images, cls.labels = cls.stream(42)  # batches of 3 run across the borders of epochs of 7
 
   @classmethod
-  def stream(cls, number, files=None, **changes):
+  def stream(cls, number, files=None, context=None, **changes):
     """Returns images [number, h, w, 3] and labels of the stream's first batches, end to end."""
     options = dataclasses.replace(OPTIONS, **changes)
-    batches = rows(inputs.train_dataset(files or cls.files, DATASET, options),
+    batches = rows(inputs.train_dataset(files or cls.files, DATASET, options, context),
                    number // options.batch_size)
     return tuple(map(np.concatenate, zip(*batches, strict=True)))
 
@@ -136,6 +136,12 @@ class TrainStreamTest(TestCase):
       next_batch = iterator.get_next()
       batches = [session.run(next_batch) for _ in range(14)]
     self.check_equals_part(tuple(map(np.concatenate, zip(*batches, strict=True))), 0, 42)
+
+  def test_two_machines_share_the_examples_of_every_batch(self):
+    for worker in (0, 1):
+      part = self.stream(21, context=tf.distribute.InputContext(2, worker))
+      np.testing.assert_array_equal(part[0], self.images[worker::2])
+      np.testing.assert_array_equal(part[1], self.labels[worker::2])
 
   def test_first_example_gives_the_tail_of_the_stream(self):
     for first in (10, 21):  # within an epoch, and where one begins
@@ -286,6 +292,13 @@ class BadExampleTest(TestCase):
 
 
 class EvalDatasetTest(TestCase):
+
+  def test_fillers_have_no_valid_pixel(self):
+    batches = rows(inputs.eval_dataset([self.record([numbered(0)])], DATASET, fillers=2), 9)
+    self.assertEqual(len(batches), 3)
+    for _, labels in batches[1:]:
+      self.assertEqual(np.unique(labels).tolist(), [DATASET.ignore_label])
+    self.assertEqual(batches[1][0].shape[0], 1)
 
   def test_examples_keep_order_and_size(self):
     sizes = ((5, 9), (13, 4), (7, 7), (1, 3))

@@ -89,11 +89,15 @@ class ScriptsTest(unittest.TestCase):
     cls.printed = cls.train('--train_epochs', 2)
 
   @classmethod
+  def flags(cls, model_dir):
+    """Returns the flags of training, a list of str."""
+    return ['--dataset', f'{cls.data}/tiny.json', '--data_dir', cls.data, '--model_dir', model_dir,
+            '--base_architecture', 'resnet_v2_50', '--pre_trained_model', 'none', '--batch_size', '2',
+            '--crop_size', '33', '49', '--batch_norm_decay', '0.5', '--save_summary_steps', '2']
+
+  @classmethod
   def train(cls, *argv, model_dir=None):
-    return run(train, '--dataset', f'{cls.data}/tiny.json', '--data_dir', cls.data, '--model_dir',
-               model_dir or cls.model, '--base_architecture', 'resnet_v2_50', '--pre_trained_model', 'none',
-               '--batch_size', 2, '--crop_size', 33, 49, '--batch_norm_decay', 0.5, '--save_summary_steps', 2,
-               *argv)
+    return run(train, *cls.flags(model_dir or cls.model), *argv)
 
   @classmethod
   def evaluate(cls, *argv, model_dir=None):

@@ -38,7 +38,7 @@ class TrainOptions:
 
   Attributes:
     crop_size: (height, width), ints, of what leaves the pipeline.
-    batch_size: int.
+    batch_size: int, of each replica where several train together.
     seed: int; the stream is a pure function of it (and of the files).
     channel_means: (red, green, blue), floats 0..255, the colour of padding.
     num_examples: int, the examples in all files.
@@ -55,16 +55,18 @@ class TrainOptions:
   max_scale: float = 2.0
 
 
-def train_dataset(files, dataset, options):
+def train_dataset(files, dataset, options, input_context=None):
   """Returns the endless stream of augmented batches of training.
 
   Every epoch holds each example once, in an order of its own; batches run across epochs. Order and
-  augmentation depend on nothing but the seed and the position in the stream.
+  augmentation depend on nothing but the seed and the position in the stream. Of N machines that train
+  together, each decodes every Nth example, so that their batches of a step are one machine's batch.
 
   Args:
     files: list of str, record files.
     dataset: Dataset.
     options: TrainOptions.
+    input_context: tf.distribute.InputContext, from the Estimator where it trains under a strategy, or None.
 
   Returns:
     tf.data.Dataset of (images, labels): uint8 [B, crop height, crop width, 3] and [..., 1].
@@ -76,7 +78,10 @@ def train_dataset(files, dataset, options):
   def augmented(position, example):
     return _augmented(example, dataset, options, seed=tf.stack([options.seed, position]))
 
-  return (_endless(files, options)
+  examples = _endless(files, options)
+  if input_context:
+    examples = examples.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
+  return (examples
           .map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
           .batch(options.batch_size, drop_remainder=True)
           .prefetch(tf.data.AUTOTUNE))
@@ -139,12 +144,13 @@ def _checked(example, dataset):
     return image_encoded, tf.identity(size), tf.identity(label)
 
 
-def eval_dataset(files, dataset):
+def eval_dataset(files, dataset, fillers=0):
   """Returns the examples of record files, in order and at their own sizes, in batches of one.
 
   Args:
     files: list of str, record files.
     dataset: Dataset.
+    fillers: int, images without a valid pixel to add at the end, where several replicas each need one.
 
   Returns:
     tf.data.Dataset of (images, labels): uint8 [1, H, W, 3] and uint8 [1, H, W, 1].
@@ -152,7 +158,13 @@ def eval_dataset(files, dataset):
   Raises:
     tf.errors.InvalidArgumentError: while it runs, at a bad example (`error_sentence` finds why).
   """
-  return _decoded(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset)
+  examples = _decoded(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset)
+  if not fillers:
+    return examples
+  side = 33  # anything of at least the output stride
+  return examples.concatenate(tf.data.Dataset.from_tensors((
+      tf.zeros([1, side, side, 3], tf.uint8),
+      tf.fill([1, side, side, 1], tf.constant(dataset.ignore_label, tf.uint8)))).repeat(fillers))
 
 
 def folder_dataset(image_paths, label_paths, dataset):

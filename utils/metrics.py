@@ -1,6 +1,8 @@
 """Segmentation scores, all computed from one confusion matrix."""
 import tensorflow.compat.v1 as tf
 
+from utils import replicas
+
 
 def confusion_matrix(labels, predictions, num_classes, ignore_label):
   """Counts pixels by true and predicted class.
@@ -43,7 +45,7 @@ def pixel_accuracy(matrix):
 def evaluation_metrics(matrix, class_names):
   """Returns the Estimator's eval_metric_ops for the confusion matrices of the batches.
 
-  All of them read one int64 [K, K] variable that sums the batches' matrices.
+  All of them read one int64 [K, K] variable that sums the batches' matrices, those of all replicas.
 
   Args:
     matrix: int64 [K, K], one batch's confusion_matrix.
@@ -55,15 +57,19 @@ def evaluation_metrics(matrix, class_names):
   """
   total = tf.get_variable(
       'confusion_matrix', matrix.shape, tf.int64, tf.zeros_initializer(), trainable=False,
-      collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
+      collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES],
+      synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.SUM)
   update = tf.group(total.assign_add(matrix))
-  iou = iou_per_class(total)
-  values = {'mean_iou': mean_iou(total), 'px_accuracy': pixel_accuracy(total)}
-  values.update({f'iou/{name}': iou[index] for index, name in enumerate(class_names)})
-  # Event files take scalars of float32; scores keep float64 only inside.
-  values = {name: tf.cast(value, tf.float32) for name, value in values.items()}
-  values['confusion_matrix'] = total.read_value()
-  return {name: (value, update) for name, value in values.items()}
+
+  def values(total):
+    iou = iou_per_class(total)
+    scores = {'mean_iou': mean_iou(total), 'px_accuracy': pixel_accuracy(total)}
+    scores.update({f'iou/{name}': iou[index] for index, name in enumerate(class_names)})
+    # Event files take scalars of float32; scores keep float64 only inside.
+    scores = {name: tf.cast(score, tf.float32) for name, score in scores.items()}
+    return {**scores, 'confusion_matrix': total}
+
+  return {name: (value, update) for name, value in replicas.jointly(values, total).items()}
 
 
 def report(result, class_names):

@@ -30,6 +30,19 @@ def mean(value):
   return _reduced(value) + (passed - tf.stop_gradient(passed))
 
 
+def jointly(function, variable):
+  """Returns function(value): once for all replicas, each of which has a part of the value.
+
+  Args:
+    function: function of a tensor that returns a tensor or a dict of tensors.
+    variable: one with VariableSynchronization.ON_READ; its aggregation says how the parts make the value.
+  """
+  if count() == 1:
+    return function(variable.read_value())
+  return tf.distribute.get_replica_context().merge_call(
+      lambda strategy, variable: function(strategy.extended.read_var(variable)), (variable,))
+
+
 @tf.RegisterGradient('MeanOverReplicas')
 def _gradient_of_mean(_, gradient):
   return _reduced(gradient)

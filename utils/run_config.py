@@ -18,9 +18,9 @@ def run_config(seed=None, save_summary_steps=100, xla=False, strategy=None):
 
   Args:
     seed: int, of new weights and of every random operation, or None.
-    save_summary_steps: int, steps between two event-file entries.
+    save_summary_steps: int, steps between two event-file entries; 0 writes none.
     xla: bool, compile clusters of operations.
-    strategy: tf.distribute.Strategy that trains, or None.
+    strategy: tf.distribute.Strategy that trains and, on one machine, evaluates; or None.
   """
   tf.logging.set_verbosity(tf.logging.ERROR)  # the scripts print what matters themselves
   session_config = tf.ConfigProto(allow_soft_placement=True)
@@ -33,17 +33,41 @@ def run_config(seed=None, save_summary_steps=100, xla=False, strategy=None):
     flags = os.environ.get('TF_XLA_FLAGS', '')
     os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'  # without it XLA leaves the CPU out
   return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps, session_config=session_config,
-                   log_step_count_steps=save_summary_steps, train_distribute=strategy)
+                   log_step_count_steps=save_summary_steps or None, train_distribute=strategy,
+                   eval_distribute=strategy if isinstance(strategy, tf.distribute.MirroredStrategy) else None,
+                   save_checkpoints_secs=None)  # RoundHook saves
 
 
-def check_precision(precision):
-  """Raises UsageError for a precision that the devices here cannot train in."""
-  if precision == 'fp16' and not tf.config.list_physical_devices('GPU'):
+def compute_params(precision, data_format):
+  """Returns the model_fn's params of --precision and --data_format.
+
+  Args:
+    precision: str, a name in DTYPES.
+    data_format: str, or None for what suits the device and the precision: tensor cores take half precision
+      channels last, GPUs are faster in float32 channels first, and CPUs know but channels last.
+
+  Raises:
+    UsageError: the devices here cannot do it.
+  """
+  gpus = tf.config.list_physical_devices('GPU')
+  if precision == 'fp16' and not gpus:
     raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
+  if data_format == 'channels_first' and not gpus:
+    raise UsageError('--data_format channels_first needs a GPU, and TensorFlow sees none; leave it out')
+  suited = 'channels_first' if gpus and precision == 'fp32' else 'channels_last'
+  return {'precision': precision, 'data_format': data_format or suited}
 
 
-def mirrored(num_gpus):
-  """Returns the strategy by which several GPUs of this machine share each batch; None for one device."""
+def strategy(num_gpus, workers=1):
+  """Returns the tf.distribute.Strategy by which devices share each batch, or None for one device.
+
+  Args:
+    num_gpus: int, of this machine.
+    workers: int, machines; with more than one, each uses all GPUs that it sees.
+  """
+  if workers > 1:
+    tf.disable_eager_execution()  # for which the strategy would start a server at once
+    return tf.distribute.experimental.MultiWorkerMirroredStrategy()
   if num_gpus == 1:
     return None
   return tf.distribute.MirroredStrategy([f'/gpu:{index}' for index in range(num_gpus)])
@@ -91,25 +115,28 @@ class ProgressHook(tf.train.SessionRunHook):
     self._shown, self._seconds = self._step, 0
 
 
+class SaverHook(tf.train.SessionRunHook):
+  """Makes the tf.train.Saver with which the session restores, and RoundHook saves, all variables."""
+
+  def __init__(self, make_saver):
+    """Args: make_saver, a function that returns it."""
+    self._make_saver = make_saver
+
+  def begin(self):  # now the graph holds every variable
+    tf.get_collection_ref(tf.GraphKeys.SAVERS)[:] = [self._make_saver()]
+
+
 class RoundHook(tf.train.CheckpointSaverHook):
   """Saves a checkpoint at the end of each round and every ten minutes, and evaluates after each round.
 
   All rounds run in one session, whose graph is built, optimised and filled with values only once.
   """
 
-  def __init__(self, model_dir, ends, evaluate, saving):
-    """Args: model_dir; ends, global steps at which rounds end; evaluate, a function of the step; saving, a
-    function that returns the tf.train.Saver of all variables.
-    """
+  def __init__(self, model_dir, ends, evaluate):
+    """Args: model_dir; ends, global steps at which rounds end; evaluate, a function of the step."""
     super().__init__(model_dir, save_secs=600, save_graph_def=False)
     self._ends = frozenset(ends)
     self._evaluate = evaluate
-    self._saving = saving
-
-  def begin(self):
-    super().begin()
-    self._saver = self._saving()  # now that the graph holds every variable
-    tf.get_collection_ref(tf.GraphKeys.SAVERS)[:] = [self._saver]  # where the session finds it to restore
 
   def after_create_session(self, session, coord):
     # TensorFlow's own hook would save here too: what has just been restored, or nothing worth keeping. The
@@ -130,13 +157,14 @@ class RoundHook(tf.train.CheckpointSaverHook):
 
 
 class ProgressBarHook(tf.train.SessionRunHook):
-  """A progress bar over the session's runs, on stderr."""
+  """A progress bar over images, on stderr; each run of the session does one, or one in every replica."""
 
-  def __init__(self, total, title):
+  def __init__(self, total, title, replicas=1):
     self._bar = tqdm(total=total, desc=title, unit='image')
+    self._replicas = replicas
 
   def after_run(self, run_context, run_values):
-    self._bar.update()
+    self._bar.update(min(self._replicas, self._bar.total - self._bar.n))
 
   def end(self, session):
     self._bar.close()

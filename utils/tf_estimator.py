@@ -8,11 +8,14 @@ This module alone touches private parts of TensorFlow. Everything else imports f
 
   from utils.tf_estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
 """
+import copy
 import importlib.util
 import sys
 import types
 
 import tensorflow.compat.v1 as tf
+from tensorflow.python.distribute import distribute_coordinator, distribute_coordinator_context
+from tensorflow.python.training import monitored_session
 from tensorflow.python.util import tf_export
 
 
@@ -45,8 +48,8 @@ def _prepare():
 
 
 def _init_run_config(config, tf_config):
-  """RunConfig's distributed settings under a tf.distribute strategy on this machine."""
-  config._init_distributed_setting_from_environment_var(tf_config)
+  """RunConfig's settings under a tf.distribute strategy; `run_in_cluster` adds those of several machines."""
+  config._init_distributed_setting_from_environment_var({})
   config._maybe_overwrite_session_config_for_distributed_training()
   config._distribute_coordinator_mode = None
 
@@ -66,10 +69,35 @@ else:
   from tensorflow.compat.v1.estimator.export import PredictOutput, TensorServingInputReceiver
 
 __all__ = ['Estimator', 'EstimatorSpec', 'ModeKeys', 'PredictOutput', 'RunConfig',
-           'TensorServingInputReceiver', 'debug_hook']
+           'TensorServingInputReceiver', 'debug_hook', 'run_in_cluster']
 
 
 def debug_hook():
   """Returns tfdbg's session hook, which stops in a command line at every session run (--debug)."""
   from tensorflow.python.debug.wrappers.hooks import LocalCLIDebugHook
   return LocalCLIDebugHook()
+
+
+def run_in_cluster(work, estimator):
+  """Calls work() as the task that TF_CONFIG gives to this process, beside the server that the others talk to.
+
+  Args:
+    work: function without arguments that calls estimator.train.
+    estimator: Estimator whose RunConfig has a MultiWorkerMirroredStrategy as train_distribute.
+  """
+  def in_context(strategy):
+    context = distribute_coordinator_context.get_current_worker_context()
+    estimator._train_distribution = config._train_distribute = strategy
+    config._distribute_coordinator_mode = None  # this is it
+    config._cluster_spec = context.cluster_spec
+    config._task_type, config._task_id = context.task_type, context.task_id
+    config._master, config._is_chief = context.master_target, context.is_chief
+    config._num_worker_replicas = strategy.extended._num_workers
+    work()
+
+  config = estimator._config
+  # A session would be made anew when another worker is lost, and wait for it; here the run ends instead.
+  monitored_session._PREEMPTION_ERRORS = ()
+  distribute_coordinator.run_distribute_coordinator(
+      in_context, config.train_distribute, mode=distribute_coordinator.CoordinatorMode.INDEPENDENT_WORKER,
+      session_config=copy.deepcopy(config.session_config))

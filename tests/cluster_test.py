@@ -1,0 +1,133 @@
+"""Training on several machines: what TF_CONFIG means, and two processes here in place of two machines."""
+import glob
+import json
+import os
+import socket
+import subprocess
+import sys
+import unittest
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import train
+from tests.scripts_test import ROOT, ScriptsTest
+from utils import cluster
+from utils.errors import UsageError
+
+pytestmark = pytest.mark.compat
+
+WORKERS = {'worker': ['a:1', 'b:1', 'c:1']}
+
+
+class TaskTest(unittest.TestCase):
+
+  def task(self, jobs, job='worker', index=0):
+    text = json.dumps({'cluster': jobs, 'task': {'type': job, 'index': index}, 'environment': 'cloud'})
+    with mock.patch.dict(os.environ, {'TF_CONFIG': text}):
+      return cluster.task_from_environment()
+
+  def test_worker_0_is_the_chief_where_there_is_none(self):
+    self.assertEqual(self.task(WORKERS), cluster.Task(3, True))
+    self.assertEqual(self.task(WORKERS, index='2'), cluster.Task(3, False))
+    both = {**WORKERS, 'chief': ['d:1']}
+    self.assertEqual(self.task(both, 'chief'), cluster.Task(4, True))
+    self.assertEqual(self.task(both), cluster.Task(4, False))
+
+  def test_one_machine_is_no_cluster(self):
+    self.assertEqual(self.task({'worker': ['a:1']}), cluster.Task())
+    for text in ('', '{}', '{"cluster": {}}'):
+      with mock.patch.dict(os.environ, {'TF_CONFIG': text}):
+        self.assertEqual(cluster.task_from_environment(), cluster.Task())
+
+  def test_what_cannot_work_gets_a_sentence(self):
+    for jobs, job, index, sentence in (
+        ({**WORKERS, 'ps': ['d:1']}, 'worker', 0, 'has the jobs ps, worker; give chief and worker alone'),
+        (WORKERS, 'worker', 3, 'this is worker 3, which its cluster does not list'),
+        (WORKERS, 'worker', 'x', 'TF_CONFIG is .* it should be JSON such as'),
+        (['a:1'], 'worker', 0, 'TF_CONFIG is .* it should be JSON such as')):
+      with self.assertRaisesRegex(UsageError, sentence):
+        self.task(jobs, job, index)
+    with (mock.patch.dict(os.environ, {'TF_CONFIG': '{'}),
+          self.assertRaisesRegex(UsageError, 'should be JSON')):
+      cluster.task_from_environment()
+
+  def test_flags_of_one_machine_alone_are_refused(self):
+    for flags, sentence in ((('--batch_size', 4), '--batch_size 4 cannot be shared by 3 devices'),
+                            (('--batch_size', 3, '--accumulate_steps', 2), '--accumulate_steps works on one'),
+                            (('--batch_size', 3, '--clean_model_dir'), 'before they start')):
+      args = train.make_parser().parse([str(flag) for flag in flags])
+      with self.assertRaisesRegex(UsageError, sentence):
+        train.check_devices(args, cluster.Task(3, True))
+
+
+class TwoWorkersTest(ScriptsTest):
+  """One step of two workers, and a second run of theirs in which one is killed."""
+
+  def worker(self, index, model_dir, *argv):
+    config = {'cluster': {'worker': self.addresses}, 'task': {'type': 'worker', 'index': index}}
+    command = [sys.executable, '-u', 'train.py', *self.flags(model_dir), *map(str, argv)]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'TF_CONFIG': json.dumps(config)},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+  def setUp(self):
+    sockets = [socket.socket() for _ in range(2)]
+    for each in sockets:
+      each.bind(('localhost', 0))
+    self.addresses = [f'localhost:{each.getsockname()[1]}' for each in sockets]
+    for each in sockets:
+      each.close()
+
+  @staticmethod
+  def values(model_dir):
+    """Returns name -> value of the variables; biases before batch norm are left out: their gradient is 0."""
+    reader = tf.train.load_checkpoint(model_dir)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+            if 'biases' not in name}
+
+  @staticmethod
+  def loss(model_dir):
+    path, = glob.glob(f'{model_dir}/events*')
+    return [value.simple_value for event in tf.train.summary_iterator(path)
+            for value in event.summary.value if value.tag == 'loss']
+
+  def test_two_workers_equal_one_and_end_when_one_is_lost(self):
+    start = ('--pre_trained_model', self.model, '--max_steps', 1)
+    alone, together = self.temporary('alone'), self.temporary('together')
+    self.train(*start, model_dir=alone)
+    workers = [self.worker(index, together, *start) for index in (0, 1)]
+    printed = [worker.communicate()[0] for worker in workers]
+    self.assertEqual([worker.returncode for worker in workers], [0, 0])
+    self.assertIn('validation on', printed[0])
+    self.assertNotIn('validation on', printed[1])
+    np.testing.assert_allclose(self.loss(together), self.loss(alone), rtol=1e-5)
+    self.assertEqual(len(self.loss(alone)), 1)
+    found, expected = self.values(together), self.values(alone)
+    self.assertEqual(set(found), set(expected))
+    usual = {}
+    for name, value in expected.items():
+      kind = tuple(name.split('/')[-2:])
+      usual[kind] = max(usual.get(kind, 0), np.abs(value).max())
+    for name, value in expected.items():  # fifty layers of batch norm raise rounding
+      self.assertLessEqual(np.abs(found[name] - value).max(), 0.1 * usual[tuple(name.split('/')[-2:])], name)
+    # The chief alone has written: no folders of other workers.
+    self.assertEqual([name for name in os.listdir(together) if os.path.isdir(f'{together}/{name}')], ['eval'])
+
+    long = ('--train_epochs', 9999, '--epochs_per_eval', 9999)
+    chief, other = (self.worker(index, together, *long) for index in (0, 1))
+    self.assertRegex(chief.stdout.readline(), 'Resuming from .*model.ckpt-1\n')
+    for line in chief.stdout:
+      if line.startswith('step'):
+        break
+    other.kill()
+    other.communicate()
+    _, errors = chief.communicate(timeout=300)
+    self.assertEqual(chief.returncode, 2)
+    self.assertRegex(errors.splitlines()[-1], '^train.py: error: another machine of TF_CONFIG has stopped .*'
+                                              'start all of them again: training goes on from the last')
+
+
+if __name__ == '__main__':
+  unittest.main()
