@@ -10,7 +10,7 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 from nets import backbones, layers
-from utils import checkpoints, losses, metrics, optimizers, run_config, summaries
+from utils import checkpoints, losses, metrics, optimizers, replicas, run_config, summaries
 from utils.architecture import Architecture
 from utils.replicas import variable_name
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
@@ -198,7 +198,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   training = mode == ModeKeys.TRAIN
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
-  with layers.recomputing(training and params['recompute']):
+  with (layers.recomputing(training and params['recompute']),
+        layers.preparing_weights(not training and replicas.count() == 1)):
     logits = network(features, architecture, training and not params['freeze_batch_norm'],
                      params['batch_norm_decay'], run_config.DTYPES[params['precision']],
                      params['sync_batch_norm'], params['data_format'])

@@ -64,6 +64,7 @@ class AtrousStrides:
 
 _recomputing = contextvars.ContextVar('recomputing', default=False)
 _channels_first = contextvars.ContextVar('channels_first', default=False)
+_preparing = contextvars.ContextVar('preparing', default=False)
 
 
 @contextlib.contextmanager
@@ -78,6 +79,15 @@ def _set(variable, value):
 def recomputing(on):
   """While it is on, what `recomputable` decorates keeps its inputs alone until the backward pass."""
   return _set(_recomputing, on)
+
+
+def preparing_weights(on):
+  """While it is on, weights are folded and cast once, when a session starts, and not in every run.
+
+  For networks whose variables do not change meanwhile. It is done by tf.tables_initializer(), which monitored
+  sessions and SavedModels run after the variables have been restored.
+  """
+  return _set(_preparing, on)
 
 
 def channels_first(on=True):
@@ -192,14 +202,17 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     elif folds(norm):
       factor, bias = _affine(filters, norm)
       weights = weights * factor
-    weights = tf.cast(weights, inputs.dtype)
+    weights = _prepared(weights, inputs.dtype)
     inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
     if rate == 1 or native_dilation():
       net = tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
                          data_format=_format(), dilations=_by_axis(1, rate, rate, 1))
     else:
       net = tf.nn.atrous_conv2d(inputs, weights, rate, padding)
-    net = batch_norm(net, norm) if bias is None else tf.nn.bias_add(net, tf.cast(bias, net.dtype), _format())
+    if bias is None:
+      net = batch_norm(net, norm)
+    else:
+      net = tf.nn.bias_add(net, _prepared(bias, net.dtype), _format())
     return activation(net) if activation else net
 
 
@@ -211,8 +224,8 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
   """
   assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
   with tf.variable_scope(scope):
-    weights = tf.cast(tf.get_variable('depthwise_weights', [3, 3, channels(inputs), 1],
-                                      initializer=_he_initializer(fan_in=9)), inputs.dtype)
+    weights = _prepared(tf.get_variable('depthwise_weights', [3, 3, channels(inputs), 1],
+                                        initializer=_he_initializer(fan_in=9)), inputs.dtype)
     inputs, padding = _padded(inputs, 3, stride, explicit_padding)
     if rate == 1:
       net = tf.nn.depthwise_conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
@@ -273,6 +286,18 @@ def _norm_variables(channels):
           tf.get_variable('gamma', [channels], initializer=ones),
           tf.get_variable('moving_mean', [channels], initializer=zeros, **averages),
           tf.get_variable('moving_variance', [channels], initializer=ones, **averages))
+
+
+def _prepared(value, dtype):
+  """Returns a variable, or what was computed of one, as dtype; see preparing_weights."""
+  computed = not isinstance(value, tf.Variable) or value.dtype != dtype
+  value = tf.cast(value, dtype)
+  if not (computed and _preparing.get()):
+    return value
+  # In no collection of variables: neither checkpoints nor initialisers of those know it.
+  once = tf.Variable(tf.zeros(value.shape, dtype), trainable=False, collections=[], name='prepared')
+  tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, once.assign(value).op)
+  return once.read_value()
 
 
 def _affine(channels, norm):

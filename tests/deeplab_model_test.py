@@ -80,6 +80,29 @@ class NetworkTest(unittest.TestCase):
     self.assertLess(relative_error(dynamic, static), 1e-5)
 
 
+class PreparedWeightsTest(unittest.TestCase):
+
+  def test_they_are_computed_when_the_session_starts_and_then_kept(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      images = tf.placeholder_with_default(formula.photo(33, 49, 7)[None], [1, None, None, 3])
+      architecture = Architecture('mobilenet_v2_dm05', 5, decoder=True)
+      for dtype in (tf.float32, tf.bfloat16):
+        with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+          plain = deeplab_model.network(images, architecture, False, dtype=dtype)
+          with layers.preparing_weights(True):
+            prepared = deeplab_model.network(images, architecture, False, dtype=dtype)
+        count = len(tf.global_variables())
+        load_formula(session)
+        session.run(tf.tables_initializer())
+        expected = session.run(plain)
+        self.assertLess(relative_error(session.run(prepared), expected), 1e-5)
+        first, = (v for v in tf.global_variables() if v.op.name == 'MobilenetV2/Conv/weights')
+        first.load(0 * first.eval(session), session)
+        self.assertLess(relative_error(session.run(prepared), expected), 1e-5)
+        self.assertGreater(relative_error(session.run(plain), expected), 1e-2)
+      self.assertEqual(len(tf.global_variables()), count)
+
+
 class DataFormatTest(unittest.TestCase):
   """Channels first, on a CPU whose graph optimiser puts the channels last around every kernel."""
 

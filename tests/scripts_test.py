@@ -216,6 +216,9 @@ class MainJobTest(ScriptsTest):
     self.assertEqual((classes.dtype, classes.shape), (np.int32, (2, *photo.shape[:2], 1)))
     self.assertEqual(probabilities.shape, (2, *photo.shape[:2], 3))
     np.testing.assert_array_equal(classes[1, :, :, 0], np.asarray(Image.open(f'{output}/c_mask.png')))
+    loaded = tf.compat.v2.saved_model.load(path).signatures['serving_default']  # as the README does
+    found = loaded(image=tf.constant(photo[None], tf.float32))
+    np.testing.assert_array_equal(found['classes'].numpy(), classes[:1])
 
 
 class ResumeTest(ScriptsTest):

@@ -102,6 +102,7 @@ def session_runs(data, step, params):
   session = tf.Session(config=run_config.run_config(xla=params['xla']).session_config)
   session.run([tf.global_variables_initializer(), tf.local_variables_initializer(),
                iterator.initializer])
+  session.run(tf.tables_initializer())
   return functools.partial(session.run, load), functools.partial(session.run, fetches)
 
 
