@@ -28,7 +28,8 @@ def make_parser():
   parser.flag('epochs_per_eval', 1, 'epochs between two evaluations', type=flags.positive_int)
   parser.flag('max_steps', None, 'stop at this global step; leaves --max_iter alone',
               type=flags.positive_int, metavar='N')
-  parser.flag('batch_size', 10, 'images per step', type=flags.positive_int)
+  parser.flag('batch_size', 10, 'images per step; auto finds how many fit into the memory of the GPUs',
+              type=flags.positive_int_or_auto, metavar='N')
   parser.flag('crop_size', (513, 513), 'height and width of the training crops', type=flags.positive_int,
               nargs=2, metavar=('H', 'W'))
   parser.flag('learning_rate_policy', 'poly', 'poly, or piecewise, which ignores the two rates below',
@@ -51,6 +52,8 @@ def make_parser():
               'pass: less memory, a fifth more time', action='store_true')
   parser.flag('accumulate_steps', 1, 'batches whose mean gradient makes one step', type=flags.positive_int,
               metavar='N')
+  parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
+              action='store_true')
   parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
   parser.flag('sync_batch_norm', True, 'with several GPUs, normalise by the statistics of the whole batch',
@@ -84,11 +87,26 @@ def main(args):
   counts = {split: count_examples(indexes[split], records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
+  class_weights = find_class_weights(args, indexes['train'])
+  params = {
+      **{name: value for name, value in vars(args).items() if name != 'explicit'},
+      **vars(architecture),
+      **compute_params,
+      'class_names': dataset.class_names,
+      'palette': dataset.palette,
+      'ignore_label': dataset.ignore_label,
+      'batch_norm_decay': decay,
+      'num_train': counts['train'],
+      'class_weights': class_weights,
+      'pre_trained_model': pre_trained_model,
+      'checkpoint': resume_from,
+  }
+  if args.batch_size == 'auto':
+    args.batch_size = find_batch_size(args, params)
   if counts['train'] < images_per_step(args):
     raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
                     f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
                     'more data')
-  class_weights = find_class_weights(args, indexes['train'])
   step = stored_step(resume_from)
   ends = round_ends(args, counts['train'], step)
   if not ends:
@@ -100,28 +118,26 @@ def main(args):
     warn_of_slow_averages(decay, ends[-1])
 
   # From here on model_dir is written.
-  flag_values = {name: value for name, value in vars(args).items() if name != 'explicit'}
+  params.update(batch_size=images_per_step(args), max_steps=ends[-1])
   if task.is_chief:
     if args.clean_model_dir:
       clean(args.model_dir)
     files.make_folder(args.model_dir, '--model_dir')
+    flag_values = {name: value for name, value in vars(args).items() if name != 'explicit'}
     model_config.write(args.model_dir, architecture, dataset, flag_values)
-  params = {
-      **flag_values,
-      **vars(architecture),
-      **compute_params,
-      'class_names': dataset.class_names,
-      'palette': dataset.palette,
-      'ignore_label': dataset.ignore_label,
-      'batch_norm_decay': decay,
-      'batch_size': images_per_step(args),
-      'num_train': counts['train'],
-      'class_weights': class_weights,
-      'max_steps': ends[-1],
-      'pre_trained_model': pre_trained_model,
-      'checkpoint': resume_from,
-  }
   train_and_evaluate(args, task, dataset, records, counts, params, step, ends)
+
+
+def find_batch_size(args, params):
+  """Returns what --batch_size auto stands for, an int."""
+  from utils import batch_size
+
+  of_no_file = {'pre_trained_model': None, 'checkpoint': None}
+  each = batch_size.largest_on_gpu({**params, **of_no_file, 'batch_size': None})
+  examples = params['num_train'] // args.accumulate_steps // args.num_gpus
+  found = max(1, min(each, examples)) * args.num_gpus
+  print(f'--batch_size auto is {found}')
+  return found
 
 
 def count_examples(index, paths):
@@ -183,7 +199,11 @@ def check_devices(args, task):
                      f'machines uses all of its GPUs; give --num_gpus {gpus}, or hide the others by '
                      'CUDA_VISIBLE_DEVICES')
   replicas = args.num_gpus * task.workers
-  if args.batch_size % replicas:
+  if args.batch_size == 'auto' and (not gpus or task.workers > 1):
+    raise UsageError('--batch_size auto tries what fits on the GPUs of one machine, '
+                     + ('and TensorFlow sees none' if not gpus else 'and here there are several')
+                     + '; give a number')
+  if args.batch_size != 'auto' and args.batch_size % replicas:
     raise UsageError(f'--batch_size {args.batch_size} cannot be shared by {replicas} devices evenly '
                      f'(--num_gpus {args.num_gpus}, {task.workers} machines); give a multiple')
   if replicas > 1 and args.accumulate_steps > 1:
@@ -290,7 +310,8 @@ def train_and_evaluate(args, task, dataset, records, counts, params, step, ends)
   options = inputs.TrainOptions(
       crop_size=tuple(args.crop_size), batch_size=args.batch_size // (args.num_gpus * task.workers),
       seed=args.seed, channel_means=backbones.get(params['base_architecture']).padding_color,
-      num_examples=counts['train'], first_example=(step - args.initial_global_step) * images_per_step(args))
+      num_examples=counts['train'], first_example=(step - args.initial_global_step) * images_per_step(args),
+      cache=args.cache)
   replicas = args.num_gpus if task.workers == 1 else 1  # the chief of several machines evaluates alone
   eval_dataset = functools.partial(inputs.eval_dataset, records['val'], dataset, -counts['val'] % replicas)
   result = {}

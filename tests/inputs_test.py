@@ -3,6 +3,7 @@ import dataclasses
 import io
 import itertools
 import os
+import shutil
 import tempfile
 import unittest
 from unittest import mock
@@ -136,6 +137,21 @@ class TrainStreamTest(TestCase):
       next_batch = iterator.get_next()
       batches = [session.run(next_batch) for _ in range(14)]
     self.check_equals_part(tuple(map(np.concatenate, zip(*batches, strict=True))), 0, 42)
+
+  def test_cached_examples_give_the_same_stream_and_are_read_once(self):
+    options = dataclasses.replace(OPTIONS, cache=True)
+    with tempfile.TemporaryDirectory() as folder, tf.Graph().as_default(), tf.Session() as session:
+      path = os.path.join(folder, 'train.record')
+      shutil.copy(self.files[0], path)
+      iterator = tf.data.make_initializable_iterator(inputs.train_dataset([path], DATASET, options))
+      session.run(iterator.initializer)
+      next_batch = iterator.get_next()
+      batches = [session.run(next_batch) for _ in range(7)]
+      os.remove(path)
+      batches += [session.run(next_batch) for _ in range(7)]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    np.testing.assert_array_equal(images, self.images)
+    np.testing.assert_array_equal(labels, self.labels)
 
   def test_two_machines_share_the_examples_of_every_batch(self):
     for worker in (0, 1):

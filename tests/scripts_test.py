@@ -264,7 +264,7 @@ class ResumeTest(ScriptsTest):
     # Steps 6 and 7 of 4 images each: two batches of 2.
     printed = self.train('--train_epochs', 99, '--max_steps', 7, '--precision', 'bf16', '--recompute',
                          '--accumulate_steps', 2, '--class_weights', 'median_frequency',
-                         '--learning_rate_policy', 'piecewise', model_dir=model)
+                         '--learning_rate_policy', 'piecewise', '--cache', model_dir=model)
     self.assertRegex(printed, r'learning_rate 0.0031[23]  ')  # 0.1 * 4 / 128
     self.assertRegex(printed, r'step 7, validation')
     self.assertNotIn('accumulated', str(tf.train.list_variables(model)))
@@ -303,6 +303,9 @@ class BadInputTest(ScriptsTest):
     for error, message, call, argv in (
         (UsageError, '--num_gpus is 2, but TensorFlow sees 0', self.train, ('--num_gpus', 2)),
         (UsageError, '--precision fp16 needs a GPU', self.train, ('--precision', 'fp16')),
+        (UsageError, '--batch_size auto .* sees none; give a number', self.train, ('--batch_size', 'auto')),
+        (UsageError, '--data_format channels_first needs a GPU', self.train,
+         ('--data_format', 'channels_first')),
         (UsageError, '--crop_size 15 97 is smaller than --output_stride 16', self.train,
          ('--crop_size', 15, 97)),
         (DataError, 'fewer than --batch_size 6', self.train, ('--batch_size', 6)),

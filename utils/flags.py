@@ -60,6 +60,11 @@ def positive_int(text):
   return value
 
 
+def positive_int_or_auto(text):
+  """An argparse type: an integer of 1 or more, or auto."""
+  return text if text == 'auto' else positive_int(text)
+
+
 def non_negative_int(text):
   """An argparse type: an integer of 0 or more."""
   value = int(text)

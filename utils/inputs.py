@@ -44,6 +44,8 @@ class TrainOptions:
     num_examples: int, the examples in all files.
     first_example: int, the position in the endless stream to start from.
     min_scale, max_scale: floats, the range of the random scale.
+    cache: bool, keep decoded examples in memory: 4 bytes a pixel of all of them. The stream stays the same,
+      but for several record files, whose order no longer changes.
   """
   crop_size: tuple
   batch_size: int
@@ -53,6 +55,7 @@ class TrainOptions:
   first_example: int = 0
   min_scale: float = 0.5
   max_scale: float = 2.0
+  cache: bool = False
 
 
 def train_dataset(files, dataset, options, input_context=None):
@@ -78,7 +81,7 @@ def train_dataset(files, dataset, options, input_context=None):
   def augmented(position, example):
     return _augmented(example, dataset, options, seed=tf.stack([options.seed, position]))
 
-  examples = _endless(files, options)
+  examples = _endless(files, dataset, options)
   if input_context:
     examples = examples.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
   return (examples
@@ -87,12 +90,15 @@ def train_dataset(files, dataset, options, input_context=None):
           .prefetch(tf.data.AUTOTUNE))
 
 
-def _endless(files, options):
+def _endless(files, dataset, options):
   """Returns the dataset of (position in the stream, example), shuffled anew in every epoch."""
   stored = sum(map(os.path.getsize, files))
   buffer_size = options.num_examples
   if stored > _SHUFFLE_BYTES:
     buffer_size = max(1, buffer_size * _SHUFFLE_BYTES // stored)
+  if options.cache:  # what is shuffled lies in memory already
+    buffer_size = options.num_examples
+    cached = _pictures(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset).cache()
 
   @_as_written
   def epoch(number):
@@ -100,6 +106,8 @@ def _endless(files, options):
     tf.set_random_seed(1)  # any but 0, which TensorFlow would compare with the tensor `seed`
     seed = tf.random.stateless_uniform([], [options.seed, -1 - number], None, None, tf.int64)
     shuffle = dict(seed=seed, reshuffle_each_iteration=False)
+    if options.cache:
+      return cached.shuffle(buffer_size, **shuffle)
     return (tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), **shuffle)
             .flat_map(_examples).shuffle(buffer_size, **shuffle))
 
@@ -120,10 +128,16 @@ def _examples(path):
 
 def _augmented(example, dataset, options, seed):
   """Returns an image, uint8 [h, w, 3], and a label, uint8 [h, w, 1], of the crop's size."""
-  image_encoded, size, label = _checked(example, dataset)
+  if options.cache:
+    image, label = example
+    size = tf.shape(image)[:2]
+  else:
+    image_encoded, size, label = _checked(example, dataset)
   window = preprocessing.random_window(size, options.crop_size,
                                        (options.min_scale, options.max_scale), seed)
-  image = preprocessing.resize_image(preprocessing.decode_window(image_encoded, window), window)
+  image = (preprocessing.cut_window(image, window) if options.cache else
+           preprocessing.decode_window(image_encoded, window))
+  image = preprocessing.resize_image(image, window)
   label = preprocessing.resize_label(label, window)
   means = tuple(round(mean) for mean in options.channel_means)
   return (preprocessing.pad(image, options.crop_size, means),
@@ -187,13 +201,18 @@ def folder_dataset(image_paths, label_paths, dataset):
 
 def _decoded(examples, dataset):
   """Returns the dataset of batches of one image and its label."""
+  return (_pictures(examples, dataset)
+          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
+
+
+def _pictures(examples, dataset):
+  """Returns the dataset of images, uint8 [H, W, 3], and their labels, uint8 [H, W, 1]."""
   @_as_written
   def decoded(*example):
     image_encoded, _, label = _checked(example, dataset)
     return preprocessing.decode_image(image_encoded), label
 
-  return (examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
-          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
+  return examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def image_dataset(image_paths):

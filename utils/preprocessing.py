@@ -86,8 +86,12 @@ def decode_window(encoded, window):
       lambda: tf.image.decode_and_crop_jpeg(
           encoded, tf.concat([window.begin, window.size], 0), channels=3,
           dct_method='INTEGER_ACCURATE'),
-      lambda: tf.slice(tf.image.decode_png(encoded, channels=3), [*tf.unstack(window.begin), 0],
-                       [*tf.unstack(window.size), 3]))
+      lambda: cut_window(tf.image.decode_png(encoded, channels=3), window))
+
+
+def cut_window(image, window):
+  """Returns uint8 [h, w, 3], the window of an image (uint8 [H, W, 3])."""
+  return tf.slice(image, [*tf.unstack(window.begin), 0], [*tf.unstack(window.size), 3])
 
 
 def _is_jpeg(encoded):
