@@ -130,10 +130,11 @@ def main(args):
 
 def find_batch_size(args, params):
   """Returns what --batch_size auto stands for, an int."""
+  from deeplab_model import deeplabv3_plus_model_fn
   from utils import batch_size
 
   of_no_file = {'pre_trained_model': None, 'checkpoint': None}
-  each = batch_size.largest_on_gpu({**params, **of_no_file, 'batch_size': None})
+  each = batch_size.largest_on_gpu(deeplabv3_plus_model_fn, {**params, **of_no_file, 'batch_size': None})
   examples = params['num_train'] // args.accumulate_steps // args.num_gpus
   found = max(1, min(each, examples)) * args.num_gpus
   print(f'--batch_size auto is {found}')

@@ -6,6 +6,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
+from deeplab_model import deeplabv3_plus_model_fn
 from utils import batch_size
 from utils.errors import UsageError
 
@@ -34,7 +35,7 @@ class TrainsTest(unittest.TestCase):
                 palette=[(0, 0, 0)] * 3, crop_size=(33, 33), seed=0, xla=False, batch_size=None)
 
   def test_step_that_fits(self):
-    self.assertTrue(batch_size.trains(self.PARAMS, 2))
+    self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, 2))
 
   def test_step_that_does_not_fit(self):
     error = tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor')
@@ -46,7 +47,7 @@ class TrainsTest(unittest.TestCase):
       return run(session, fetches, *args, **kwargs)
 
     with mock.patch.object(tf.Session, 'run', exhausted):
-      self.assertFalse(batch_size.trains(self.PARAMS, 2))
+      self.assertFalse(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, 2))
 
   def test_all_gpus_get_as_many_and_no_more_than_there_are_examples(self):
     for num_train, expected in ((1000, 48), (41, 40), (3, 4)):

@@ -30,16 +30,17 @@ def largest(fits):
   return max(2, int(low * (1 - _KEPT_FREE)))
 
 
-def largest_on_gpu(params):
+def largest_on_gpu(model_fn, params):
   """Returns the images a step that fit on one GPU, each tried by a process of its own.
 
   Args:
-    params: dict, those of the model_fn, and crop_size, seed and xla.
+    model_fn: an Estimator's, at the top level of a module.
+    params: dict, those of the model_fn, and num_classes, crop_size, seed and xla.
   """
   def fits(batch_size):
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
       try:
-        fitted = pool.submit(trains, params, batch_size).result()
+        fitted = pool.submit(trains, model_fn, params, batch_size).result()
       except concurrent.futures.process.BrokenProcessPool:  # killed, as for too much of the host's memory
         fitted = False
     print(f'--batch_size {batch_size} {"fits" if fitted else "does not fit"}', flush=True)
@@ -48,11 +49,10 @@ def largest_on_gpu(params):
   return largest(fits)
 
 
-def trains(params, batch_size):
+def trains(model_fn, params, batch_size):
   """Returns whether two training steps of so many images stay within memory."""
   import tensorflow.compat.v1 as tf
 
-  from deeplab_model import deeplabv3_plus_model_fn
   from utils import inputs, run_config
   from utils.tf_estimator import ModeKeys
 
@@ -61,7 +61,7 @@ def trains(params, batch_size):
     tf.train.get_or_create_global_step()
     batch = tf.data.make_one_shot_iterator(inputs.synthetic_dataset(
         batch_size, params['crop_size'], params['num_classes'])).get_next()
-    step = deeplabv3_plus_model_fn(*batch, ModeKeys.TRAIN, params).train_op
+    step = model_fn(*batch, ModeKeys.TRAIN, params).train_op
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
     try:
       for _ in range(2):
