@@ -15,9 +15,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-import os
-import platform
-import sys
+import itertools
 
 import tensorflow.compat.v1 as tf
 
@@ -204,16 +202,58 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
       weights = weights * factor
     weights = _prepared(weights, inputs.dtype)
     inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
-    if rate == 1 or native_dilation():
-      net = tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
-                         data_format=_format(), dilations=_by_axis(1, rate, rate, 1))
-    else:
-      net = tf.nn.atrous_conv2d(inputs, weights, rate, padding)
+    net = convolution(inputs, weights, stride, rate, padding)
     if bias is None:
       net = batch_norm(net, norm)
     else:
       net = tf.nn.bias_add(net, _prepared(bias, net.dtype), _format())
     return activation(net) if activation else net
+
+
+def convolution(inputs, weights, stride, rate, padding):
+  """Returns tf.nn.conv2d, with gradients of our own where that kernel's are slow or missing: on CPUs."""
+  own = {'Conv2D': 'Conv2DByProducts'} if stride == 1 and not (_channels_first.get() or _gpus()) else {}
+  with tf.get_default_graph().gradient_override_map(own):
+    return tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding, data_format=_format(),
+                        dilations=_by_axis(1, rate, rate, 1))
+
+
+@tf.RegisterGradient('Conv2DByProducts')
+def _gradient_by_products(op, gradient):
+  """Returns the gradients of a convolution with stride 1 and SAME padding by its inputs and its weights.
+
+  That by the inputs is the convolution of the gradient with the weights turned around; that by the weights
+  is a matrix product for each of them in height and width. TensorFlow's kernel for the latter takes two to
+  four times as long where maps are large or atrous, and without oneDNN there is none for atrous ones.
+  """
+  inputs, weights = op.inputs
+  height, width, _, _ = weights.shape.as_list()
+  _, *rates, _ = op.get_attr('dilations')
+  turned = tf.transpose(weights[::-1, ::-1], [0, 1, 3, 2])
+  of_inputs = tf.nn.conv2d(gradient, turned, 1, 'SAME', dilations=op.get_attr('dilations'))
+
+  of_weights = []
+  for row, column in itertools.product(range(height), range(width)):
+    # What this weight multiplied lies so far ahead of the result; what would lie outside is left out of both.
+    ahead = [rate * (index - size // 2) for rate, index, size in
+             zip(rates, (row, column), (height, width), strict=True)]
+    rows, columns = (slice(max(0, n), min(0, n) or None) for n in ahead)
+    rows_back, columns_back = (slice(max(0, -n), min(0, -n) or None) for n in ahead)
+    with tf.control_dependencies(of_weights[-1:]):  # one after the other, or the parts would fill the memory
+      of_weights.append(tf.matmul(
+          _pixels(inputs[:, rows, columns]), _pixels(gradient[:, rows_back, columns_back]),
+          transpose_a=True))  # [C, filters]
+  return of_inputs, tf.reshape(tf.stack(of_weights), weights.shape)
+
+
+def _pixels(features):
+  """Returns features [B, h, w, C] as [B * h * w, C]."""
+  return tf.reshape(features, [-1, int(features.shape[3])])
+
+
+@functools.cache
+def _gpus():
+  return tf.config.list_physical_devices('GPU')
 
 
 def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, explicit_padding=True):
@@ -367,15 +407,3 @@ def folds(norm):
   A convolution with bias and activation is one kernel; with batch norm it would be two or three.
   """
   return not norm.is_training
-
-
-@functools.cache
-def native_dilation():
-  """Whether tf.nn.conv2d can also train with dilations here: on a GPU, or on a CPU through oneDNN.
-
-  Elsewhere atrous convolutions go through space-to-batch, which is exact too, but slower by a quarter.
-  """
-  if tf.config.list_physical_devices('GPU'):
-    return True
-  on_by_default = sys.platform == 'linux' and platform.machine() == 'x86_64'
-  return os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1' if on_by_default else '0') != '0'

@@ -10,6 +10,7 @@ and can contradict those that were (utils/model_config.py).
 """
 import argparse
 import os
+import platform
 import sys
 
 from nets import backbones
@@ -199,6 +200,10 @@ def run(main, parser, argv=None):
   """
   # C++ notes about instruction sets and missing GPU libraries are no news to the user of a script.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  if platform.machine() in ('x86_64', 'AMD64'):
+    # TensorFlow itself leaves oneDNN's kernels out where the CPU has no instructions for neural networks
+    # (before AVX-512 VNNI), but a training step takes a quarter less time by them there too.
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
   args = parser.parse(argv)
   try:
     main(args)
