@@ -54,6 +54,8 @@ def make_parser():
               metavar='N')
   parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
               action='store_true')
+  parser.flag('input_threads', 0, 'threads that decode and augment; 0 shares one a core with everything else',
+              type=flags.non_negative_int, metavar='N')
   parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
   parser.flag('sync_batch_norm', True, 'with several GPUs, normalise by the statistics of the whole batch',
@@ -276,10 +278,11 @@ def images_per_step(args):
 
 def warn_of_slow_averages(decay, steps):
   """Says so where the moving averages of batch norm cannot settle within the run."""
-  initial = decay ** steps
+  initial, better = decay ** steps, max(0.9, 1 - 5 / steps)
   if initial > 0.1:
     print(f'Warning: after {steps} steps at --batch_norm_decay {decay} the moving averages, which evaluation '
-          f'uses, are still {initial:.0%} initial; try --batch_norm_decay {max(0.9, 1 - 5 / steps):.3g}')
+          f'uses, are still {initial:.0%} initial; '
+          + (f'try --batch_norm_decay {better:.3g}' if better < decay else 'train longer'))
 
 
 def check_cleanable(model_dir):
@@ -312,7 +315,7 @@ def train_and_evaluate(args, task, dataset, records, counts, params, step, ends)
       crop_size=tuple(args.crop_size), batch_size=args.batch_size // (args.num_gpus * task.workers),
       seed=args.seed, channel_means=backbones.get(params['base_architecture']).padding_color,
       num_examples=counts['train'], first_example=(step - args.initial_global_step) * images_per_step(args),
-      cache=args.cache)
+      cache=args.cache, threads=args.input_threads)
   replicas = args.num_gpus if task.workers == 1 else 1  # the chief of several machines evaluates alone
   eval_dataset = functools.partial(inputs.eval_dataset, records['val'], dataset, -counts['val'] % replicas)
   result = {}

@@ -163,20 +163,22 @@ class TrainStreamTest(TestCase):
     for first in (10, 21):  # within an epoch, and where one begins
       self.check_equals_part(self.stream(21, first_example=first), first, first + 21)
 
-  def test_batch_size_changes_nothing_but_the_batches(self):
-    self.check_equals_part(self.stream(40, batch_size=5), 0, 40)
+  def test_batch_size_and_threads_change_nothing_but_the_batches(self):
+    self.check_equals_part(self.stream(40, batch_size=5, threads=3), 0, 40)
 
   def test_shards_are_one_stream_and_change_their_order(self):
     parts = ((0, 1, 2), (3, 4), (), (5, 6))
     shards = [record(os.path.join(self.folder, str(index)), map(numbered, part))
               for index, part in enumerate(parts)]
-    # A buffer of one record leaves the order of the shards as all that is shuffled.
+    # A buffer of one record leaves the order of the shards, which take turns, as all that is shuffled.
     with mock.patch.object(inputs, '_SHUFFLE_BYTES', 1):
       numbers = self.numbers(self.stream(42, shards)[0])
       tail = self.numbers(self.stream(9, shards, first_example=30)[0])
     self.assertEqual(tail, numbers[30:39])
     orders = {tuple(numbers[start:start + 7]) for start in range(0, 42, 7)}
-    self.assertLessEqual(orders, {sum(order, ()) for order in itertools.permutations(parts)})
+    self.assertLessEqual(orders, {
+        tuple(number for turn in itertools.zip_longest(*order) for number in turn if number is not None)
+        for order in itertools.permutations(parts)})
     self.assertGreater(len(orders), 1)
 
   def test_records_beyond_the_budget_are_shuffled_within_it(self):

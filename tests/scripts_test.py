@@ -443,8 +443,10 @@ class RoundsTest(unittest.TestCase):
       train.warn_of_slow_averages(0.9997, 300)
       train.warn_of_slow_averages(0.983, 300)
       train.warn_of_slow_averages(0.9997, 30000)
+      train.warn_of_slow_averages(0.9, 12)  # less would be no average any more
     self.assertRegex(output.getvalue(), r'^Warning: after 300 steps .* still 91% initial; '
-                                        r'try --batch_norm_decay 0.983\n$')
+                                        r'try --batch_norm_decay 0.983\n'
+                                        r'Warning: after 12 steps .* still 28% initial; train longer\n$')
 
 
 class CommandLineTest(unittest.TestCase):

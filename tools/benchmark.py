@@ -86,6 +86,7 @@ def make_parser():
               nargs=2, metavar=('H', 'W'))
   parser.flag('batch_size', 2, 'images per step in train and input', type=flags.positive_int)
   parser.flag('recompute', False, 'in train, as in train.py: less memory, more time', action='store_true')
+  parser.flag('input_threads', 0, 'as in train.py', type=flags.non_negative_int, metavar='N')
   parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
   for name, default, what in (('steps', 5, 'measured steps of a block'),
                               ('warmup', 2, 'steps before the measured ones of a block')):

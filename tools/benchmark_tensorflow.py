@@ -79,7 +79,7 @@ def train_data(params, dataset, from_records):
   return from_records(paths, dataset, inputs.TrainOptions(
       crop_size=tuple(params['crop_size']), batch_size=params['batch_size'], seed=_SEED,
       channel_means=backbones.get(params['base_architecture']).channel_means,
-      num_examples=sum(tf_record.count_examples(paths))))
+      num_examples=sum(tf_record.count_examples(paths)), threads=params['input_threads']))
 
 
 def session_runs(data, step, params):

@@ -1,0 +1,86 @@
+"""Draw a scalar of several trainings in one picture, and print how its last values compare.
+
+  python tools/plot_scalars.py --scalar cross_entropy --output loss.png model_fp32 model_bf16
+
+Reads the event files that train.py writes every --save_summary_steps steps. The picture shows running means.
+"""
+import glob
+import os
+import sys
+
+# A script finds modules in its own folder, tools/; the repository's are in the one above.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from utils import files, flags  # noqa: E402
+from utils.errors import DataError  # noqa: E402
+
+
+def make_parser():
+  parser = flags.Parser(__doc__)
+  parser.add_argument('model_dirs', nargs='+', metavar='MODEL_DIR', help='folders of event files')
+  parser.flag('scalar', 'cross_entropy', 'what to draw, by its name in TensorBoard', metavar='NAME')
+  parser.flag('window', 25, 'entries of a running mean', type=flags.positive_int, metavar='N')
+  parser.flag('output', 'scalars.png', 'picture to write', metavar='FILE')
+  return parser
+
+
+def main(args):
+  curves = {path: read_scalar(path, args.scalar) for path in args.model_dirs}
+  files.make_folder(os.path.dirname(args.output) or '.', '--output')
+  means = {path: running_mean(values, args.window) for path, (_, values) in curves.items()}
+  for path, (steps, _) in curves.items():
+    print(f'{path}: {args.scalar} {means[path][0]:.4f} at step {steps[min(args.window, len(steps)) - 1]}, '
+          f'{means[path][-1]:.4f} at step {steps[-1]}')
+  draw(args.output, args.scalar, {path: (curves[path][0], means[path]) for path in curves})
+
+
+def read_scalar(model_dir, name):
+  """Returns (steps, values), lists in the order of steps.
+
+  Raises:
+    DataError: there are no event files, or none of them holds the scalar.
+  """
+  import tensorflow.compat.v1 as tf
+
+  paths = glob.glob(os.path.join(glob.escape(model_dir), 'events.out.tfevents.*'))
+  if not paths:
+    raise DataError(f"'{model_dir}' holds no event files; give the --model_dir of a training")
+  found, others = {}, set()
+  for path in sorted(paths):
+    for event in tf.train.summary_iterator(path):
+      for value in event.summary.value:
+        if value.tag != name:
+          others.add(value.tag)
+        elif value.HasField('simple_value'):
+          found[event.step] = value.simple_value
+  if not found:
+    raise DataError(f"the event files in '{model_dir}' hold no scalar '{name}'; they hold "
+                    f"{', '.join(sorted(others)) or 'none'}")
+  return tuple(map(list, zip(*sorted(found.items()), strict=True)))
+
+
+def running_mean(values, window):
+  """Returns the mean of each `window` values in a row; of all, where there are fewer."""
+  window = min(window, len(values))
+  return [sum(values[start:start + window]) / window for start in range(len(values) - window + 1)]
+
+
+def draw(path, title, curves):
+  """Writes a picture of curves, a dict of name to (steps, means); the means belong to the last steps."""
+  import matplotlib
+  matplotlib.use('agg')
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=(7, 4), layout='constrained')
+  for name, (steps, means) in curves.items():
+    axes.plot(steps[-len(means):], means, label=os.path.basename(os.path.normpath(name)), linewidth=1.5)
+  axes.set(xlabel='step', ylabel=title)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  with files.replacing(path) as temporary:
+    figure.savefig(temporary, format=os.path.splitext(path)[1][1:] or 'png', dpi=120)
+  pyplot.close(figure)
+
+
+if __name__ == '__main__':
+  flags.run(main, make_parser())
