@@ -69,6 +69,7 @@ def make_parser():
 
 
 def main(args):
+  flags.enable_onednn()
   from nets import backbones
   from utils import cluster, conversion, files, model_config, tf_record
 

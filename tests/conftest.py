@@ -1,4 +1,4 @@
-"""What utils/flags.run sets for the scripts, for the tests that call their functions."""
-import os
+"""What train.py does before it imports TensorFlow, for the tests that call its functions."""
+from utils import flags
 
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+flags.enable_onednn()

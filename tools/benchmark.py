@@ -274,8 +274,8 @@ def prepare(mode, variant, args, dataset):
   """Makes this process's Bench and runs its first step; returns a dict of facts about it."""
   global _bench, _forward_passes
   module, own_way = VARIANTS[variant]
-  if variant == 'reference':  # the original scripts left it to TensorFlow whether it uses oneDNN
-    os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)
+  if mode == 'train' and variant != 'reference':  # as train.py; the original scripts left it to TensorFlow
+    flags.enable_onednn()
   params = {**vars(args), **own_way, 'num_classes': dataset.num_classes,
             'class_names': dataset.class_names, 'palette': dataset.palette,
             'ignore_label': dataset.ignore_label}
