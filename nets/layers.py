@@ -229,7 +229,8 @@ def _gradient_by_products(op, gradient):
   inputs, weights = op.inputs
   height, width, _, _ = weights.shape.as_list()
   _, *rates, _ = op.get_attr('dilations')
-  turned = tf.transpose(weights[::-1, ::-1], [0, 1, 3, 2])
+  turned = tf.reverse(tf.reshape(weights, [height * width, -1]), [0])  # much faster than by slices
+  turned = tf.transpose(tf.reshape(turned, weights.shape), [0, 1, 3, 2])
   of_inputs = tf.nn.conv2d(gradient, turned, 1, 'SAME', dilations=op.get_attr('dilations'))
 
   of_weights = []
