@@ -143,8 +143,8 @@ SHARED = {
         help="pad images to at least this size before evaluation, as Google's models are evaluated"),
     'precision': dict(
         default='fp32', choices=('fp32', 'bf16', 'fp16'),
-        help='what convolutions compute in: fp32, bf16 (CPUs with AMX, GPUs from Ampere on), or fp16 (GPUs); '
-             'variables stay fp32'),
+        help='what convolutions compute in: fp32, bf16 (fast on CPUs with AMX and GPUs from Ampere on), or '
+             'fp16 (fast on GPUs); variables stay fp32'),
     'data_format': dict(
         default=None, choices=('channels_last', 'channels_first'),
         help='the order in which features lie in memory; checkpoints are the same (default: channels_first '

@@ -2,6 +2,7 @@
 import os
 import time
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
@@ -50,8 +51,6 @@ def compute_params(precision, data_format):
     UsageError: the devices here cannot do it.
   """
   gpus = tf.config.list_physical_devices('GPU')
-  if precision == 'fp16' and not gpus:
-    raise UsageError('--precision fp16 needs a GPU, and TensorFlow sees none; give bf16 or fp32')
   if data_format == 'channels_first' and not gpus:
     raise UsageError('--data_format channels_first needs a GPU, and TensorFlow sees none; leave it out')
   suited = 'channels_first' if gpus and precision == 'fp32' else 'channels_last'
@@ -177,4 +176,6 @@ def duration(seconds):
 
 
 def _short(value):
+  if isinstance(value, np.integer):
+    return str(value)
   return f'{value:.3g}' if abs(value) < 0.1 else f'{value:.4f}'
