@@ -238,13 +238,19 @@ def _gradient_by_products(op, gradient):
     # What this weight multiplied lies so far ahead of the result; what would lie outside is left out of both.
     ahead = [rate * (index - size // 2) for rate, index, size in
              zip(rates, (row, column), (height, width), strict=True)]
-    rows, columns = (slice(max(0, n), min(0, n) or None) for n in ahead)
-    rows_back, columns_back = (slice(max(0, -n), min(0, -n) or None) for n in ahead)
+    behind = [-n for n in ahead]
     with tf.control_dependencies(of_weights[-1:]):  # one after the other, or the parts would fill the memory
-      of_weights.append(tf.matmul(
-          _pixels(inputs[:, rows, columns]), _pixels(gradient[:, rows_back, columns_back]),
-          transpose_a=True))  # [C, filters]
+      of_weights.append(tf.matmul(_pixels(_beyond(inputs, ahead)), _pixels(_beyond(gradient, behind)),
+                                  transpose_a=True))  # [C, filters]
   return of_inputs, tf.reshape(tf.stack(of_weights), weights.shape)
+
+
+def _beyond(features, offsets):
+  """Returns features without so many first rows and columns; without the last ones where negative."""
+  if not any(offsets):
+    return features  # a slice of everything would be one more operation, in each of many layers
+  rows, columns = (slice(max(0, n), min(0, n) or None) for n in offsets)
+  return features[:, rows, columns]
 
 
 def _pixels(features):
