@@ -161,6 +161,7 @@ DEFAULT_PARAMS = {
     'accumulate_steps': 1,                # batches whose mean gradient makes a step
     'data_format': 'channels_last',       # or channels_first, on GPUs alone
     'recompute': False,                   # activations of residual units in the backward pass
+    'portable': False,                    # for export: nothing that is fast on this machine alone
     'pre_trained_model': None,            # None: new weights, or those of a checkpoint in model_dir
     'checkpoint': None,                   # the checkpoint that will be restored; checked against the model
     'weight_decay': 2e-4,
@@ -199,7 +200,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
   with (layers.recomputing(training and params['recompute']),
-        layers.preparing_weights(not training and replicas.count() == 1)):
+        layers.preparing_weights(not training and replicas.count() == 1),
+        layers.skipping_padding(not training and not params['portable'])):
     logits = network(features, architecture, training and not params['freeze_batch_norm'],
                      params['batch_norm_decay'], run_config.DTYPES[params['precision']],
                      params['sync_batch_norm'], params['data_format'])

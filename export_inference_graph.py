@@ -30,7 +30,7 @@ def main(args):
   from utils import run_config
   from utils.tf_estimator import Estimator
 
-  params = {**vars(architecture), 'checkpoint': checkpoint}
+  params = {**vars(architecture), 'checkpoint': checkpoint, 'portable': True}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
   path = estimator.export_saved_model(args.export_dir, serving_input, checkpoint_path=checkpoint)
   path = os.fsdecode(path)

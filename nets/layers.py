@@ -60,9 +60,13 @@ class AtrousStrides:
     return 1, rate
 
 
+# From this atrous rate on `skipping_padding` pays, whatever the size: at rate 4 it does on small maps alone.
+_LARGE_RATE = 6
+
 _recomputing = contextvars.ContextVar('recomputing', default=False)
 _channels_first = contextvars.ContextVar('channels_first', default=False)
 _preparing = contextvars.ContextVar('preparing', default=False)
+_skipping = contextvars.ContextVar('skipping', default=False)
 
 
 @contextlib.contextmanager
@@ -86,6 +90,14 @@ def preparing_weights(on):
   sessions and SavedModels run after the variables have been restored.
   """
   return _set(_preparing, on)
+
+
+def skipping_padding(on):
+  """While it is on, convolutions with large atrous rates do not multiply their padding; on CPUs, in float32.
+
+  They give the same, up to rounding, by a few small operations in place of a kernel of TensorFlow's.
+  """
+  return _set(_skipping, on)
 
 
 def channels_first(on=True):
@@ -211,11 +223,39 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
 
 
 def convolution(inputs, weights, stride, rate, padding):
-  """Returns tf.nn.conv2d, with gradients of our own where that kernel's are slow or missing: on CPUs."""
-  own = {'Conv2D': 'Conv2DByProducts'} if stride == 1 and not (_channels_first.get() or _gpus()) else {}
-  with tf.get_default_graph().gradient_override_map(own):
+  """Returns tf.nn.conv2d, by ways of our own where that kernel is slow or has no gradient: on CPUs."""
+  own = stride == 1 and not (_channels_first.get() or _gpus())
+  if own and _skipping.get() and rate >= _LARGE_RATE and inputs.dtype == tf.float32:
+    return _by_products(inputs, weights, rate)
+  with tf.get_default_graph().gradient_override_map({'Conv2D': 'Conv2DByProducts'} if own else {}):
     return tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding, data_format=_format(),
                         dilations=_by_axis(1, rate, rate, 1))
+
+
+def _by_products(inputs, weights, rate):
+  """Returns the atrous convolution with stride 1 and SAME padding as a matrix product for each weight.
+
+  In the head of a network for 480x360 half of the multiply-adds would be by zeros: there rate 18 reaches
+  beyond a map of 23 rows from most places. TensorFlow's kernels multiply them all the same.
+
+  Args:
+    inputs: float32 [B, h, w, C].
+    weights: float32 [height, width, C, filters], height and width odd.
+    rate: int.
+  """
+  *kernel, depth, filters = weights.shape.as_list()
+  size = tf.shape(inputs)
+  outputs = tf.constant(0.)
+  for ahead, weight in zip(_offsets(kernel, (rate, rate)),
+                           tf.unstack(tf.reshape(weights, [-1, depth, filters])), strict=True):
+    with tf.control_dependencies([outputs]):  # one after the other, or the parts would fill the memory
+      seen = _beyond(inputs, ahead)
+    seen_size = tf.shape(seen)
+    product = tf.reshape(tf.matmul(_pixels(seen), weight), tf.concat([seen_size[:3], [filters]], 0))
+    missing = tf.unstack((size - seen_size)[1:3])
+    outputs += tf.pad(product, [[0, 0], *([0, count] if n > 0 else [count, 0] for n, count in
+                                          zip(ahead, missing, strict=True)), [0, 0]])
+  return tf.ensure_shape(outputs, [*inputs.shape[:3], filters])
 
 
 @tf.RegisterGradient('Conv2DByProducts')
@@ -234,15 +274,25 @@ def _gradient_by_products(op, gradient):
   of_inputs = tf.nn.conv2d(gradient, turned, 1, 'SAME', dilations=op.get_attr('dilations'))
 
   of_weights = []
-  for row, column in itertools.product(range(height), range(width)):
-    # What this weight multiplied lies so far ahead of the result; what would lie outside is left out of both.
-    ahead = [rate * (index - size // 2) for rate, index, size in
-             zip(rates, (row, column), (height, width), strict=True)]
+  for ahead in _offsets((height, width), rates):
     behind = [-n for n in ahead]
     with tf.control_dependencies(of_weights[-1:]):  # one after the other, or the parts would fill the memory
       of_weights.append(tf.matmul(_pixels(_beyond(inputs, ahead)), _pixels(_beyond(gradient, behind)),
                                   transpose_a=True))  # [C, filters]
   return of_inputs, tf.reshape(tf.stack(of_weights), weights.shape)
+
+
+def _offsets(kernel, rates):
+  """Returns for each weight of a kernel, row by row, how far ahead of the result lies what it multiplies.
+
+  Where that is outside of the features there is nothing to multiply.
+
+  Args:
+    kernel: (height, width), odd ints.
+    rates: (rate of rows, rate of columns), ints.
+  """
+  return [[rate * (index - size // 2) for rate, index, size in zip(rates, position, kernel, strict=True)]
+          for position in itertools.product(*map(range, kernel))]
 
 
 def _beyond(features, offsets):

@@ -103,6 +103,19 @@ class PreparedWeightsTest(unittest.TestCase):
       self.assertEqual(len(tf.global_variables()), count)
 
 
+class PortableTest(unittest.TestCase):
+
+  def test_an_exported_graph_has_the_kernels_that_other_devices_know(self):
+    def convolutions(**options):
+      params = dict(base_architecture='resnet_v2_50', num_classes=2, class_names='ab',
+                    palette=((0, 0, 0), (9, 9, 9)), **options)
+      with tf.Graph().as_default() as graph:
+        deeplab_model.deeplabv3_plus_model_fn(tf.zeros([1, 33, 49, 3]), None, ModeKeys.PREDICT, params)
+        return [op.type for op in graph.get_operations()].count('Conv2D')
+
+    self.assertEqual(convolutions(portable=True) - convolutions(), 3)  # the atrous ones of the ASPP
+
+
 class DataFormatTest(unittest.TestCase):
   """Channels first, on a CPU whose graph optimiser puts the channels last around every kernel."""
 

@@ -48,6 +48,40 @@ class Conv2dTest(unittest.TestCase):
     np.testing.assert_allclose(self._conv(inputs, 3, rate=2), expected, atol=1e-5)
 
 
+class SkippingPaddingTest(unittest.TestCase):
+
+  def _check(self, size, rate):
+    rng = np.random.RandomState(3)
+    inputs, weights = rng.randn(2, *size, 5).astype('f'), rng.randn(3, 3, 5, 4).astype('f')
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+      placeholder = tf.placeholder_with_default(inputs, [None, None, None, 5])
+      with layers.skipping_padding(True):
+        skipping = layers.convolution(placeholder, tf.constant(weights), 1, rate, 'SAME')
+      self.assertEqual([op.type for op in graph.get_operations()].count('MatMul'), 9)
+      expected = np.zeros((2, *size, 4))
+      padded = np.pad(inputs, [(0, 0), (rate, rate), (rate, rate), (0, 0)])
+      for row in range(3):
+        for column in range(3):
+          seen = padded[:, rate * row:, rate * column:][:, :size[0], :size[1]]
+          expected += seen @ weights[row, column]
+      self.assertEqual(skipping.shape.as_list(), [None, None, None, 4])
+      np.testing.assert_allclose(session.run(skipping), expected, atol=1e-4)
+
+  def test_it_gives_the_convolution(self):
+    self._check((17, 23), 6)
+
+  def test_it_gives_the_convolution_where_the_rate_is_beyond_the_features(self):
+    self._check((11, 31), 12)
+    self._check((5, 3), 18)
+
+  def test_small_rates_strides_and_half_precision_keep_the_kernel(self):
+    for dtype, stride, rate in ((tf.float32, 1, 4), (tf.float32, 2, 1), (tf.bfloat16, 1, 12)):
+      with tf.Graph().as_default() as graph, layers.skipping_padding(True):
+        layers.convolution(tf.zeros([1, 9, 11, 2], dtype), tf.zeros([3, 3, 2, 2], dtype), stride, rate,
+                           'SAME')
+        self.assertIn('Conv2D', {op.type for op in graph.get_operations()})
+
+
 class GradientTest(unittest.TestCase):
 
   def test_gradients_equal_central_differences(self):
