@@ -233,14 +233,9 @@ def pad(image, crop_size, colour):
   """
   (height, width), channels = crop_size, len(colour)
   t, u = tf.unstack(tf.shape(image)[:2])
-  # Of these pixels the first so many are taken, in the shape that is needed, which copies nothing.
-  pixels = tf.constant(np.tile(np.uint8(colour), (height * width, 1)))
-
-  def pad_right():
-    return tf.concat([image, tf.reshape(pixels[:t * (width - u)], [t, width - u, channels])], 1)
-
-  def pad_bottom():
-    return tf.concat([wide, tf.reshape(pixels[t * width:], [height - t, width, channels])], 0)
-
-  wide = tf.cond(u < width, pad_right, lambda: image)  # [t, width, C]
-  return tf.ensure_shape(tf.cond(t < height, pad_bottom, lambda: wide), [height, width, channels])
+  # In two dimensions, as TensorFlow cuts and joins these by whole rows.
+  canvas = tf.constant(np.tile(np.uint8(colour), (height, width)))  # [height, width * C]
+  rows = tf.reshape(image, [t, u * channels])
+  rows = tf.cond(u < width, lambda: tf.concat([rows, canvas[:t, u * channels:]], 1), lambda: rows)
+  rows = tf.cond(t < height, lambda: tf.concat([rows, canvas[t:]], 0), lambda: rows)
+  return tf.reshape(rows, [height, width, channels])
