@@ -211,6 +211,7 @@ class MainJobTest(ScriptsTest):
       signature = signatures['serving_default']
       self.assertEqual(signature.inputs['image'].name, 'image_tensor:0')
       self.assertEqual(signature.outputs['probabilities'].name, 'softmax_tensor:0')
+      self.assertNotIn('MatMul', {op.type for op in session.graph.get_operations()})  # only convolutions
       classes, probabilities = session.run(
           [signature.outputs['classes'].name, 'softmax_tensor:0'], {'image_tensor:0': [photo, photo]})
     self.assertEqual((classes.dtype, classes.shape), (np.int32, (2, *photo.shape[:2], 1)))
