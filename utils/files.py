@@ -1,5 +1,6 @@
 """Writing files so that no half-written one is ever left behind."""
 import contextlib
+import json
 import os
 import tempfile
 
@@ -27,3 +28,13 @@ def make_folder(path, flag):
   except OSError as error:
     raise DataError(f'{flag} {path} cannot be written to ({error.strerror}); '
                     f'give a folder of your own') from error
+
+
+def write_json(path, content):
+  """Writes a dict or list as JSON, under a temporary name first."""
+  with replacing(path) as temporary:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      json.dump(content, file, indent=2)
+      file.write('\n')
+      file.flush()
+      os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
