@@ -11,7 +11,7 @@ import platform
 from importlib import metadata
 
 from utils import datasets, files
-from utils.architecture import GEOMETRY, Architecture
+from utils.architecture import GEOMETRY, Architecture, problem
 from utils.errors import DataError, UsageError
 
 FILE_NAME = 'model_config.json'
@@ -51,13 +51,18 @@ def read(model_dir):
   if not os.path.exists(path):
     return None
   try:
-    with open(path, encoding='utf-8') as file:
-      config = json.load(file)
+    config = files.read_json(path, path)
     architecture = Architecture.from_dict(config['architecture'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it and '
                     f'give --base_architecture and --dataset') from error
-  return architecture, datasets.from_json(config['dataset'], path)
+  dataset = datasets.from_json(config.get('dataset'), path)
+  wrong = problem(architecture) or (
+      architecture.num_classes != dataset.num_classes and
+      f'num_classes {architecture.num_classes} differs from the {dataset.num_classes} class_names')
+  if wrong:
+    raise DataError(f'{path} cannot be used: {wrong}; restore it from a backup')
+  return architecture, dataset
 
 
 def resolve(args, stored):
