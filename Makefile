@@ -4,7 +4,11 @@ VENV ?= .venv
 DEMO := build/demo
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+STORIES ?= 200
+SEED ?= 0
+CASES ?= 400
+
+.PHONY: demo test torture fuzz lint clean
 
 # Scenes are drawn, packed into records, learnt from scratch at a small crop, scored, predicted and exported.
 # Batch norm's averages follow within the few hundred steps at a decay of 0.9.
@@ -31,6 +35,14 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+# Random stories of trainings that are killed, damaged and resumed: minutes to hours.
+torture: $(VENV)/.installed
+	$(RUN) tools/torture.py --stories $(STORIES) --seed $(SEED)
+
+# Broken inputs, CASES of them, for every script and tool.
+fuzz: $(VENV)/.installed
+	$(RUN) tools/fuzz.py --cases $(CASES) --seed $(SEED)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -557,7 +557,7 @@ class Training:
 
     files = self.records['train']
     try:
-      with explaining(files, self.dataset):
+      with self.explaining('train', 'give a smaller --batch_size or --crop_size, or --recompute'):
         self.estimator.train(functools.partial(inputs.train_dataset, files, self.dataset, options),
                              hooks=[hook, *([debug_hook()] if self.args.debug else [])], max_steps=last)
     except UsageError:
@@ -572,7 +572,8 @@ class Training:
     replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
     files, count = self.records['val'], self.counts['val']
     bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
-    with explaining(files, self.dataset):
+    with self.explaining('val', 'validation takes whole images, one at a time: free memory that other programs '
+                         'hold, or validate on smaller images'):
       self.result = self.estimator.evaluate(
           functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
           checkpoint_path=checkpoint)
@@ -586,6 +587,13 @@ class Training:
     if stop:
       print(f'Stopping early: no better mean IoU in the last {self.args.early_stopping_evals} evaluations')
     return stop
+
+  def explaining(self, split, memory_advice):
+    """Returns a context in which what fails ends with what it means to the user."""
+    from utils import failures, tf_record
+
+    return failures.explaining(
+        memory_advice, functools.partial(tf_record.find_bad_example, self.records[split], self.dataset))
 
   def keep_if_best(self, step, checkpoint, scores):
     """Copies a checkpoint to model_dir/best where no earlier one has a higher mean IoU."""
@@ -602,32 +610,6 @@ class Training:
     checkpoint_store.keep_best(checkpoint, folder)
     validation.write_best_scores(folder, step, scores)
     print(f'The best so far; kept in {folder}', flush=True)
-
-
-@contextlib.contextmanager
-def explaining(files, dataset):
-  """Within it a failed session ends with what it means to the user."""
-  import tensorflow.compat.v1 as tf
-
-  try:
-    yield
-  except (tf.errors.OpError, tf.train.NanLossDuringTrainingError) as error:
-    raise explain(error, files, dataset) from error
-
-
-def explain(error, files, dataset):
-  """Returns what a failed session means to the user: a DataError, or the error itself."""
-  import tensorflow.compat.v1 as tf
-
-  from utils import inputs, tf_record
-
-  if isinstance(error, tf.errors.UnavailableError):
-    return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
-                      'printed, and start all of them again: training goes on from the last checkpoint')
-  if isinstance(error, tf.errors.ResourceExhaustedError):
-    return UsageError('the device is out of memory; give a smaller --batch_size or --crop_size')
-  known = inputs.data_error(error)
-  return known if known is not error else tf_record.find_bad_example(files, dataset) or error
 
 
 if __name__ == '__main__':

@@ -209,10 +209,37 @@ class IndexTest(ConversionTest):
     self.assertIsNone(conversion.read_index(self.output, 'train'))
 
   def test_other_json_is_no_index(self):
-    for text in ('{', '[]', '{"name": "fruit"}'):
-      with open(os.path.join(self.output, 'train.json'), 'w') as file:
-        file.write(text)
+    for text in ('{', '[]', '{"name": "fruit"}', '[' * 100000):
+      self.write_index(text)
       self.assertIsNone(conversion.read_index(self.output, 'train'))
+
+  def write_index(self, text):
+    with open(os.path.join(self.output, 'train.json'), 'w') as file:
+      file.write(text)
+
+  def test_index_with_other_values_than_are_written_is_none(self):
+    self.convert(train=[self.pair('a'), self.pair('b')])
+    index = self.index()
+    shard = index['shards'][0]
+    for changes in ({'examples': 3}, {'examples': -2}, {'examples': '2'}, {'examples': 1e300}, {'shards': {}},
+                    {'shards': []}, {'shards': [3]}, {'shards': [{**shard, 'examples': 3}], 'examples': 3},
+                    {'shards': [{**shard, 'file': '../train.record'}]}, {'shards': [{**shard, 'file': 0}]},
+                    {'shards': [{**shard, 'bytes': None}]}, {'shards': [shard, shard], 'examples': 4},
+                    {'class_pixels': [1, -1, 2]}, {'class_pixels': 'abc'}, {'class_pixels': [1]},
+                    {'dataset': None}):
+      with self.subTest(changes=changes):
+        self.write_index(json.dumps({**index, **changes}))
+        self.assertIsNone(conversion.read_index(self.output, 'train'))
+    self.write_index(json.dumps(index))
+    self.assertEqual(conversion.read_index(self.output, 'train'), index)
+
+  def test_length_that_no_reader_of_tensorflow_survives_is_found_beside_a_fitting_index(self):
+    self.convert(train=[self.pair('a'), self.pair('b')])
+    path = os.path.join(self.output, 'train.record')
+    with open(path, 'r+b') as file:  # with its right checksum TensorFlow ends in a segmentation fault
+      file.write((1 << 40).to_bytes(8, 'little'))
+    with self.assertRaisesRegex(DataError, "train.record' is damaged: example 0"):
+      conversion.read_index(self.output, 'train')
 
 
 class TrainTest(ConversionTest):
@@ -235,11 +262,11 @@ class TrainTest(ConversionTest):
   def test_examples_are_counted_where_no_index_fits(self):
     self.convert(train=[self.pair(name) for name in 'abc'], options={'shards': 2})
     paths = tf_record.record_files(self.output, 'train')
+    index = conversion.read_index(self.output, 'train')
     with mock.patch.object(tf_record, 'count_examples', return_value=[7, 8]):
-      self.assertEqual(train.count_examples(conversion.read_index(self.output, 'train'), paths), 3)
-      with open(paths[0], 'ab') as file:
-        file.write(b'x')
-      self.assertEqual(train.count_examples(conversion.read_index(self.output, 'train'), paths), 15)
+      self.assertEqual(train.count_examples(index, paths), 3)
+      self.assertIsNone(conversion.read_index(self.output, 'train'))
+      self.assertEqual(train.count_examples(None, paths), 15)
 
   def test_records_without_index_are_taken(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])

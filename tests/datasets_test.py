@@ -150,6 +150,21 @@ class DescriptorTest(unittest.TestCase):
       with self.assertRaisesRegex(DataError, 'fruit.json.* is no JSON: .*line 1'):
         datasets.get_dataset(path)
 
+  def test_deep_or_unprintable_descriptor_is_refused(self):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'fruit.json')
+      for text, sentence in (('[' * 100000, 'nested too deeply'),
+                             (json.dumps({**DESCRIPTOR, 'class_names': ['a', 'b\nc']}), 'control characters'),
+                             (json.dumps({**DESCRIPTOR, 'class_names': ['a', '\ud800']}), 'class_names must'),
+                             (json.dumps({**DESCRIPTOR, 'name': '\x1b[2J'}), 'name must be a text')):
+        with open(path, 'w') as file:
+          file.write(text)
+        with self.subTest(sentence), self.assertRaisesRegex(DataError, f'fruit.json.*{sentence}'):
+          datasets.get_dataset(path)
+      with open(path, 'w', encoding='utf-8-sig') as file:  # as editors on Windows save it
+        json.dump({'name': 'ok', 'class_names': ['été', '空 😀']}, file, ensure_ascii=False)
+      self.assertEqual(datasets.get_dataset(path).class_names, ('été', '空 😀'))
+
 
 class ListTest(unittest.TestCase):
 
@@ -170,7 +185,8 @@ class ListTest(unittest.TestCase):
     self.assertEqual(datasets.read_list(path), ['a', 'b c', 'd'])
 
   def test_unusable_list_is_an_error_that_names_it(self):
-    wrong = {'is empty': b'\n \n', 'is no UTF-8': b'\xff\xfe',
+    wrong = {'is empty': b'\n \n', 'is no UTF-8': b'\xff\xfe', 'is no text': b'a\0b',
+             'is no UTF-8 text': 'ab\n'.encode('utf-16'), 'is no text: it holds': 'ab\n'.encode('utf-16-le'),
              "holds 'b' more than once": b'b\na\nb\n'}
     for sentence, content in wrong.items():
       path = self.file('list.txt', content)
@@ -178,6 +194,18 @@ class ListTest(unittest.TestCase):
         datasets.read_list(path)
     with self.assertRaisesRegex(DataError, "none.txt' cannot be read"):
       datasets.read_list(os.path.join(self.folder, 'none.txt'))
+
+  def test_list_that_is_no_file_or_too_large_is_refused_at_once(self):
+    pipe, large = os.path.join(self.folder, 'pipe'), self.file('large.txt')
+    os.mkfifo(pipe)
+    os.truncate(large, 10 << 30)
+    for path, sentence in ((pipe, 'it is a device or pipe'), ('/dev/zero', 'it is a device or pipe'),
+                           (self.folder, 'it is a folder'), (large, 'has 10,737,418,240 bytes')):
+      with self.subTest(path), self.assertRaisesRegex(DataError, f"list '{path}' .*{sentence}"):
+        datasets.read_list(path)
+
+  def test_every_kind_of_line_end_is_taken(self):
+    self.assertEqual(datasets.read_list(self.file('list.txt', b'a\rb\r\nc\n')), ['a', 'b', 'c'])
 
   def test_image_is_found_with_and_without_extension(self):
     jpg, png = self.file('a.jpg'), self.file('b.png')

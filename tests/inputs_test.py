@@ -14,7 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import inputs, tf_record
+from utils import failures, inputs, tf_record
 from utils.datasets import Dataset
 from utils.errors import DataError
 
@@ -75,8 +75,8 @@ class TestCase(unittest.TestCase):
     """Asserts that the dataset ends with an error that holds this sentence, and no other."""
     with self.assertRaises(tf.errors.InvalidArgumentError) as caught:
       rows(dataset, 50)
-    self.assertEqual(inputs.error_sentence(str(caught.exception)), sentence)
-    self.assertEqual(inputs.error_sentence(caught.exception.message), sentence)
+    self.assertEqual(failures.error_sentence(str(caught.exception)), sentence)
+    self.assertEqual(failures.error_sentence(caught.exception.message), sentence)
 
 
 class TrainStreamTest(TestCase):
@@ -454,9 +454,6 @@ class SyntheticDatasetTest(unittest.TestCase):
 
 
 class ErrorSentenceTest(unittest.TestCase):
-
-  def test_message_without_sentence_gives_none(self):
-    self.assertIsNone(inputs.error_sentence('OOM when allocating tensor <<<'))
 
   def test_data_error_carries_sentence_or_is_the_error_itself(self):
     error = ValueError('assertion failed: [<<<label \\\'a\\\\b\\\' is bad>>>] <<<later>>>')

@@ -65,6 +65,36 @@ class ModelConfigTest(FolderTest):
       self._resolve()
 
 
+  def test_values_that_no_model_has_are_named(self):
+    model_config.write(self.folder, Architecture('resnet_v2_50', 2, 8), TWO, {})
+    path = os.path.join(self.folder, 'model_config.json')
+    with open(path) as file:
+      config = json.load(file)
+    for name, values in (('base_architecture', (None, 5, ['a'])), ('num_classes', (3, '2', True, 1 << 40)),
+                         ('output_stride', (0, -8, 8.5, None)), ('decoder_filters', (1 << 40, 0, 'x')),
+                         ('atrous_rates', ([1], [1, 2, 'x'], 3, [1, 2, -3])), ('decoder', (1, 'on', [])),
+                         ('decoder_output_stride', ([], [3], 4, None)), ('eval_crop_size', ([5], [9, 1e9]))):
+      for value in values:
+        with self.subTest(name=name, value=value):
+          with open(path, 'w') as file:
+            json.dump({**config, 'architecture': {**config['architecture'], name: value}}, file)
+          with self.assertRaisesRegex(DataError, f'model_config.json cannot be used: {name} '):
+            self._resolve()
+
+  def test_file_of_another_kind_is_named(self):
+    path = os.path.join(self.folder, 'model_config.json')
+    for text, sentence in (('[' * 100000, 'nested too deeply'), ('[]', 'cannot be used'), ('\0', 'byte 0'),
+                           ('{"architecture": {"base_architecture": "x", "num_classes": 2}}', 'must be')):
+      with open(path, 'w') as file:
+        file.write(text)
+      with self.assertRaisesRegex(DataError, f'model_config.json.*{sentence}'):
+        self._resolve()
+    os.remove(path)
+    os.mkfifo(path)
+    with self.assertRaisesRegex(DataError, 'it is a device or pipe'):
+      self._resolve()
+
+
 class ParserTest(unittest.TestCase):
 
   def test_numbers_out_of_range_are_refused(self):

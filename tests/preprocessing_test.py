@@ -9,7 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import inputs, preprocessing
+from utils import failures, preprocessing
 from utils.datasets import Dataset
 
 pytestmark = pytest.mark.compat
@@ -61,7 +61,7 @@ class TestCase(unittest.TestCase):
     """Asserts that the graph stops with exactly this sentence."""
     with self.assertRaises(tf.errors.InvalidArgumentError) as caught:
       in_graph(function, *args)
-    self.assertEqual(inputs.error_sentence(str(caught.exception)), sentence)
+    self.assertEqual(failures.error_sentence(str(caught.exception)), sentence)
 
 
 class DecodeLabelTest(TestCase):

@@ -122,12 +122,20 @@ def read_index(folder, split):
     split: str, such as 'train'.
   """
   index = _load_index(_index_path(folder, split))
-  try:
-    fits = index and all(os.path.getsize(os.path.join(folder, shard['file'])) == shard['bytes']
-                         for shard in index['shards'])
-  except FileNotFoundError:
-    fits = False
-  return index if fits else None
+  return index if index and _fits(index, folder, split) else None
+
+
+def _fits(index, folder, split):
+  """Returns whether the records of a split are the files of an index, as long and of as many examples.
+
+  Examples are counted, which takes a read for each: no reader of TensorFlow survives some wrong lengths.
+  """
+  shards = sorted(index['shards'], key=lambda shard: shard['file'])
+  names = sorted(name for name in os.listdir(folder) if re.fullmatch(_record_pattern(split), name))
+  paths = [os.path.join(folder, name) for name in names]
+  return (names == [shard['file'] for shard in shards]
+          and list(map(os.path.getsize, paths)) == [shard['bytes'] for shard in shards]
+          and tf_record.count_examples(paths) == [shard['examples'] for shard in shards])
 
 
 # --- Encoding ------------------------------------------------------------------------------------
@@ -328,11 +336,31 @@ def _index_path(folder, split):
 def _load_index(path):
   """Returns the content of an index, or None where the file is missing or something else."""
   try:
-    with open(path, encoding='utf-8') as file:
-      index = json.load(file)
-  except (OSError, ValueError):
-    return None
-  return index if isinstance(index, dict) and _INDEX_KEYS <= index.keys() else None
+    index = files.read_json(path, f"index '{path}'")
+    if isinstance(index, dict) and _INDEX_KEYS <= index.keys() and _is_sound(index, path):
+      return index
+  except DataError:
+    pass
+  return None
+
+
+def _is_sound(index, path):
+  """Returns whether an index, as read from its file, holds the kinds of values that it should.
+
+  Raises:
+    DataError: the descriptor in it is wrong.
+  """
+  def are_counts(values, least=0):
+    return isinstance(values, list) and all(type(value) is int and value >= least for value in values)
+
+  num_classes = datasets.from_json(index['dataset'], path).num_classes
+  shards, pixels = index['shards'], index['class_pixels']
+  return bool(
+      isinstance(shards, list) and shards
+      and all(isinstance(shard, dict) and isinstance(shard.get('file'), str)
+              and are_counts([shard.get('bytes'), shard.get('examples')]) for shard in shards)
+      and index['examples'] == sum(shard['examples'] for shard in shards) > 0
+      and (pixels is None or are_counts(pixels) and len(pixels) == num_classes))
 
 
 def _check_index_path(folder, split):

@@ -6,11 +6,13 @@ pixel counts where it differs from `ignore_label`, which may lie inside 0..K-1. 
 and labels are utils/tf_record.py's concern; nothing here needs TensorFlow.
 """
 import dataclasses
-import json
+import io
 import os
 import re
 import typing
+import unicodedata
 
+from utils import files
 from utils.errors import DataError, UsageError
 
 # '.jpg' is tried before these, and wins: it is what VOC's lists mean.
@@ -120,14 +122,7 @@ def get_dataset(name_or_path):
   if not name_or_path.endswith('.json'):
     raise UsageError(f"--dataset '{name_or_path}' is not known; use {', '.join(DATASETS)} or the "
                      'path of a .json descriptor')
-  try:
-    with open(name_or_path, encoding='utf-8') as file:
-      descriptor = json.load(file)
-  except OSError as error:
-    raise DataError(f"dataset descriptor '{name_or_path}' cannot be read: "
-                    f'{error.strerror}') from error
-  except ValueError as error:
-    raise DataError(f"dataset descriptor '{name_or_path}' is no JSON: {error}") from error
+  descriptor = files.read_json(name_or_path, f"dataset descriptor '{name_or_path}'")
   return from_json(descriptor, name_or_path)
 
 
@@ -177,9 +172,9 @@ def from_json(descriptor, source):
   demand(not unknown, f"the key '{min(unknown, default='')}' is unknown; use {', '.join(allowed)}")
 
   name, class_names = descriptor['name'], descriptor['class_names']
-  demand(isinstance(name, str) and name, 'name must be a text')
-  demand(isinstance(class_names, list) and all(isinstance(n, str) and n for n in class_names),
-         'class_names must be a list of texts')
+  demand(_is_text(name), 'name must be a text')
+  demand(isinstance(class_names, list) and all(map(_is_text, class_names)),
+         'class_names must be a list of texts without control characters')
   demand(2 <= len(class_names) <= 256, f'{len(class_names)} class_names; 2 to 256 are allowed')
   twice = sorted({n for n in class_names if class_names.count(n) > 1})
   demand(not twice, f'class_names holds {twice} more than once')
@@ -245,6 +240,12 @@ def _read_color(text):
   return color if color and max(color) <= 255 else None
 
 
+def _is_text(value):
+  """Returns whether a value is a text that can be printed: on one line, and in UTF-8."""
+  return isinstance(value, str) and value != '' and not any(
+      unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') for character in value)
+
+
 def _is_byte(value):
   return type(value) is int and 0 <= value <= 255
 
@@ -260,13 +261,10 @@ def read_list(path):
     DataError: the list is missing, no text, empty, or holds a line twice.
   """
   try:
-    with open(path, encoding='utf-8-sig') as file:
-      names = [line.strip() for line in file if line.strip()]
-  except OSError as error:
-    raise DataError(f"list '{path}' cannot be read: {error.strerror}; give a text file with one "
-                    'name a line') from error
-  except UnicodeDecodeError as error:
-    raise DataError(f"list '{path}' is no UTF-8 text; give one name a line") from error
+    text = files.read_text(path, f"list '{path}'")
+  except DataError as error:
+    raise DataError(f'{error}; a list is a text file with one name a line') from error
+  names = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
   if not names:
     raise DataError(f"list '{path}' is empty; give one name a line")
   seen = set()

@@ -1,10 +1,19 @@
-"""Writing files so that no half-written one is ever left behind."""
+"""Reading files that may be anything, and writing files so that no half-written one is ever left behind.
+
+Lists, descriptors and indexes come from elsewhere: what is no regular file (a pipe would never end, nor would
+/dev/zero), larger than any of its kind, or no text is refused with a sentence that names it.
+"""
 import contextlib
 import json
 import os
+import stat
 import tempfile
 
 from utils.errors import DataError
+
+_MAX_TEXT = 1 << 28  # bytes; a list of some millions of names
+_MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
+MAX_IMAGE_FILE = 1 << 30  # bytes; uncompressed, the most pixels that are allowed take less
 
 
 @contextlib.contextmanager
@@ -14,6 +23,10 @@ def replacing(path):
   try:
     yield temporary
     os.replace(temporary, path)
+  except OSError as error:
+    if error.filename is None:  # such as a write to a full disk, which does not say where
+      error.filename = path
+    raise
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
@@ -38,3 +51,66 @@ def write_json(path, content):
       file.write('\n')
       file.flush()
       os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
+
+
+def read_bytes(path, source, limit):
+  """Returns the content of a regular file.
+
+  Args:
+    path: str.
+    source: str, what errors call it.
+    limit: int, the most bytes that it may have.
+
+  Raises:
+    DataError: it is missing, no regular file, or larger.
+  """
+  try:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # waits for no pipe
+  except (OSError, ValueError) as error:  # ValueError: a path that holds the byte 0
+    raise DataError(f'{source} cannot be read: {getattr(error, "strerror", error)}') from error
+  try:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+      kind = 'folder' if stat.S_ISDIR(status.st_mode) else 'device or pipe'
+      raise DataError(f'{source} cannot be read: it is a {kind}; give a file')
+    if status.st_size > limit:
+      raise DataError(f'{source} has {status.st_size:,} bytes, and up to {limit:,} are allowed; give another')
+    with open(descriptor, 'rb', closefd=False) as file:
+      return file.read(limit)
+  except OSError as error:
+    raise DataError(f'{source} cannot be read: {error.strerror}') from error
+  finally:
+    os.close(descriptor)
+
+
+def read_text(path, source, limit=_MAX_TEXT):
+  """Returns the content of a UTF-8 text file, with or without a byte-order mark; see read_bytes.
+
+  Raises:
+    DataError: also where it is no UTF-8 text.
+  """
+  encoded = read_bytes(path, source, limit)
+  try:
+    text = encoded.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise DataError(f'{source} is no UTF-8 text ({error.reason} at byte {error.start}); save it as '
+                    'UTF-8') from error
+  if '\0' in text:
+    raise DataError(f'{source} is no text: it holds the byte 0; save it as UTF-8')
+  return text
+
+
+def read_json(path, source):
+  """Returns the content of a JSON file; see read_text.
+
+  Raises:
+    DataError: also where it is no JSON, or nested deeper than any that is meant.
+  """
+  try:
+    return json.loads(read_text(path, source, _MAX_JSON))
+  except RecursionError as error:
+    raise DataError(f'{source} is nested too deeply; replace it') from error
+  except ValueError as error:
+    if isinstance(error, DataError):
+      raise
+    raise DataError(f'{source} is no JSON: {error}') from error

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image, UnidentifiedImageError
 
-from utils import preprocessing, tf_record
+from utils import failures, preprocessing, tf_record
 from utils.errors import DataError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
@@ -80,7 +80,7 @@ def train_dataset(files, dataset, options, input_context=None):
     tf.data.Dataset of (images, labels): uint8 [B, crop height, crop width, 3] and [..., 1].
 
   Raises:
-    tf.errors.InvalidArgumentError: while it runs, at a bad example (`error_sentence` finds why).
+    tf.errors.InvalidArgumentError: while it runs, at a bad example (utils/failures.py finds why).
   """
   @_as_written
   def augmented(position, example):
@@ -102,6 +102,8 @@ def train_dataset(files, dataset, options, input_context=None):
 def example_names(files, options, count):
   """Returns what the first examples of `train_dataset`'s stream are called, a list of `count` str.
 
+  These are the names of their images, or else their places in the record files.
+
   They are read again, which takes as long as the shuffle buffer does to fill.
 
   Args:
@@ -115,8 +117,7 @@ def example_names(files, options, count):
     for _ in range(count):
       name, serialized = session.run(example)
       stored = tf.train.Example.FromString(serialized).features.feature[tf_record.IMAGE_FILENAME]
-      name = b', '.join([name, *stored.bytes_list.value])
-      names.append(name.decode(errors='replace'))
+      names.append(next(iter(stored.bytes_list.value), name).decode(errors='replace'))
   return names
 
 
@@ -211,7 +212,7 @@ def eval_dataset(files, dataset, fillers=0):
     tf.data.Dataset of (images, labels): uint8 [1, H, W, 3] and uint8 [1, H, W, 1].
 
   Raises:
-    tf.errors.InvalidArgumentError: while it runs, at a bad example (`error_sentence` finds why).
+    tf.errors.InvalidArgumentError: while it runs, at a bad example (utils/failures.py finds why).
   """
   examples = _decoded(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset)
   if not fillers:
@@ -230,7 +231,7 @@ def folder_dataset(image_paths, label_paths, dataset):
     dataset: Dataset.
 
   Raises:
-    tf.errors.InvalidArgumentError: while it runs, at a bad file (`error_sentence` finds why).
+    tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
   """
   def example(paths):
     image_path, label_path = paths
@@ -266,7 +267,7 @@ def image_dataset(image_paths):
     tf.data.Dataset of uint8 [1, H, W, 3], RGB, in the orientation that is stored.
 
   Raises:
-    tf.errors.InvalidArgumentError: while it runs, at a bad file (`error_sentence` finds why).
+    tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
   """
   signature = tf.TensorSpec([None, None, 3], tf.uint8)
   return (_from_python(read_image, image_paths, signature)
@@ -322,8 +323,7 @@ def _from_python(function, items, signature):
     except DataError as error:
       # The marks, and the backslashes, of a failed assertion in the graph.
       sentence = re.sub(r'[\\\'"]', r'\\\g<0>', str(error))
-      raise DataError(preprocessing.SENTENCE_BEGIN + sentence
-                      + preprocessing.SENTENCE_END) from error
+      raise DataError(failures.SENTENCE_BEGIN + sentence + failures.SENTENCE_END) from error
 
   return tf.data.Dataset.from_generator(marked, output_signature=signature)
 
@@ -349,15 +349,6 @@ def synthetic_dataset(batch_size, crop_size, num_classes, seed=0):
           .cache().repeat())
 
 
-def error_sentence(message):
-  """Returns the sentence for the user in the message of a TensorFlow error, or None."""
-  found = re.search(f'{preprocessing.SENTENCE_BEGIN}(.*?){preprocessing.SENTENCE_END}', message,
-                    re.DOTALL)
-  # TensorFlow's assertions print quotation marks and backslashes with a backslash before them.
-  return found and re.sub(r'\\(.)', r'\1', found[1])
-
-
 def data_error(error):
   """Returns the DataError that a failed session stands for, or the error itself where there is none."""
-  sentence = error_sentence(str(error))
-  return DataError(sentence) if sentence else error
+  return failures.data_error(error) or error

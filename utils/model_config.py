@@ -5,14 +5,13 @@ given explicitly wins where the weights allow it (output stride) and is an error
 classes). A folder without the file, such as one of the original scripts, falls back to the flags.
 """
 import dataclasses
-import json
 import os
 import platform
 import typing
 from importlib import metadata
 
 from utils import datasets, files, history
-from utils.architecture import GEOMETRY, Architecture
+from utils.architecture import GEOMETRY, Architecture, problem
 from utils.errors import DataError, UsageError
 
 FILE_NAME = 'model_config.json'
@@ -58,14 +57,19 @@ def read(model_dir):
   if not os.path.exists(path):
     return None
   try:
-    with open(path, encoding='utf-8') as file:
-      config = json.load(file)
+    config = files.read_json(path, path)
     architecture = Architecture.from_dict(config['architecture'])
     past = history.read(config)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it and '
                     f'give --base_architecture and --dataset') from error
-  return Stored(architecture, datasets.from_json(config.get('dataset'), path), past)
+  dataset = datasets.from_json(config.get('dataset'), path)
+  wrong = problem(architecture) or (
+      architecture.num_classes != dataset.num_classes and
+      f'num_classes {architecture.num_classes} differs from the {dataset.num_classes} class_names')
+  if wrong:
+    raise DataError(f'{path} cannot be used: {wrong}; restore it from a backup')
+  return Stored(architecture, dataset, past)
 
 
 def resolve(args, stored):

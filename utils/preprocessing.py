@@ -11,8 +11,7 @@ import collections
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# What stands between these in the message of a TensorFlow error is a sentence for the user.
-SENTENCE_BEGIN, SENTENCE_END = '<<<', '>>>'
+from utils.failures import SENTENCE_BEGIN, SENTENCE_END
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # A PNG file begins with the signature and the chunk IHDR: where that holds what.

@@ -3,7 +3,6 @@
 Kept beside the checkpoints, so that a run that was interrupted knows after which steps it has been evaluated,
 which was best, and how long ago that was.
 """
-import json
 import os
 
 import numpy as np
@@ -51,12 +50,10 @@ class Validation:
     self._path = os.path.join(model_dir, FILE_NAME)
     self.is_kept = os.path.exists(self._path)
     try:
-      with open(self._path, encoding='utf-8') as file:
-        self.evaluations = [{**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
-                            for entry in json.load(file)['evaluations']]
-    except FileNotFoundError:
-      self.evaluations = []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+      found = files.read_json(self._path, self._path)['evaluations'] if self.is_kept else []
+      self.evaluations = [{**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
+                          for entry in found]
+    except (ValueError, KeyError, TypeError) as error:
       raise DataError(f'{self._path} cannot be used ({error!r}); restore it from a backup, or remove it: '
                       'then this run does not know its earlier scores') from error
 
@@ -87,10 +84,9 @@ class Validation:
 def best_scores(folder):
   """Returns the scores in the folder of the best checkpoint, a dict, or None where it has none to be used."""
   try:
-    with open(os.path.join(folder, SCORES_NAME), encoding='utf-8') as file:
-      found = json.load(file)
+    found = files.read_json(os.path.join(folder, SCORES_NAME), SCORES_NAME)
     return {**found, 'step': int(found['step']), 'mean_iou': float(found['mean_iou'])}
-  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+  except (ValueError, KeyError, TypeError):  # DataError is a ValueError
     return None
 
 

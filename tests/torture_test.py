@@ -1,0 +1,82 @@
+"""Scripts run as children, and a few stories of tools/torture.py."""
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from tools import children
+
+pytestmark = pytest.mark.compat
+
+# Two steps an epoch on 20 images.
+MODEL_FLAGS = ('--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none', '--crop_size', '33',
+               '33', '--batch_norm_decay', '0.5', '--batch_size', '10')
+
+
+def tensors(prefix):
+  """Returns dict: name -> bytes of all that a checkpoint holds."""
+  reader = tf.train.load_checkpoint(prefix)
+  return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map()}
+
+
+class ChildrenTest(unittest.TestCase):
+
+  @classmethod
+  def setUpClass(cls):
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.folder = folder.name
+    cls.runner = children.Children()
+    cls.addClassCleanup(cls.runner.close)
+    cls.runner.run('dataset/make_sample_data.py', ['--output_dir', f'{cls.folder}/data', '--num_train', 20,
+                                                   '--num_val', 4, '--size', 64, 80])
+    cls.conversion = cls.runner.run('create_pascal_tf_record.py', [
+        '--dataset', f'{cls.folder}/data/sample.json', '--data_dir', f'{cls.folder}/data', '--output_path',
+        cls.folder, '--train_data_list', f'{cls.folder}/data/train.txt', '--valid_data_list',
+        f'{cls.folder}/data/val.txt', '--processes', 2])
+
+  def training(self, model_dir, epochs):
+    return ['--dataset', f'{self.folder}/data/sample.json', '--data_dir', self.folder, *MODEL_FLAGS,
+            '--model_dir', f'{self.folder}/{model_dir}', '--train_epochs', str(epochs)]
+
+  def test_child_trains_what_a_process_of_its_own_trains(self):
+    child = self.runner.run('train.py', self.training('forked', 1), timeout=100)
+    self.assertEqual(child.status, 0, child.output)
+    subprocess.run([sys.executable, 'train.py', *self.training('alone', 1)], cwd=children.ROOT, check=True,
+                   capture_output=True)
+    self.assertEqual(tensors(f'{self.folder}/forked/model.ckpt-2'),
+                     tensors(f'{self.folder}/alone/model.ckpt-2'))
+
+  def test_script_with_processes_of_its_own_works(self):
+    self.assertEqual(self.conversion.status, 0, self.conversion.output)
+    self.assertIn('Wrote 20 examples', self.conversion.stdout)
+    self.assertTrue(os.path.isfile(f'{self.folder}/train.record'))
+
+  def test_status_and_sentence_are_the_scripts(self):
+    child = self.runner.run('train.py', ['--bacth'])
+    self.assertEqual((child.status, child.stdout, child.stderr),
+                     (2, '', 'train.py: error: unrecognized arguments: --bacth; see --help\n'))
+
+  def test_kill_and_timeout_end_it(self):
+    child = self.runner.start('train.py', self.training('killed', 500))
+    child.kill(signal.SIGKILL)
+    self.assertEqual((child.wait(), child.timed_out), (-9, False))
+    child = self.runner.start('train.py', self.training('late', 500))
+    self.assertEqual((child.wait(1), child.timed_out), (-9, True))
+
+  def test_limits_and_folder_reach_the_child(self):
+    draw = ['--output_dir', 'below', '--num_train', 1, '--num_val', 1, '--size', 64, 80]
+    child = self.runner.run('dataset/make_sample_data.py', draw, cwd=self.folder, limits={'FSIZE': 100})
+    self.assertIn('File too large', child.output)
+    child = self.runner.run('dataset/make_sample_data.py', draw, cwd=self.folder)
+    self.assertEqual(child.status, 0, child.output)
+    self.assertTrue(os.path.isdir(f'{self.folder}/below'))
+
+
+if __name__ == '__main__':
+  unittest.main()

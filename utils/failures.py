@@ -1,0 +1,191 @@
+"""What a failed session, or a failed write, means to the user: the one home of these sentences.
+
+TensorFlow, Python and the operating system report one cause in many ways. A full disk is an OSError, or a
+ResourceExhaustedError, as is a GPU whose memory ran out; which may also be a NotFoundError ('No algorithm
+worked!') or an InternalError (CUDNN_STATUS_ALLOC_FAILED). `explaining` tells them apart and ends with one
+sentence: what failed, where, and what to do. What it does not know is left as it is: a defect of ours.
+"""
+import contextlib
+import errno
+import os
+import re
+import sys
+
+from utils.errors import DataError, UsageError
+
+# What stands between these in the message of a TensorFlow error is a sentence for the user.
+SENTENCE_BEGIN, SENTENCE_END = '<<<', '>>>'
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# TensorFlow's "<path>; <reason>" and Python's "[Errno 28] <reason>: '<path>'", also within longer messages.
+_REASONS = {os.strerror(number): number for number in sorted(errno.errorcode)}
+_ANY_REASON = '|'.join(sorted(map(re.escape, _REASONS), key=len, reverse=True))
+_FAILED_PATH = re.compile(rf'^(?:\w+Error: )?([^\n]*); ({_ANY_REASON})$', re.MULTILINE)
+_FAILED_CALL = re.compile(rf"\[Errno \d+\] ({_ANY_REASON})(?:: '([^\n]*)')?")
+_OUT_OF_MEMORY = re.compile(
+    'OOM when allocating|[Ff]ailed to allocate|Unable to allocate|[Oo]ut of memory|CUDA_ERROR_OUT_OF_MEMORY|'
+    r'(CUDNN|CUBLAS|CUSOLVER)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)|std::bad_alloc|MemoryError|'
+    r'Failed to create cu\w+ handle|[Cc]ould not create cu\w+ handle|cuDNN failed to initialize|'
+    r'No algorithm worked|Dst tensor is not initialized|Blas \w*GEMM\w* launch failed')
+_TENSOR = re.compile(r'shape ?\[([\d,]+)\](?:.*?device:(\w+:\d+))?')
+_MISSING_CHECKPOINT = re.compile(
+    r'(?:matching files for|not a valid checkpoint:|NewCheckpointReader: ?)\s*([^\n]+)')
+_CHECKPOINT_FILE = re.compile(r'\.(index|data-\d{5}-of-\d{5})$|\.ckpt(-\d+)?$')
+
+
+@contextlib.contextmanager
+def explaining(memory_advice, find_bad_example=None):
+  """Within it, what fails for a reason outside the program ends as a UsageError or a DataError.
+
+  Args:
+    memory_advice: str, what to do where memory runs out, such as 'give a smaller --batch_size'.
+    find_bad_example: function without arguments that returns the DataError of a bad example, or None. It
+      may be slow: it is called after errors that bad data can cause, and nothing else explains.
+  """
+  try:
+    yield
+  except Exception as error:
+    explained = explain(error, memory_advice, find_bad_example)
+    if explained is error:
+      raise
+    raise explained from error
+
+
+def explain(error, memory_advice, find_bad_example=None):
+  """Returns what a failure means to the user, a UsageError or DataError; or the error itself.
+
+  Args:
+    error: Exception.
+    memory_advice, find_bad_example: see explaining.
+  """
+  if isinstance(error, UsageError | DataError | BrokenPipeError):
+    return error
+  text = _text(error)
+  known = (data_error(error) or _failed_file(error, text) or _missing_checkpoint(text)
+           or _memory(error, text, memory_advice))
+  if known:
+    return known
+  kind = _op_error_kind(error)
+  if kind == 'UnavailableError':
+    return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
+                      'printed, and start all of them again: training goes on from the last checkpoint')
+  if kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError') and find_bad_example:
+    with contextlib.suppress(Exception):  # the files may have changed meanwhile; the first error counts
+      known = find_bad_example()
+  if not known and kind == 'DataLossError':
+    known = DataError(f'a file that was read is damaged ({_first_line(error)}); restore it from a backup, or '
+                      'write it again')
+  return known or error
+
+
+def data_error(error):
+  """Returns the DataError of a sentence of ours in a TensorFlow error, or None."""
+  sentence = error_sentence(_text(error))
+  return DataError(sentence) if sentence else None
+
+
+def error_sentence(message):
+  """Returns the sentence for the user in the message of a TensorFlow error, or None."""
+  found = re.search(f'{SENTENCE_BEGIN}(.*?){SENTENCE_END}', message, re.DOTALL)
+  # TensorFlow's assertions print quotation marks and backslashes with a backslash before them.
+  return found and re.sub(r'\\(.)', r'\1', found[1])
+
+
+def is_full_disk(error):
+  """Returns whether the disk, a quota or a limit of file sizes left no room for what was written."""
+  return _errno_and_path(error, _text(error))[0] in _FULL_DISK
+
+
+def is_out_of_memory(error):
+  """Returns whether memory, of a GPU or of the host, ran out; in whatever way that was reported."""
+  text = _text(error)
+  if _errno_and_path(error, text)[0] is not None:
+    return _errno_and_path(error, text)[0] == errno.ENOMEM
+  if isinstance(error, MemoryError) or _op_error_kind(error) == 'ResourceExhaustedError':
+    return True
+  # RuntimeError and SystemError carry what C++ reported to Python.
+  return bool((_op_error_kind(error) or isinstance(error, RuntimeError | SystemError))
+              and _OUT_OF_MEMORY.search(text))
+
+
+# --- Kinds of failures ---------------------------------------------------------------------------
+
+
+def _failed_file(error, text):
+  """Returns the DataError of a file that could not be read or written, or None."""
+  number, path = _errno_and_path(error, text)
+  if number is None or number == errno.ENOMEM:
+    return None
+  what = f"'{path}'" if path else 'a file'
+  if number in _FULL_DISK:
+    folder = f"in '{os.path.dirname(path) or '.'}'" if path else 'to write to'
+    return DataError(f'no space is left {folder} ({os.strerror(number)}: {what}); what was complete before '
+                     'is kept. Free some, or raise the quota or the limit of file sizes, and start again')
+  if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+    return DataError(f'{what} cannot be used ({os.strerror(number)}); check who owns it and what its '
+                     'permissions are, or give another')
+  if number == errno.ENOENT:
+    if path and _CHECKPOINT_FILE.search(path):
+      return _gone_checkpoint(path)
+    return DataError(f'{what} is not there, or not any more; do not move or remove files while they are used')
+  if number in (errno.EMFILE, errno.ENFILE):
+    return DataError(f'too many files are open at a time ({what}); raise the limit by ulimit -n 4096')
+  return DataError(f'{what} cannot be used: {os.strerror(number)}; check the path and the disk')
+
+
+def _missing_checkpoint(text):
+  found = _MISSING_CHECKPOINT.search(text)
+  return _gone_checkpoint(found[1]) if found else None
+
+
+def _gone_checkpoint(path):
+  return DataError(f"checkpoint file '{path}' is not there any more; a training that goes on removes old "
+                   'checkpoints: start again, or let it keep more by its --keep_checkpoint_max')
+
+
+def _memory(error, text, advice):
+  """Returns the UsageError of memory that ran out, or None."""
+  if not is_out_of_memory(error):
+    return None
+  if tensor := _TENSOR.search(text):
+    where = f' of {tensor[2]}' if tensor[2] else ''
+    return UsageError(f'the memory{where} is not enough for values of shape {tensor[1].replace(",", "x")}; '
+                      f'{advice}')
+  sign = _OUT_OF_MEMORY.search(text)
+  return UsageError(f'the memory is not enough{f" ({sign[0]})" if sign else ""}, or other programs hold it; '
+                    f'{advice}')
+
+
+# --- Parts ---------------------------------------------------------------------------------------
+
+
+def _errno_and_path(error, text):
+  """Returns the number and the path of a failure of the operating system; each may be None."""
+  if isinstance(error, OSError):
+    return error.errno, error.filename if error.filename is None else os.fsdecode(error.filename)
+  if not _op_error_kind(error):
+    return None, None
+  if found := _FAILED_PATH.search(text):
+    return _REASONS[found[2]], found[1]
+  if found := _FAILED_CALL.search(text):  # in a Python function that a session called
+    return _REASONS[found[1]], found[2]
+  return None, None
+
+
+def _op_error_kind(error):
+  """Returns the name of the class of a TensorFlow error, or None where it is none."""
+  # Whoever raised one has imported TensorFlow; other scripts do without it, also in the end.
+  errors = sys.modules.get('tensorflow.python.framework.errors_impl')
+  return type(error).__name__ if errors and isinstance(error, errors.OpError) else None
+
+
+def _text(error):
+  return str(getattr(error, 'message', None) or error)
+
+
+def _first_line(error):
+  """Returns what a TensorFlow error says, without the places in the program and the graph."""
+  lines = [line.strip() for line in _text(error).splitlines() if line.strip()]
+  node = next((index for index, line in enumerate(lines) if line.startswith('Node: ')), -1)
+  skipped = ('Graph execution error', 'Detected at', 'File "', '[[')
+  return next((line for line in lines[node + 1:] if not line.startswith(skipped)), lines[0] if lines else '')
