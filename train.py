@@ -572,8 +572,8 @@ class Training:
     replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
     files, count = self.records['val'], self.counts['val']
     bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
-    with self.explaining('val', 'validation takes whole images, one at a time: free memory that other programs '
-                         'hold, or validate on smaller images'):
+    with self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
+                         'memory, or validate on smaller images'):
       self.result = self.estimator.evaluate(
           functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
           checkpoint_path=checkpoint)

@@ -248,7 +248,7 @@ class ResumeTest(ScriptsTest):
     tf.train.update_checkpoint_state(model, '/elsewhere/' + os.path.basename(newest))
     flags = ('--base_architecture', 'resnet_v2_50', '--dataset', f'{self.data}/tiny.json')
     printed = self.evaluate(*flags, model_dir=model)
-    self.assertIn('/elsewhere/', printed)
+    self.assertIn(f'Evaluating {model}/{os.path.basename(newest)} on', printed)
     self.assertIn('mean Intersection over Union', printed)
     step = int(newest.split('-')[-1])
     slot = 'aspp/conv_1x1/weights/Momentum'

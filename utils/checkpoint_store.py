@@ -195,20 +195,24 @@ def save(saver, session, model_dir, step, keep_max):
     prefix = _move(written, model_dir)
   finally:
     shutil.rmtree(folder, ignore_errors=True)
-  choose(model_dir, prefix)
-  steps = [(number, other) for number, other in numbered(model_dir) if number <= step]
-  for _, other in steps[:-keep_max] if keep_max else ():
-    _remove(other)
+  choose(model_dir, prefix, keep_max)
   return prefix
 
 
-def choose(model_dir, prefix):
-  """Makes a checkpoint of the folder the newest by the folder's own word, the file `checkpoint`."""
-  names = [os.path.basename(other) for _, other in numbered(model_dir)]
-  with contextlib.suppress(ValueError):
-    names.remove(os.path.basename(prefix))
-  # The last of the list is the newest. TensorFlow writes the file under another name first.
-  tf.train.update_checkpoint_state(model_dir, os.path.basename(prefix), [*names, os.path.basename(prefix)])
+def choose(model_dir, prefix, keep_max=0):
+  """Makes a checkpoint of the folder the newest by the folder's own word, the file `checkpoint`.
+
+  Args:
+    model_dir: str.
+    prefix: str, of the checkpoint.
+    keep_max: int, the checkpoints that stay, this one and those of the steps before it; 0 keeps all.
+  """
+  others = [other for _, other in numbered(model_dir) if other != prefix]
+  removed = others[:max(0, len(others) + 1 - keep_max)] if keep_max else []
+  names = [os.path.basename(other) for other in [*others[len(removed):], prefix]]  # the newest is the last
+  tf.train.update_checkpoint_state(model_dir, names[-1], names)  # writes under another name first
+  for other in removed:
+    _remove(other)
 
 
 def keep_best(prefix, folder):
@@ -230,11 +234,7 @@ def keep_best(prefix, folder):
     best = _move(os.path.join(writing, os.path.basename(prefix)), folder)
   finally:
     shutil.rmtree(writing, ignore_errors=True)
-  choose(folder, best)
-  for _, other in numbered(folder):
-    if other != best:
-      _remove(other)
-  choose(folder, best)  # it alone is there now
+  choose(folder, best, keep_max=1)
 
 
 def set_aside(model_dir, step, rejected):

@@ -186,6 +186,8 @@ class Restorer(tf.train.Saver):
 
   def read(self, sess, save_path):
     """Restores what the Saver was built for, without a check."""
+    if self.saver_def is None:  # an export does not build it, sessions of an Estimator do
+      self.build()
     # TensorFlow's own method would first look for the file, by a pattern.
     path = checkpoint_store.readable(save_path)
     sess.run(self.saver_def.restore_op_name, {self.saver_def.filename_tensor_name: path})
