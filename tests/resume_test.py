@@ -203,7 +203,7 @@ class BadNumbersTest(ResumeTest):
   def test_weights_that_overflow_in_a_step_that_is_to_be_saved(self):
     with self.assertRaisesRegex(
         DataError, 'after step 1 the values of .* are not finite.*nothing was saved yet'):
-      self.train('overflown', '--max_steps', 1, '--initial_learning_rate', 1e38)
+      self.train('overflown', '--max_steps', 1, '--initial_learning_rate', 3e38, '--weight_decay', 1e9)
     self.assertEqual(self.steps('overflown'), [])
 
   def test_damaged_newest_checkpoint_is_trained_again(self):
