@@ -4,6 +4,8 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 `flags.run(main, make_parser())`. Nothing here or above it imports TensorFlow before the command line has
 been parsed, so `--help` and a misspelt flag answer at once.
 
+How a script ends is utils/ending.py's concern.
+
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
 and can contradict those that were (utils/model_config.py).
@@ -14,7 +16,10 @@ import platform
 import sys
 
 from nets import backbones
-from utils.errors import DataError, UsageError
+from utils import ending
+
+# Flags with these metavars name something that is read or written.
+_PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +29,7 @@ class Parser(argparse.ArgumentParser):
     super().__init__(description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
     self.defaults = {}
+    self.flag('verbose', False, 'show the traceback of an error', action='store_true')
 
   def flag(self, name, default, help, **kwargs):  # noqa: A002 (argparse's own word)
     """Declares `--name`; its default is shown in the help and filled in by `parse`."""
@@ -43,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message):
     """Ends the script with one sentence; argparse would print every flag before it."""
-    self.exit(2, f'{self.prog}: error: {message}; see --help\n')
+    self.exit(2, f'{self.prog}: error: {ending.printable(message)}; see --help\n')
 
   def parse(self, argv=None):
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
@@ -51,6 +57,17 @@ class Parser(argparse.ArgumentParser):
     args = argparse.Namespace(**{**self.defaults, **given})
     args.explicit = frozenset(given)
     return args
+
+  def places(self, args):
+    """Returns a list of (flag, path): what the flags say is read or written."""
+    return [(action.option_strings[0] if action.option_strings else action.metavar, text)
+            for action in self._actions if action.metavar in _PATHS
+            for text in _texts(getattr(args, action.dest, None))]
+
+
+def _texts(value):
+  """Returns the texts in a flag's value, a list of str."""
+  return [text for text in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(text, str)]
 
 
 def positive_int(text):
@@ -191,7 +208,7 @@ CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
 
 def run(main, parser, argv=None):
-  """Parses the command line, calls `main(args)` and turns bad input into one sentence and a status.
+  """Parses the command line and calls `main(args)`; whatever is raised ends in one sentence and a status.
 
   Args:
     main: function of the parsed flags; raises UsageError or DataError for bad input.
@@ -200,16 +217,11 @@ def run(main, parser, argv=None):
   """
   # C++ notes about instruction sets and missing GPU libraries are no news to the user of a script.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  args = parser.parse(argv)
-  try:
+  args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
+  with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
+        ending.raising_signals(parser.prog, last=argv is None)):
+    args = parser.parse(argv)
     main(args)
-  except (UsageError, DataError) as error:
-    sys.stdout.flush()
-    sys.stderr.write(f'{parser.prog}: error: {error}\n')
-    sys.exit(error.exit_status)
-  except KeyboardInterrupt:
-    sys.stderr.write(f'{parser.prog}: interrupted\n')
-    sys.exit(130)
 
 
 def enable_onednn():
