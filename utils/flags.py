@@ -4,19 +4,20 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 `flags.run(main, make_parser())`. Nothing here or above it imports TensorFlow before the command line has
 been parsed, so `--help` and a misspelt flag answer at once.
 
-How a script ends is utils/ending.py's concern.
+How a script ends is utils/ending.py's, what libraries print utils/quiet.py's concern.
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
 and can contradict those that were (utils/model_config.py).
 """
 import argparse
+import contextlib
 import os
 import platform
 import sys
 
 from nets import backbones
-from utils import ending
+from utils import ending, quiet
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
@@ -29,7 +30,8 @@ class Parser(argparse.ArgumentParser):
     super().__init__(description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
     self.defaults = {}
-    self.flag('verbose', False, 'show the traceback of an error', action='store_true')
+    self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
+              action='store_true')
 
   def flag(self, name, default, help, **kwargs):  # noqa: A002 (argparse's own word)
     """Declares `--name`; its default is shown in the help and filled in by `parse`."""
@@ -207,6 +209,16 @@ COMPUTE_FLAGS = ('precision', 'data_format')
 CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
 
+def _is_spawned():
+  """Returns whether this process works for another one of this script, whose command line it has."""
+  multiprocessing = sys.modules.get('multiprocessing')
+  return multiprocessing is not None and multiprocessing.current_process().name != 'MainProcess'
+
+
+if _is_spawned() and '--verbose' not in sys.argv:
+  quiet.silence()
+
+
 def run(main, parser, argv=None):
   """Parses the command line and calls `main(args)`; whatever is raised ends in one sentence and a status.
 
@@ -215,13 +227,12 @@ def run(main, parser, argv=None):
     parser: Parser.
     argv: list of str, the command line without the program; None takes the process's own.
   """
-  # C++ notes about instruction sets and missing GPU libraries are no news to the user of a script.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
   with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
     args = parser.parse(argv)
-    main(args)
+    with contextlib.nullcontext() if args.verbose else quiet.silenced():
+      main(args)
 
 
 def enable_onednn():
