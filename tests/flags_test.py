@@ -1,7 +1,10 @@
 """What flags may hold, and how a script starts and ends: what it prints, and with which status."""
+import contextlib
 import errno
+import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -354,13 +357,65 @@ class SignalTest(ScriptTest):
 
 class ParserTest(unittest.TestCase):
 
-  def test_places_are_what_is_read_or_written(self):
+  def parser(self):
     parser = flags.Parser('A script.', prog='script.py')
     parser.flag('folder', './x', 'folder', metavar='DIR')
     parser.flag('name', None, 'name', metavar='NAME')
+    parser.flag('suffix', '', 'text', metavar='TEXT')
     parser.flag('many', (), 'files', metavar='FILE', nargs='+')
-    args = parser.parse(['--many', 'a', 'b', '--name', 'c'])
+    for kind in ('positive_int', 'non_negative_int', 'positive_float', 'non_negative_float', 'fraction',
+                 'one_or_more', 'positive_int_or_auto'):
+      parser.flag(kind, None, kind, type=getattr(flags, kind))
+    return parser
+
+  def refused(self, *argv):
+    with (contextlib.redirect_stderr(io.StringIO()) as error, self.assertRaises(SystemExit) as ended):
+      self.parser().parse(list(argv))
+    self.assertEqual(ended.exception.code, 2)
+    self.assertRegex(error.getvalue(), r'^script.py: error: .*; see --help\n$')
+    return error.getvalue()
+
+  def test_text_that_cannot_be_a_name_is_refused(self):
+    for flag, value, words in (('--folder', '', 'is empty'), ('--name', '', 'is empty'),
+                               ('--folder', 'a\udcffb', 'is not UTF-8'),
+                               ('--suffix', '\udc80', 'is not UTF-8'), ('--folder', 'a\0b', 'NUL byte')):
+      self.assertRegex(self.refused(flag, value), f'argument {flag}: .*{words}')
+    self.assertRegex(self.refused('--many', 'a', ''), 'argument --many: .* is empty')
+    args = self.parser().parse(['--suffix', '', '--folder', ' [a]*\u00e9\n', '--many', 'a', 'b'])
+    self.assertEqual((args.suffix, args.folder, args.many), ('', ' [a]*\u00e9\n', ['a', 'b']))
+
+  def test_numbers_out_of_range_are_refused(self):
+    for kind, texts in (
+        ('positive_int', ('0', '-1', '1e5', '2.0', '', 'x', 'nan', 'inf', '2147483648', '9' * 5000)),
+        ('non_negative_int', ('-1', '1e5', '2147483648')),
+        ('positive_int_or_auto', ('0', 'Auto', '')),
+        ('positive_float', ('0', '-1', 'nan', 'inf', '-inf', '1e39', '1e999', '1e-999', '', 'x')),
+        ('non_negative_float', ('-1', 'nan', 'inf', '1e39')),
+        ('one_or_more', ('0.99', 'nan', 'inf')),
+        ('fraction', ('1', '-0.1', 'nan', 'inf'))):
+      for text in texts:
+        sentence = self.refused(f'--{kind}={text}')
+        self.assertRegex(sentence, f'argument --{kind}: .*is not allowed; give a')
+        self.assertLess(len(sentence), 200)
+
+  def test_numbers_in_range_are_taken(self):
+    for kind, text, value in (('positive_int', '2147483647', 2**31 - 1), ('non_negative_int', '0', 0),
+                              ('positive_float', '1e-30', 1e-30), ('non_negative_float', '0', 0),
+                              ('one_or_more', '1', 1), ('fraction', '0.9997', 0.9997),
+                              ('positive_int_or_auto', 'auto', 'auto')):
+      self.assertEqual(getattr(self.parser().parse([f'--{kind}', text]), kind), value)
+
+  def test_places_are_what_is_read_or_written(self):
+    parser = self.parser()
+    args = parser.parse(['--many', 'a', 'b', '--name', 'c', '--suffix', 'd'])
     self.assertEqual(parser.places(args), [('--folder', './x'), ('--many', 'a'), ('--many', 'b')])
+
+  def test_help_does_not_wait_for_tensorflow(self):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, 'train.py', '--verbose', '--help'], cwd=ROOT, check=True,
+                   capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    self.assertLess(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
 
 
 if __name__ == '__main__':

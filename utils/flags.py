@@ -4,7 +4,8 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 `flags.run(main, make_parser())`. Nothing here or above it imports TensorFlow before the command line has
 been parsed, so `--help` and a misspelt flag answer at once.
 
-How a script ends is utils/ending.py's, what libraries print utils/quiet.py's concern.
+Numbers are checked by the types below, text by `Parser.parse`. How a script ends is utils/ending.py's,
+what libraries print utils/quiet.py's concern.
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
@@ -21,6 +22,11 @@ from utils import ending, quiet
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
+# These too cannot be empty.
+_NAMES = (*_PATHS, 'NAME', 'SET')
+
+_LARGEST_INT = 2**31 - 1  # of TensorFlow's sizes and counters
+_LARGEST_FLOAT = 3.4e38  # of float32
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,9 +62,24 @@ class Parser(argparse.ArgumentParser):
   def parse(self, argv=None):
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
     given = vars(self.parse_args(argv))
+    for action in self._actions:
+      for text in _texts(given.get(action.dest)):
+        self._check_text(action, text)
     args = argparse.Namespace(**{**self.defaults, **given})
     args.explicit = frozenset(given)
     return args
+
+  def _check_text(self, action, text):
+    name = '/'.join(action.option_strings) or action.metavar
+    if '\0' in text:
+      self.error(f'argument {name}: {text!r} holds a NUL byte, which no name may; leave it out')
+    try:
+      text.encode()
+    except UnicodeEncodeError:
+      self.error(f'argument {name}: {text!r} is not UTF-8, which TensorFlow needs; rename it')
+    if not text and action.metavar in _NAMES:
+      self.error(f'argument {name}: the text given is empty; give a name'
+                 + ('' if action.required else ', or leave the flag out'))
 
   def places(self, args):
     """Returns a list of (flag, path): what the flags say is read or written."""
@@ -72,12 +93,24 @@ def _texts(value):
   return [text for text in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(text, str)]
 
 
+def _number(text, kind, fits, allowed):
+  """Returns text as a number of a kind, int or float.
+
+  Raises:
+    argparse.ArgumentTypeError: it is none, or fits(number) is False; `allowed` says what is.
+  """
+  with contextlib.suppress(ValueError):
+    value = kind(text)
+    if fits(value):
+      return value
+  shown = text if 0 < len(text) <= 40 else f"'{text[:40]}'"
+  raise argparse.ArgumentTypeError(f'{shown} is not allowed; give {allowed}')
+
+
 def positive_int(text):
   """An argparse type: an integer of 1 or more."""
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a whole number of 1 or more')
-  return value
+  return _number(text, int, lambda value: 1 <= value <= _LARGEST_INT,
+                 f'a whole number of 1 or more, up to {_LARGEST_INT}')
 
 
 def positive_int_or_auto(text):
@@ -87,34 +120,31 @@ def positive_int_or_auto(text):
 
 def non_negative_int(text):
   """An argparse type: an integer of 0 or more."""
-  value = int(text)
-  if value < 0:
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a whole number of 0 or more')
-  return value
+  return _number(text, int, lambda value: 0 <= value <= _LARGEST_INT,
+                 f'a whole number of 0 or more, up to {_LARGEST_INT}')
 
 
 def positive_float(text):
   """An argparse type: a number above 0."""
-  value = float(text)
-  if not 0 < value < float('inf'):
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number above 0')
-  return value
+  return _number(text, float, lambda value: 0 < value <= _LARGEST_FLOAT,
+                 f'a number above 0, up to {_LARGEST_FLOAT}')
 
 
 def non_negative_float(text):
   """An argparse type: a number of 0 or more."""
-  value = float(text)
-  if not 0 <= value < float('inf'):
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number of 0 or more')
-  return value
+  return _number(text, float, lambda value: 0 <= value <= _LARGEST_FLOAT,
+                 f'a number of 0 or more, up to {_LARGEST_FLOAT}')
+
+
+def one_or_more(text):
+  """An argparse type: a number, not necessarily whole, of 1 or more."""
+  return _number(text, float, lambda value: 1 <= value <= _LARGEST_FLOAT,
+                 f'a number of 1 or more, up to {_LARGEST_FLOAT}')
 
 
 def fraction(text):
   """An argparse type: a number from 0 up to, not including, 1."""
-  value = float(text)
-  if not 0 <= value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number of 0 or more, below 1')
-  return value
+  return _number(text, float, lambda value: 0 <= value < 1, 'a number of 0 or more, below 1')
 
 
 def on_off(text):
