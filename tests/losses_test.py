@@ -1,11 +1,15 @@
 """Losses and learning rates against numbers worked out by hand."""
+import contextlib
+import io
 import unittest
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import train
 from utils import losses, optimizers
+from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
 
@@ -37,7 +41,15 @@ class CrossEntropyTest(unittest.TestCase):
 
   def test_median_frequency_weighs_rare_classes_up(self):
     # The median of 10, 40 and 400 is 40; the class that never occurs is left alone.
-    self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40]), [0.1, 4, 1, 1])
+    self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40], 10.), [0.1, 4, 1, 1])
+
+  def test_median_frequency_weights_are_bounded(self):
+    # The median of 1, 300, 30,000 and 9,000,000 is 15,150.
+    pixels = [9_000_000, 1, 30_000, 300, 0]
+    self.assertEqual(losses.median_frequency_weights(pixels, 10.), [0.1, 10, 0.505, 10, 1])
+    self.assertEqual(losses.median_frequency_weights(pixels, 100.), [0.01, 100, 0.505, 50.5, 1])
+    self.assertEqual(losses.median_frequency_weights(pixels, 1.), [1, 1, 1, 1, 1])
+    self.assertEqual(losses.median_frequency_weights([0, 0], 10.), [1, 1])
 
   def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
     def build():
@@ -51,6 +63,31 @@ class CrossEntropyTest(unittest.TestCase):
   def test_weight_decay_halves_the_squared_norm(self):
     loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))
     self.assertAlmostEqual(loss, 1.3, places=6)
+
+
+class ClassWeightsFlagTest(unittest.TestCase):
+  index = {'dataset': {'class_names': ['sky', 'bird', 'road', 'cat', 'dog']},
+           'class_pixels': [9_000_000, 1, 30_000, 300, 0]}
+
+  def find(self, *argv):
+    """Returns the weights, and what is printed."""
+    args = train.make_parser().parse(list(argv))
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      return train.find_class_weights(args, self.index), output.getvalue()
+
+  def test_weights_are_printed_with_what_was_bounded(self):
+    weights, printed = self.find('--class_weights', 'median_frequency')
+    self.assertEqual(weights, [0.1, 10, 0.505, 10, 1])
+    self.assertEqual(printed, 'class weights: sky 0.1, bird 10, road 0.505, cat 10, dog 1; bounded by '
+                              '--class_weight_limit 10: sky, bird, cat; without a pixel: dog\n')
+    weights, printed = self.find('--class_weights', 'median_frequency', '--class_weight_limit', '1e6')
+    self.assertEqual(weights[1], 15_150)
+    self.assertNotIn('bounded', printed)
+
+  def test_none_prints_nothing_and_takes_no_limit(self):
+    self.assertEqual(self.find(), (None, ''))
+    with self.assertRaisesRegex(UsageError, '--class_weight_limit bounds what --class_weights median_freq'):
+      self.find('--class_weight_limit', '5')
 
 
 class LearningRateTest(unittest.TestCase):
