@@ -462,9 +462,12 @@ def clean(model_dir):
 
 def forget_later(model_dir, step):
   """Returns the Validation of model_dir; what it and the event files hold of later steps is removed."""
+  import tensorflow.compat.v1 as tf
+
   from utils import event_files
   from utils.validation import Validation
 
+  tf.summary.FileWriterCache.clear()  # of an earlier training by this process; it would write beyond the cut
   validation = Validation(model_dir)
   validation.forget_after(step)
   event_files.cut(model_dir, lambda past: past <= step)

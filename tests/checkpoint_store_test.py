@@ -71,15 +71,17 @@ class FindTest(StoreTest):
         file.write(bytes(4000))
 
     self.save(11)
-    for damage in (lambda: self.cut(data, 5000), lambda: self.cut(data, 0), lambda: os.remove(self.path(data)),
-                   lambda: self.cut(index, 40), lambda: self.cut(index, 0), zero_the_end):
+    for damage in (
+        lambda: self.cut(data, 5000), lambda: self.cut(data, 0), lambda: os.remove(self.path(data)),
+        lambda: self.cut(index, 40), lambda: self.cut(index, 0), zero_the_end):
       self.save(12)
       damage()
       self.output.truncate(0)
       found = checkpoint_store.find(self.folder)
       self.assertEqual(found.prefix, self.path('model.ckpt-11'))
       self.assertEqual(list(found.rejected), [self.path('model.ckpt-12')])
-      self.assertRegex(self.output.getvalue(), r'ckpt-12 is damaged \(.*\); using .*ckpt-11, the newest good one')
+      self.assertRegex(self.output.getvalue(),
+                       r'ckpt-12 is damaged \(.*\); using .*ckpt-11, the newest good one')
 
   def test_weights_that_are_not_finite_are_refused_by_name(self):
     self.save(1)

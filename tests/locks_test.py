@@ -12,7 +12,13 @@ from unittest import mock
 from utils import locks
 from utils.errors import UsageError
 
-_HOLD = 'import sys\nfrom utils import locks\nwith locks.locked(sys.argv[1]):\n  print(1, flush=True)\n  input()'
+_HOLD = """
+import sys
+from utils import locks
+with locks.locked(sys.argv[1]):
+  print('held', flush=True)
+  input()
+"""
 
 
 class LocksTest(unittest.TestCase):

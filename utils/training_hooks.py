@@ -112,6 +112,8 @@ class TrainingHook(tf.train.SessionRunHook):
 
   def end(self, session):
     self._requests.deferring = False
+    if self._plan.writes:
+      self._writer.flush()
 
   def _is_due(self):
     plan = self._plan
