@@ -10,7 +10,17 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 from nets import backbones, layers
-from utils import checkpoints, losses, metrics, optimizers, replicas, run_config, summaries
+from utils import (
+    checkpoints,
+    losses,
+    metrics,
+    optimizers,
+    preprocessing,
+    replicas,
+    run_config,
+    summaries,
+    training_hooks,
+)
 from utils.architecture import Architecture
 from utils.replicas import variable_name
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
@@ -19,7 +29,7 @@ _ASPP_DEPTH = 256  # channels of every branch and of the projection
 
 
 def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.float32,
-            sync_batch_norm=True, data_format='channels_last'):
+            sync_batch_norm=True, data_format='channels_last', dropout_seed=(0, 0)):
   """Returns the logits of DeepLabv3+.
 
   Args:
@@ -30,6 +40,7 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
     dtype: tf.DType that convolutions compute in; variables, batch norm's statistics and logits are float32.
     sync_batch_norm: bool, whether batch norm's statistics are those of all replicas' batches.
     data_format: str, channels_last or channels_first, the order of axes between images and logits.
+    dropout_seed: integer [2]; in training dropout is a pure function of it.
 
   Returns:
     logits: float32 [B, H, W, K].
@@ -49,7 +60,7 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
   with layers.channels_first(data_format == 'channels_first'):
     high, low = backbones.build(row, layers.to_features(images), architecture.output_stride, norm,
                                 architecture.multi_grid)
-    net = aspp(high, architecture, head_norm, row)
+    net = aspp(high, architecture, head_norm, row, dropout_seed)
     if architecture.decoder:
       net = decoder(net, low, architecture, head_norm, row)
     else:
@@ -76,7 +87,7 @@ def scaled(images, row):
   return images - tf.constant(row.channel_means) if row.channel_means else images * (2 / 255) - 1
 
 
-def aspp(features, architecture, norm, row):
+def aspp(features, architecture, norm, row, dropout_seed=(0, 0)):
   """Atrous spatial pyramid pooling with image-level features (DeepLabv3 sec. 3.3).
 
   Args:
@@ -84,6 +95,7 @@ def aspp(features, architecture, norm, row):
     architecture: Architecture, resolved.
     norm: layers.BatchNorm.
     row: Backbone, whose lineage decides the order of the branches, the resize and the dropout.
+    dropout_seed: integer [2], see network.
 
   Returns:
     float32 [B, h, w, 256].
@@ -102,7 +114,7 @@ def aspp(features, architecture, norm, row):
     net = layers.concat(branches)  # [B, h, w, branches * 256]
     net = layers.conv2d(net, _ASPP_DEPTH, 1, 'conv_1x1_concat', norm, tf.nn.relu)
     if norm.is_training and row.projection_dropout:
-      net = tf.nn.dropout(net, rate=row.projection_dropout)
+      net = _dropout(net, row.projection_dropout, dropout_seed)
     return net
 
 
@@ -136,6 +148,15 @@ def decoder(high, low, architecture, norm, row):
       return layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
 
 
+def _dropout(features, rate, seed):
+  """Returns the features, each set to 0 with probability `rate`; a pure function of the seed, integer [2].
+
+  TensorFlow's own dropout draws on a generator whose state no checkpoint holds.
+  """
+  kept = tf.random.stateless_uniform(tf.shape(features), seed) >= rate
+  return features * tf.cast(kept, features.dtype) * (1 / (1 - rate))
+
+
 @layers.recomputable
 def _full_conv2d(inputs, filters, scope, norm, activation, rate=1):
   """An ordinary convolution with the arguments of a separable one; its scope conv_<k>x<k>_<n> says k."""
@@ -162,8 +183,8 @@ DEFAULT_PARAMS = {
     'data_format': 'channels_last',       # or channels_first, on GPUs alone
     'recompute': False,                   # activations of residual units in the backward pass
     'portable': False,                    # for export: nothing that is fast on this machine alone
-    'pre_trained_model': None,            # None: new weights, or those of a checkpoint in model_dir
-    'checkpoint': None,                   # the checkpoint that will be restored; checked against the model
+    'pre_trained_model': None,            # None: new weights, or those of the checkpoint that is restored
+    'seed': 0,                            # of dropout
     'weight_decay': 2e-4,
     'learning_rate_policy': 'poly',
     'initial_learning_rate': 7e-3,
@@ -204,11 +225,16 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
         layers.skipping_padding(not training and not params['portable'])):
     logits = network(features, architecture, training and not params['freeze_batch_norm'],
                      params['batch_norm_decay'], run_config.DTYPES[params['precision']],
-                     params['sync_batch_norm'], params['data_format'])
-  _check_checkpoint(params)
+                     params['sync_batch_norm'], params['data_format'],
+                     optimizers.dropout_seed(params) if training else None)
+  _declare_model_variables()
+  if not (training or params['portable']):
+    logits = _checked(logits)
   predictions = _predictions(logits)
+  scaffold = None if training else tf.train.Scaffold(saver=checkpoints.Restorer(defer_build=True))
   if mode == ModeKeys.PREDICT:
-    return EstimatorSpec(mode, predictions, export_outputs={'preds': PredictOutput(predictions)})
+    return EstimatorSpec(mode, predictions, export_outputs={'preds': PredictOutput(predictions)},
+                         scaffold=scaffold)
 
   labels = tf.cast(labels, tf.int32)
   trained = trained_variables(params['freeze_batch_norm'])
@@ -218,7 +244,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   matrix = metrics.confusion_matrix(labels, predictions['classes'], architecture.num_classes,
                                     params['ignore_label'])
   if mode == ModeKeys.EVAL:
-    return EstimatorSpec(mode, predictions, loss,
+    return EstimatorSpec(mode, predictions, loss, scaffold=scaffold,
                          eval_metric_ops=metrics.evaluation_metrics(matrix, params['class_names']))
 
   rate = optimizers.learning_rate(params)
@@ -227,12 +253,15 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
              'train_mean_iou': metrics.mean_iou(matrix)}
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
   summaries.image_grid(features, labels, predictions['classes'], params)
-  _initialize(params, architecture)
-  train_op, hooks = optimizers.train_op(loss, rate, trained, params, _multipliers(trained, params))
+  if params['pre_trained_model']:
+    checkpoints.initialize(params['pre_trained_model'], _model_variables(),
+                           backbones.get(architecture.base_architecture).scope)
+  step = optimizers.train_op(loss, rate, trained, params, _multipliers(trained, params))
+  training_hooks.watch(step.loss, rate)
   if params['precision'] == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, params['batch_size'], params['max_steps'])
-  return EstimatorSpec(mode, predictions, loss, train_op, training_hooks=hooks,
+  return EstimatorSpec(mode, predictions, loss, step.train_op, training_hooks=step.hooks,
                        training_chief_hooks=[progress])
 
 
@@ -254,6 +283,20 @@ def _model_variables():
   return {variable_name(v): v for v in tf.global_variables() if variable_name(v) != tf.GraphKeys.GLOBAL_STEP}
 
 
+def _declare_model_variables():
+  """Says which variables a checkpoint must hold: those of the network (tf.model_variables())."""
+  if tf.distribute.get_replica_context().replica_id_in_sync_group == 0:
+    tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(_model_variables().values())
+
+
+def _checked(logits):
+  """Returns the logits, float32 [B, H, W, K]; running them ends with a sentence if they are not finite."""
+  return tf.debugging.check_numerics(logits, (
+      f'{preprocessing.SENTENCE_BEGIN}the model predicts values that are not finite (NaN or infinity) for an '
+      f'image; give --precision fp32 if it was another one, or an earlier checkpoint'
+      f'{preprocessing.SENTENCE_END}'))
+
+
 def _multipliers(variables, params):
   """Returns name -> learning-rate multiplier of the head's variables; None where it is 1."""
   scope = backbones.get(params['base_architecture']).scope + '/'
@@ -266,15 +309,3 @@ def _skipped_steps():
   """Returns the number of steps, so far, whose gradients overflowed in float16."""
   with tf.variable_scope('loss_scale', reuse=True):
     return tf.get_variable('skipped_steps', dtype=tf.int64).read_value()
-
-
-def _check_checkpoint(params):
-  if params['checkpoint']:
-    checkpoints.check(params['checkpoint'],
-                      {name: v.shape.as_list() for name, v in _model_variables().items()})
-
-
-def _initialize(params, architecture):
-  if params['pre_trained_model'] and not params['checkpoint']:
-    checkpoints.initialize(params['pre_trained_model'], _model_variables(),
-                           backbones.get(architecture.base_architecture).scope)

@@ -4,12 +4,15 @@
   tensorboard --logdir ./model
 
 Trains --epochs_per_eval epochs, evaluates on val.record, and goes on until --train_epochs. Started again, it
-resumes from the newest checkpoint in --model_dir.
+resumes from the newest good checkpoint in --model_dir, with the images that come next. SIGTERM and Ctrl-C
+finish the step and save it (exit status 143 and 130); docs/reliability.md says what else is promised.
 """
 import contextlib
+import functools
 import glob
 import os
 import shutil
+import sys
 
 from utils import flags
 from utils.errors import DataError, UsageError
@@ -44,6 +47,8 @@ def make_parser():
   parser.flag('weight_decay', 2e-4, 'L2 factor on all trained variables', type=flags.non_negative_float)
   parser.flag('class_weights', 'none', "what a class's pixels weigh in the loss: median_frequency takes the "
               'shares from train.json, which the conversion writes', choices=('none', 'median_frequency'))
+  parser.flag('class_weight_limit', 10.0, 'the largest of these weights; the smallest is 1 over it',
+              type=flags.one_or_more, metavar='X')
   parser.flag('batch_norm_decay', None, "decay of batch norm's moving averages (default: the backbone's, "
               '0.9997 for resnet_v2)', type=flags.fraction)
   parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
@@ -63,27 +68,63 @@ def make_parser():
   parser.flag('seed', 0, 'of the order, the augmentation and new weights', type=flags.non_negative_int)
   parser.flag('tensorboard_images_max_outputs', 6, 'pictures per image summary', type=flags.positive_int)
   parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)
-  parser.flag('keep_checkpoint_max', 5, 'newest checkpoints to keep; 0 keeps all',
+  parser.flag('save_checkpoints_secs', 600, 'seconds between two checkpoints, beside those at the end of '
+              'each round; 0 saves none for the time', type=flags.non_negative_int, metavar='S')
+  parser.flag('save_checkpoints_steps', 0, 'also save at multiples of so many steps; 0 does not',
+              type=flags.non_negative_int, metavar='N')
+  parser.flag('keep_checkpoint_max', 5, 'newest checkpoints to keep, beside the best; 0 keeps all',
               type=flags.non_negative_int)
+  parser.flag('early_stopping_evals', 0, 'stop after so many evaluations without a better mean IoU; 0 does '
+              'not', type=flags.non_negative_int, metavar='N')
+  parser.flag('deterministic', False, 'the same bits in every run also on GPUs, where it is slower; CPUs '
+              'always give them', action='store_true')
   return parser
 
 
 def main(args):
   flags.enable_onednn()
+  from utils import interrupts
+
+  requests = interrupts.Requests()
+  with requests.catching(), contextlib.ExitStack() as stack:
+    try:
+      run(args, requests, stack)
+    except interrupts.Interrupted:
+      print(f'Stopped by {requests.signal.name}; all that was trained is saved, and the same command goes on '
+            'from there', flush=True)
+  if requests.signal:
+    sys.exit(requests.status)
+
+
+def run(args, requests, stack):
+  """Checks everything, and then trains and evaluates.
+
+  Args:
+    args: the parsed flags.
+    requests: interrupts.Requests.
+    stack: contextlib.ExitStack that the model folder's lock is left to.
+  """
   from nets import backbones
-  from utils import cluster, conversion, files, model_config, tf_record
+  from utils import checkpoint_store, cluster, conversion, files, locks, model_config, run_config, tf_record
+  from utils.validation import Validation
 
   task = cluster.task_from_environment()
   check_crop(args)
   compute_params = check_devices(args, task)
+  if args.deterministic:
+    run_config.make_deterministic()
+  is_new_folder = not os.path.isdir(args.model_dir)
+  if task.is_chief and not is_new_folder:
+    stack.enter_context(locks.locked(args.model_dir))
   # The model: flags, or what an earlier run left in model_dir.
-  resume_from = newest_checkpoint(args)
-  architecture, dataset = model_config.resolve(
-      args, model_config.read(args.model_dir) if resume_from else None)
+  found = find_checkpoint(args)
+  resume_from = found and found.prefix
+  stored = model_config.read(args.model_dir) if resume_from else None
+  architecture, dataset = model_config.resolve(args, stored)
   decay = args.batch_norm_decay or backbones.get(architecture.base_architecture).batch_norm_decay
   pre_trained_model = None if resume_from else find_pre_trained_model(args)
 
-  # The data, and how long to train on it.
+  # The data.
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
   indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
   check_classes(args, indexes, dataset)
@@ -102,7 +143,6 @@ def main(args):
       'num_train': counts['train'],
       'class_weights': class_weights,
       'pre_trained_model': pre_trained_model,
-      'checkpoint': resume_from,
   }
   if args.batch_size == 'auto':
     args.batch_size = find_batch_size(args, params)
@@ -110,25 +150,38 @@ def main(args):
     raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
                     f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
                     'more data')
+
+  # How long to train on it.
   step = stored_step(resume_from)
-  ends = round_ends(args, counts['train'], step)
-  if not ends:
-    print(f'Nothing left to train: {resume_from} has reached step {step}; raise --train_epochs '
-          f'{args.train_epochs}{" or --max_steps" if args.max_steps else ""}, or give '
-          f'--initial_global_step {step} to count the epochs from here')
+  past = find_history(args, stored, step, counts['train'])
+  position = find_position(args, past, step)
+  validation = Validation(args.model_dir) if resume_from else None
+  ends = round_ends(args, counts['train'], step, position)
+  is_pending = step in ends and is_unscored(validation, step)
+  ends = [end for end in ends if end > step]
+  if not is_pending and is_finished(args, resume_from, step, ends, validation):
     return
-  if not args.freeze_batch_norm:
-    warn_of_slow_averages(decay, ends[-1])
+  params.update(batch_size=images_per_step(args), max_steps=ends[-1] if ends else step)
+  if ends:
+    announce(args, params, counts['train'], step, ends[-1], position)
 
   # From here on model_dir is written.
-  params.update(batch_size=images_per_step(args), max_steps=ends[-1])
   if task.is_chief:
+    files.make_folder(args.model_dir, '--model_dir')
+    if is_new_folder:
+      stack.enter_context(locks.locked(args.model_dir))
+      if checkpoint_store.numbered(args.model_dir):
+        raise UsageError(f'another training has just begun in --model_dir {args.model_dir}; start again')
     if args.clean_model_dir:
       clean(args.model_dir)
-    files.make_folder(args.model_dir, '--model_dir')
-    flag_values = {name: value for name, value in vars(args).items() if name != 'explicit'}
-    model_config.write(args.model_dir, architecture, dataset, flag_values)
-  train_and_evaluate(args, task, dataset, records, counts, params, step, ends)
+    if found:
+      checkpoint_store.set_aside(args.model_dir, step, found.rejected)
+    if resume_from:
+      checkpoint_store.choose(args.model_dir, resume_from)
+    model_config.write(args.model_dir, architecture, dataset, flag_values(args), past)
+    validation = forget_later(args.model_dir, step)
+  training = Training(args, task, requests, dataset, records, counts, params, validation)
+  training.run(resume_from, step, position, ends, is_pending)
 
 
 def find_batch_size(args, params):
@@ -136,8 +189,8 @@ def find_batch_size(args, params):
   from deeplab_model import deeplabv3_plus_model_fn
   from utils import batch_size
 
-  of_no_file = {'pre_trained_model': None, 'checkpoint': None}
-  each = batch_size.largest_on_gpu(deeplabv3_plus_model_fn, {**params, **of_no_file, 'batch_size': None})
+  each = batch_size.largest_on_gpu(deeplabv3_plus_model_fn,
+                                   {**params, 'pre_trained_model': None, 'batch_size': None})
   examples = params['num_train'] // args.accumulate_steps // args.num_gpus
   found = max(1, min(each, examples)) * args.num_gpus
   print(f'--batch_size auto is {found}')
@@ -156,16 +209,29 @@ def find_class_weights(args, index):
   from utils import losses
 
   if args.class_weights == 'none':
+    if 'class_weight_limit' in args.explicit:
+      raise UsageError('--class_weight_limit bounds what --class_weights median_frequency gives; give that '
+                       'too, or neither')
     return None
   if not (index and index['class_pixels']):
     raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
                     'train.json, which is not there, does not fit the records or was written with --fast; '
                     'convert the data again, or leave the flag out')
-  return losses.median_frequency_weights(index['class_pixels'])
+  names, pixels, limit = index['dataset']['class_names'], index['class_pixels'], args.class_weight_limit
+  weights = losses.median_frequency_weights(pixels, limit)
+  unbounded = losses.median_frequency_weights(pixels, float('inf'))
+  bounded = [name for name, *both in zip(names, weights, unbounded, strict=True) if both[0] != both[1]]
+  absent = [name for name, count in zip(names, pixels, strict=True) if not count]
+  print('class weights: ' + ', '.join(f'{name} {weight:.3g}' for name, weight in zip(names, weights))
+        + f'; bounded by --class_weight_limit {limit:g}: {", ".join(bounded)}' * bool(bounded)
+        + f'; without a pixel: {", ".join(absent)}' * bool(absent))
+  return weights
 
 
 def check_classes(args, indexes, dataset):
   """Raises UsageError where the index of the records says that they hold other classes."""
+  from utils import model_config
+
   for split, index in indexes.items():
     if index is None:  # records of the original scripts, or from elsewhere
       continue
@@ -176,6 +242,11 @@ def check_classes(args, indexes, dataset):
           f"'{stored['name']}' (ignore label {stored['ignore_label']}), but --dataset '{dataset.name}' has "
           f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
           'were made with, or another --data_dir')
+    if tuple(stored['class_names']) != dataset.class_names:
+      number, held, asked = model_config.first_difference(stored['class_names'], dataset.class_names)
+      raise UsageError(
+          f"class {number} of the {split} records in {args.data_dir} is '{held}', but that of --dataset "
+          f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
 
 
 def check_crop(args):
@@ -218,20 +289,19 @@ def check_devices(args, task):
   return run_config.compute_params(args.precision, args.data_format)
 
 
-def newest_checkpoint(args):
-  """Returns the checkpoint in model_dir that training resumes from, or None for a new model."""
-  from utils import checkpoints
+def find_checkpoint(args):
+  """Returns the checkpoint_store.Found in model_dir that training resumes from, or None for a new model."""
+  from utils import checkpoint_store
 
   if not os.path.isdir(args.model_dir):
     return None
   if args.clean_model_dir:
     check_cleanable(args.model_dir)
     return None
-  prefix = checkpoints.latest(args.model_dir)
-  if prefix:
-    checkpoints.adopt(args.model_dir, prefix)
-    print(f'Resuming from {prefix}')
-  return prefix
+  found = checkpoint_store.find(args.model_dir)
+  if found.prefix:
+    print(f'Resuming from {found.prefix}')
+  return found
 
 
 def find_pre_trained_model(args):
@@ -250,27 +320,124 @@ def stored_step(prefix):
   """Returns the global step of a checkpoint, or 0 where there is none."""
   import tensorflow.compat.v1 as tf
 
+  from utils import checkpoint_store
+
   if prefix is None:
     return 0
-  reader = tf.train.load_checkpoint(prefix)
+  reader = tf.train.load_checkpoint(checkpoint_store.readable(prefix))
   return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
 
 
-def round_ends(args, num_train, step):
-  """Returns the global steps, beyond `step`, at which a round of training ends.
+def flag_values(args):
+  """Returns a dict of every flag of the run."""
+  return {name: value for name, value in vars(args).items() if name != 'explicit'}
+
+
+def find_history(args, stored, step, num_train):
+  """Returns the history of the model with this run in it, and prints what this run does otherwise.
+
+  Args:
+    args: the parsed flags.
+    stored: model_config.Stored of an earlier run, or None.
+    step: int, at which this run begins.
+    num_train: int, the training examples.
+  """
+  from utils import history
+
+  past = history.until(stored.history, step) if stored else []
+  new = history.entry(step, images_per_step(args), num_train, flag_values(args))
+  changes = history.changes(past, new, also_ignored=flags.MODEL_FLAGS)
+  if changes:
+    print(f'Changed from step {step} on: ' + ', '.join(
+        f'--{name} {_shown(before)} became {_shown(now)}' for name, (before, now) in changes.items()))
+  if past and past[-1]['num_train'] not in (None, num_train):
+    print(f'The training records held {past[-1]["num_train"]} examples before and hold {num_train} now; '
+          'epochs are counted by the new number')
+  return history.extended(past, new)
+
+
+def _shown(value):
+  return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def find_position(args, past, step):
+  """Returns how many images training has seen since --initial_global_step, whatever the batch sizes were."""
+  from utils import history
+
+  if step < args.initial_global_step:
+    raise UsageError(f'--initial_global_step {args.initial_global_step} lies ahead of the step at which '
+                     f'training starts, {step}; give {step}, or a --model_dir with that checkpoint')
+  return history.images_between(past, args.initial_global_step, step, images_per_step(args))
+
+
+def round_ends(args, num_train, step, position=None):
+  """Returns the global steps, from `step` on, at which a round of training ends.
 
   Epochs follow one another without a gap: 26 epochs of 103 images in batches of 10, evaluated every 10, end
   at steps 103, 206 and 267 (267.8 rounded down), so the last partial round is trained too and at most one
   partial batch in all is left out.
+
+  Args:
+    args: the parsed flags.
+    num_train: int, the training examples.
+    step: int, the global step.
+    position: int, the images seen since --initial_global_step; None if all steps took as many.
   """
-  if step < args.initial_global_step:
-    raise UsageError(f'--initial_global_step {args.initial_global_step} lies ahead of the step at which '
-                     f'training starts, {step}; give {step}, or a --model_dir with that checkpoint')
+  if position is None:
+    position = (step - args.initial_global_step) * images_per_step(args)
   epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
-  ends = [args.initial_global_step + epoch * num_train // images_per_step(args) for epoch in epochs]
+  ends = [step + (epoch * num_train - position) // images_per_step(args) for epoch in epochs]
   if args.max_steps:
     ends = sorted({min(end, args.max_steps) for end in ends})
-  return [end for end in ends if end > step]
+  return [end for end in ends if end >= step]
+
+
+def is_unscored(validation, step):
+  """Whether a run saved the round that ends at this step, and was then stopped before its evaluation."""
+  return bool(validation and validation.is_kept and step and step not in validation.steps)
+
+
+def is_finished(args, resume_from, step, ends, validation):
+  """Whether there is nothing left to train; prints why."""
+  if not ends:
+    print(f'Nothing left to train: {resume_from} has reached step {step}; raise --train_epochs '
+          f'{args.train_epochs}{" or --max_steps" if args.max_steps else ""}, or give '
+          f'--initial_global_step {step} to count the epochs from here')
+  elif is_stopped_early(args, validation):
+    print(f'Nothing left to train: the last {args.early_stopping_evals} evaluations found no better mean '
+          'IoU; raise --early_stopping_evals to go on')
+  else:
+    return False
+  return True
+
+
+def is_stopped_early(args, validation):
+  return bool(args.early_stopping_evals and validation
+              and validation.evaluations_since_best() >= args.early_stopping_evals)
+
+
+def announce(args, params, num_train, step, last, position):
+  """Prints what is going to be trained, on what, and warns of what can hardly be meant."""
+  from deeplab_model import DEFAULT_PARAMS
+  from utils import optimizers, run_config
+
+  count = images_per_step(args)
+  images = (last - step) * count
+  rates = optimizers.rates_at([step, last - 1], {**DEFAULT_PARAMS, **params})
+  print(f'Training steps {step + 1} to {last}: {images} images, epochs {position / num_train:.4g} to '
+        f'{(position + images) / num_train:.4g}, {count} images a step; learning rate {rates[0]:.3g} to '
+        f'{rates[1]:.3g} ({args.learning_rate_policy}); on {run_config.describe_devices(args.num_gpus)}',
+        flush=True)
+  if args.learning_rate_policy == 'poly':
+    done, all_steps = step - args.initial_global_step, last - args.initial_global_step
+    if all_steps < args.max_iter / 2:
+      print(f'Warning: the learning rate hardly falls: its end is after --max_iter {args.max_iter} steps, '
+            f'that of this run after {all_steps}; --max_iter {all_steps} lets it fall to --end_learning_rate')
+    elif done >= args.max_iter or all_steps > 1.5 * args.max_iter:
+      print(f'Warning: the learning rate has reached --end_learning_rate after --max_iter {args.max_iter} '
+            f'steps, and this run ends after {all_steps}; raise --max_iter')
+  if not args.freeze_batch_norm:
+    warn_of_slow_averages(params['batch_norm_decay'], last)
 
 
 def images_per_step(args):
@@ -296,86 +463,169 @@ def check_cleanable(model_dir):
 
 
 def clean(model_dir):
-  if os.path.isdir(model_dir):
-    shutil.rmtree(model_dir)
+  """Removes all in model_dir but its lock; the folder itself, maybe a link or a mount point, stays."""
+  from utils import locks
+
+  for entry in os.scandir(model_dir):
+    if entry.is_dir(follow_symlinks=False):
+      shutil.rmtree(entry.path)
+    elif entry.name != locks.FILE_NAME:
+      os.remove(entry.path)
 
 
-def train_and_evaluate(args, task, dataset, records, counts, params, step, ends):
-  """Trains up to each of the steps `ends`, evaluating after each."""
-  import functools
-
-  from deeplab_model import deeplabv3_plus_model_fn
-  from nets import backbones
-  from utils import checkpoints, inputs, metrics, run_config
-  from utils.tf_estimator import Estimator, debug_hook, run_in_cluster
-
-  config = run_config.run_config(args.seed, args.save_summary_steps if task.is_chief else 0, args.xla,
-                                 run_config.strategy(args.num_gpus, task.workers))
-  estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, params)
-  options = inputs.TrainOptions(
-      crop_size=tuple(args.crop_size), batch_size=args.batch_size // (args.num_gpus * task.workers),
-      seed=args.seed, channel_means=backbones.get(params['base_architecture']).padding_color,
-      num_examples=counts['train'], first_example=(step - args.initial_global_step) * images_per_step(args),
-      cache=args.cache, threads=args.input_threads)
-  replicas = args.num_gpus if task.workers == 1 else 1  # the chief of several machines evaluates alone
-  eval_dataset = functools.partial(inputs.eval_dataset, records['val'], dataset, -counts['val'] % replicas)
-  result = {}
-
-  def evaluate(step):
-    bar = run_config.ProgressBarHook(counts['val'], 'evaluating', replicas)
-    with explaining(records['val'], dataset):
-      result.update(estimator.evaluate(eval_dataset, hooks=[bar]))
-    print(f'step {step}, validation on {args.data_dir}:')
-    print(metrics.report(result, dataset.class_names), flush=True)
-
-  hooks = [run_config.SaverHook(functools.partial(
-      checkpoints.ResumeSaver, args.keep_checkpoint_max, params['checkpoint']))]
-  if task.is_chief:
-    hooks.append(run_config.RoundHook(args.model_dir, ends, evaluate))
-  if args.debug:
-    hooks.append(debug_hook())
-
-  def train():
-    with explaining(records['train'], dataset):
-      estimator.train(functools.partial(inputs.train_dataset, records['train'], dataset, options),
-                      hooks=hooks, max_steps=ends[-1])
-
-  if task.workers > 1:
-    print(f'Waiting for all {task.workers} machines of TF_CONFIG', flush=True)
-    run_in_cluster(train, estimator)
-  else:
-    train()
-  print(f'Done: {args.model_dir} is at step {ends[-1]}'
-        + (f', mean Intersection over Union {result["mean_iou"]:.4f}' if result else ''))
-
-
-@contextlib.contextmanager
-def explaining(files, dataset):
-  """Within it a failed session ends with what it means to the user."""
+def forget_later(model_dir, step):
+  """Returns the Validation of model_dir; what it and the event files hold of later steps is removed."""
   import tensorflow.compat.v1 as tf
 
-  try:
-    yield
-  except (tf.errors.OpError, tf.train.NanLossDuringTrainingError) as error:
-    raise explain(error, files, dataset) from error
+  from utils import event_files
+  from utils.validation import Validation
+
+  tf.summary.FileWriterCache.clear()  # of an earlier training by this process; it would write beyond the cut
+  validation = Validation(model_dir)
+  validation.forget_after(step)
+  event_files.cut(model_dir, lambda past: past <= step)
+  event_files.cut(os.path.join(model_dir, 'eval'),
+                  lambda past: past in validation.steps if validation.is_kept else past <= step)
+  validation.write()
+  return validation
 
 
-def explain(error, files, dataset):
-  """Returns what a failed session means to the user: a DataError, or the error itself."""
-  import tensorflow.compat.v1 as tf
+class Training:
+  """A training that is about to write model_dir."""
 
-  from utils import inputs, tf_record
+  def __init__(self, args, task, requests, dataset, records, counts, params, validation):
+    self.args, self.task, self.requests = args, task, requests
+    self.dataset, self.records, self.counts = dataset, records, counts
+    self.params, self.validation = params, validation
+    self.result = {}  # of the last evaluation
 
-  if isinstance(error, tf.train.NanLossDuringTrainingError):
-    return DataError('the loss is not a number any more; lower --initial_learning_rate, give a larger '
-                     '--batch_size, or --freeze_batch_norm with a pre-trained model')
-  if isinstance(error, tf.errors.UnavailableError):
-    return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
-                      'printed, and start all of them again: training goes on from the last checkpoint')
-  if isinstance(error, tf.errors.ResourceExhaustedError):
-    return UsageError('the device is out of memory; give a smaller --batch_size or --crop_size')
-  known = inputs.data_error(error)
-  return known if known is not error else tf_record.find_bad_example(files, dataset) or error
+  def run(self, resume_from, step, position, ends, is_pending):
+    """Trains up to each of the steps `ends`, evaluating after each.
+
+    Args:
+      resume_from: str, the prefix of the checkpoint to go on from, or None.
+      step: int, its global step.
+      position: int, the images that it has seen.
+      ends: list of ints.
+      is_pending: bool, whether `step` is the end of a round that has not been evaluated.
+    """
+    from deeplab_model import deeplabv3_plus_model_fn
+    from utils import run_config
+    from utils.tf_estimator import Estimator, run_in_cluster
+
+    args, task = self.args, self.task
+    config = run_config.run_config(args.seed, args.xla, run_config.strategy(args.num_gpus, task.workers))
+    self.estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, self.params)
+    stop = is_pending and task.is_chief and self.evaluate(step, resume_from)
+    if ends and not stop:
+      hook = self.hook(resume_from, step, position, ends)
+      train = functools.partial(self.train, hook, self.train_options(position), ends[-1])
+      if task.workers > 1:
+        print(f'Waiting for all {task.workers} machines of TF_CONFIG', flush=True)
+        run_in_cluster(train, self.estimator)
+      else:
+        train()
+      step = hook.step
+      if self.requests.signal:
+        print(f'Stopped by {self.requests.signal.name} at step {step}: saved in {hook.saved}; the same '
+              'command goes on from there', flush=True)
+        return
+    print(f'Done: {args.model_dir} is at step {step}' + (
+        f', mean Intersection over Union {self.result["mean_iou"]:.4f}' if self.result else ''))
+
+  def train_options(self, position):
+    """Returns the inputs.TrainOptions of a training that has seen `position` images."""
+    from nets import backbones
+    from utils import inputs
+
+    args = self.args
+    return inputs.TrainOptions(
+        crop_size=tuple(args.crop_size),
+        batch_size=args.batch_size // (args.num_gpus * self.task.workers),
+        seed=args.seed, channel_means=backbones.get(self.params['base_architecture']).padding_color,
+        num_examples=self.counts['train'], first_example=position, cache=args.cache,
+        threads=args.input_threads)
+
+  def hook(self, resume_from, step, position, ends):
+    """Returns the TrainingHook of a training from `step` on."""
+    import dataclasses
+
+    from utils import checkpoints, inputs, training_hooks
+
+    args = self.args
+    plan = training_hooks.Plan(
+        args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
+        args.keep_checkpoint_max, args.save_summary_steps, self.task.is_chief)
+
+    def names_of_batch(number):
+      first = position + (number - 1 - step) * images_per_step(args)
+      options = dataclasses.replace(self.train_options(position), first_example=first)
+      return inputs.example_names(self.records['train'], options, images_per_step(args))
+
+    return training_hooks.TrainingHook(
+        plan, functools.partial(checkpoints.ResumeSaver, resume_from), self.requests, self.evaluate,
+        names_of_batch, resume_from)
+
+  def train(self, hook, options, last):
+    """Trains to the step `last`."""
+    from utils import inputs, interrupts
+    from utils.tf_estimator import debug_hook
+
+    files = self.records['train']
+    try:
+      with self.explaining('train', 'give a smaller --batch_size or --crop_size, or --recompute'):
+        self.estimator.train(functools.partial(inputs.train_dataset, files, self.dataset, options),
+                             hooks=[hook, *([debug_hook()] if self.args.debug else [])], max_steps=last)
+    except UsageError:
+      if self.requests.signal:  # all machines are told to stop, and the one that saves has done so
+        raise interrupts.Interrupted() from None
+      raise
+
+  def evaluate(self, step, checkpoint):
+    """Scores a checkpoint and keeps it where it is the best; returns whether to stop training early."""
+    from utils import inputs, metrics, run_config, validation
+
+    replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
+    files, count = self.records['val'], self.counts['val']
+    bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
+    with self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
+                         'memory, or validate on smaller images'):
+      self.result = self.estimator.evaluate(
+          functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
+          checkpoint_path=checkpoint)
+    names = self.dataset.class_names
+    print(f'step {step}, validation on {self.args.data_dir}:')
+    print(metrics.report(self.result, names), flush=True)
+    scores = validation.scores(self.result['confusion_matrix'], names)
+    self.keep_if_best(step, checkpoint, scores)
+    self.validation.add(step, scores)
+    stop = is_stopped_early(self.args, self.validation)
+    if stop:
+      print(f'Stopping early: no better mean IoU in the last {self.args.early_stopping_evals} evaluations')
+    return stop
+
+  def explaining(self, split, memory_advice):
+    """Returns a context in which what fails ends with what it means to the user."""
+    from utils import failures, tf_record
+
+    return failures.explaining(
+        memory_advice, functools.partial(tf_record.find_bad_example, self.records[split], self.dataset))
+
+  def keep_if_best(self, step, checkpoint, scores):
+    """Copies a checkpoint to model_dir/best where no earlier one has a higher mean IoU."""
+    from utils import checkpoint_store, files, model_config, validation
+
+    folder = os.path.join(self.args.model_dir, checkpoint_store.BEST)
+    before = validation.best_scores(folder)
+    if before and before['mean_iou'] >= scores['mean_iou']:
+      print(f'The best is still step {before["step"]}, mean IoU {before["mean_iou"]:.4f}, in {folder}')
+      return
+    files.make_folder(folder, '--model_dir')
+    with files.replacing(os.path.join(folder, model_config.FILE_NAME)) as temporary:
+      shutil.copyfile(os.path.join(self.args.model_dir, model_config.FILE_NAME), temporary)
+    checkpoint_store.keep_best(checkpoint, folder)
+    validation.write_best_scores(folder, step, scores)
+    print(f'The best so far; kept in {folder}', flush=True)
 
 
 if __name__ == '__main__':

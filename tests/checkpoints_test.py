@@ -83,23 +83,6 @@ class ResolveTest(CheckpointsTest):
       checkpoints.shapes(prefix)
 
 
-class LatestTest(CheckpointsTest):
-
-  def test_checkpoint_file_of_another_machine_gives_the_newest_beside_it(self):
-    for step in (900, 1200):
-      save(self.path('model.ckpt'), MODEL, step=step)
-    tf.train.update_checkpoint_state(self.folder, '/home/somebody/model/model.ckpt-1200')
-    self.assertEqual(checkpoints.latest(self.folder), self.path('model.ckpt-1200'))
-    self.assertIn('/home/somebody/model/model.ckpt-1200, which is not here', self.output.getvalue())
-    checkpoints.adopt(self.folder, self.path('model.ckpt-1200'))
-    self.assertEqual(tf.train.latest_checkpoint(self.folder), self.path('model.ckpt-1200'))
-
-  def test_folder_without_checkpoint_has_none(self):
-    self.assertIsNone(checkpoints.latest(self.folder))
-    with self.assertRaisesRegex(DataError, 'holds no checkpoint'):
-      checkpoints.latest_or_error(self.folder)
-
-
 class CheckTest(CheckpointsTest):
 
   def test_other_backbone_names_both(self):
@@ -155,7 +138,7 @@ class ResumeSaverTest(CheckpointsTest):
   def _resume(self, prefix, shapes):
     with tf.Graph().as_default(), tf.Session() as session:
       variables = make_variables(shapes, 7.0)
-      saver = checkpoints.ResumeSaver(5, prefix)
+      saver = checkpoints.ResumeSaver(prefix)
       tf.get_default_graph().finalize()
       saver.restore(session, prefix)
       return {name: float(session.run(variable).ravel()[0]) for name, variable in variables.items()}

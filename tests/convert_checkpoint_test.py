@@ -21,7 +21,7 @@ import train
 from tests.golden import formula
 from tests.scripts_test import run, write_layout
 from tools import convert_checkpoint
-from utils import checkpoints, model_config, optimizers
+from utils import checkpoint_store, checkpoints, model_config, optimizers
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 from utils.tf_estimator import ModeKeys
@@ -53,10 +53,10 @@ def save(path, shapes):
 
 def logits(model_dir, images, **changes):
   """Returns the logits, float32 [B, H, W, K], of a converted model, as its configuration says."""
-  architecture, _ = model_config.read(model_dir)
+  architecture = model_config.read(model_dir).architecture
   with tf.Graph().as_default(), tf.Session() as session:
     output = deeplab_model.network(tf.constant(images), dataclasses.replace(architecture, **changes), False)
-    tf.train.Saver().restore(session, checkpoints.latest(model_dir))
+    tf.train.Saver().restore(session, checkpoint_store.find(model_dir).prefix)
     return session.run(output)
 
 
@@ -81,7 +81,7 @@ class ConverterTest(unittest.TestCase):
                '--dataset', dataset, *argv)
 
   def converted_shapes(self):
-    return checkpoints.shapes(checkpoints.latest(self.model_dir))
+    return checkpoints.shapes(checkpoint_store.find(self.model_dir).prefix)
 
   def architecture(self):
     return model_config.read(self.model_dir)[0]
@@ -166,7 +166,7 @@ class OtherSourcesTest(ConverterTest):
     self.assertEqual(self.converted_shapes(), {**shapes, 'global_step': []})
     self.assertEqual(self.architecture(),
                      Architecture('resnet_v2_50', 21, separable_head=False, decoder=True))
-    reader = tf.train.load_checkpoint(checkpoints.latest(self.model_dir))
+    reader = tf.train.load_checkpoint(checkpoint_store.find(self.model_dir).prefix)
     for name in ('resnet_v2_50/conv1/weights', 'decoder/upsampling_logits/conv_1x1/biases'):
       np.testing.assert_array_equal(reader.get_tensor(name), formula.fill(name, shapes[name]))
 
@@ -249,19 +249,19 @@ class FineTuningTest(ConverterTest):
     self.assertRegex(printed, r'restored: 270 variables')
     self.assertRegex(printed, r'new: 2 variables \(upsampling_logits 2\)')
     self.assertIn('the last layer starts anew: 21 classes became 3', printed)
-    reader = tf.train.load_checkpoint(checkpoints.latest(self.model_dir))
+    reader = tf.train.load_checkpoint(checkpoint_store.find(self.model_dir).prefix)
     np.testing.assert_allclose(reader.get_tensor('aspp/conv_1x1/weights'),
                                formula.fill('aspp0/weights', [1, 1, 320, 256]), atol=1e-5)
 
   def test_multiplied_gradient_is_a_multiplied_step(self):
     with tf.Graph().as_default(), tf.Session() as session:
       variables = [tf.get_variable(name, [], initializer=tf.zeros_initializer()) for name in 'ab']
-      step, _ = optimizers.train_op(
+      step = optimizers.train_op(
           3 * variables[0] + 5 * variables[1], tf.constant(0.5), variables,
           {'momentum': 0.9, 'precision': 'fp32', 'accumulate_steps': 1}, {'b': 10.0})
       session.run(tf.global_variables_initializer())
-      session.run(step)
-      session.run(step)
+      session.run(step.train_op)
+      session.run(step.train_op)
       # 0.5 * 3 * (1 + 1.9) and, ten times as much, 0.5 * 50 * 2.9
       np.testing.assert_allclose(session.run(variables), [-4.35, -72.5], rtol=1e-6)
 

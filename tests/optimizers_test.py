@@ -19,10 +19,11 @@ class TrainOpTest(unittest.TestCase):
           np.float32(losses).ravel())).get_next()
       tf.train.get_or_create_global_step()
       weight = tf.get_variable('w', [], initializer=tf.zeros_initializer())
-      op, hooks = optimizers.train_op(
+      step = optimizers.train_op(
           factor * weight, tf.constant(0.5), [weight],
           {'momentum': 0.9, 'precision': precision, 'accumulate_steps': accumulate_steps})
       seen = []
+      op, hooks = step.train_op, step.hooks
       with tf.train.MonitoredSession(hooks=hooks) as session:
         for _ in losses:
           session.run(op)

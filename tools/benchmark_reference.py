@@ -73,7 +73,7 @@ def train_step(images, labels, params):
   variables = tf.trainable_variables()
   loss = (tf.losses.sparse_softmax_cross_entropy(labels, logits)
           + losses.weight_decay(variables, params['weight_decay']))
-  train_op, _ = optimizers.train_op(loss, optimizers.learning_rate(params), variables, params)
+  train_op = optimizers.train_op(loss, optimizers.learning_rate(params), variables, params).train_op
   accuracy = tf.metrics.accuracy(labels, predictions)[1]
   matrix = tf.metrics.mean_iou(labels, predictions, classes)[1]  # of all steps so far
   hits = tf.linalg.diag_part(matrix)

@@ -57,10 +57,10 @@ def make_parser():
 
 
 def main(args):
-  from utils import checkpoints, datasets
+  from utils import checkpoint_store, checkpoints, datasets
 
   dataset = datasets.get_dataset(args.dataset)
-  if os.path.isdir(args.model_dir) and checkpoints.latest(args.model_dir):
+  if checkpoint_store.indexes(args.model_dir):
     raise UsageError(f'--model_dir {args.model_dir} holds a checkpoint already; give a new folder')
   with tempfile.TemporaryDirectory() as scratch:
     prefix = checkpoints.resolve(unpacked(args.checkpoint, scratch))
@@ -136,8 +136,11 @@ def convert(prefix, stored, architecture, dataset, args):
   import tensorflow.compat.v1 as tf
 
   import deeplab_model
-  from utils import checkpoints, files, model_config
+  from utils import checkpoint_store, checkpoints, files, locks, model_config
 
+  what = checkpoint_store.problem(prefix)
+  if what:
+    raise DataError(f'--checkpoint {prefix} {what}; copy or download it again')
   with tf.Graph().as_default(), tf.Session() as session:
     deeplab_model.network(tf.placeholder(tf.float32, [1, 65, 65, 3]), architecture, is_training=False)
     tf.train.get_or_create_global_step()
@@ -154,12 +157,13 @@ def convert(prefix, stored, architecture, dataset, args):
       raise DataError(f'{prefix} looks like {architecture.base_architecture}, but its {names[wrong[0]]} is '
                       f'{stored[names[wrong[0]]]} and not {variables[wrong[0]].shape.as_list()}; '
                       f'nothing was written')
-    tf.train.init_from_checkpoint(prefix, {names[n]: v for n, v in variables.items() if n not in missing})
+    tf.train.init_from_checkpoint(checkpoint_store.readable(prefix),
+                                  {names[n]: v for n, v in variables.items() if n not in missing})
     session.run(tf.global_variables_initializer())
     files.make_folder(args.model_dir, '--model_dir')
-    tf.train.Saver(save_relative_paths=True).save(
-        session, os.path.join(args.model_dir, 'model.ckpt'), global_step=0, write_meta_graph=False)
-  model_config.write(args.model_dir, architecture, dataset, {'converted_from': os.path.basename(prefix)})
+    with locks.locked(args.model_dir):
+      model_config.write(args.model_dir, architecture, dataset, {'converted_from': os.path.basename(prefix)})
+      checkpoint_store.save(tf.train.Saver(), session, args.model_dir, step=0, keep_max=0)
   _report(stored, {names[n] for n in variables}, missing, architecture, args)
 
 

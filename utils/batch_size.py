@@ -53,7 +53,7 @@ def trains(model_fn, params, batch_size):
   """Returns whether two training steps of so many images stay within memory."""
   import tensorflow.compat.v1 as tf
 
-  from utils import inputs, run_config
+  from utils import failures, inputs, run_config
   from utils.tf_estimator import ModeKeys
 
   config = run_config.run_config(params['seed'], xla=params['xla']).session_config
@@ -66,6 +66,8 @@ def trains(model_fn, params, batch_size):
     try:
       for _ in range(2):
         session.run(step)
-    except tf.errors.ResourceExhaustedError:
+    except Exception as error:
+      if not failures.is_out_of_memory(error):
+        raise
       return False
   return True

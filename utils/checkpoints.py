@@ -10,7 +10,9 @@ import re
 
 import tensorflow.compat.v1 as tf
 
+from utils import checkpoint_store
 from utils.errors import DataError
+from utils.replicas import variable_name
 
 _CLASSIFIER = re.compile('(decoder/|^)upsampling_logits/conv_1x1/(weights|biases)$|^logits/semantic/')
 # Our names of the head's scopes and those of Google's DeepLab; backbones are called the same in both.
@@ -28,39 +30,15 @@ _OFFICIAL_SCOPES = (
 _SLOT = re.compile(r'/(Momentum|Adam(_\d)?|ExponentialMovingAverage)$')
 
 
-def latest(model_dir):
-  """Returns the prefix of model_dir's newest checkpoint, or None where it has none.
-
-  The file `checkpoint` decides. Where it names a path that is not here (the folder was copied from another
-  machine), the newest checkpoint beside it is taken instead, and a line says so.
-  """
-  state = tf.train.get_checkpoint_state(model_dir)
-  if state and tf.train.checkpoint_exists(state.model_checkpoint_path):
-    return state.model_checkpoint_path
-  beside = sorted(glob.glob(os.path.join(glob.escape(model_dir), '*.index')), key=_step_and_time)
-  if not beside:
-    return None
-  newest = beside[-1][:-len('.index')]
-  why = (f'it names {state.model_checkpoint_path}, which is not here' if state
-         else 'it is missing or cannot be read')
-  print(f'{os.path.join(model_dir, "checkpoint")}: {why}; using the newest beside it, {newest}')
-  return newest
-
-
 def latest_or_error(model_dir):
-  """Returns latest(model_dir); raises DataError where there is none."""
+  """Returns the prefix of model_dir's newest good checkpoint; raises DataError where it has none."""
   if not os.path.isdir(model_dir):
     raise DataError(f'--model_dir {model_dir} is not a folder; give the folder that train.py wrote')
-  prefix = latest(model_dir)
+  prefix = checkpoint_store.find(model_dir).prefix
   if prefix is None:
     raise DataError(f'--model_dir {model_dir} holds no checkpoint (*.index); '
                     f'give the folder that train.py wrote, or train first')
   return prefix
-
-
-def adopt(model_dir, prefix):
-  """Makes `prefix` the newest checkpoint by model_dir's own word, so that tf.estimator resumes from it."""
-  tf.train.update_checkpoint_state(model_dir, os.path.basename(prefix))
 
 
 def resolve(path):
@@ -76,7 +54,7 @@ def resolve(path):
   path = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
   if os.path.isdir(path):
     old_format = sorted(glob.glob(os.path.join(glob.escape(path), '*.ckpt')))
-    found = latest(path) or (old_format[-1] if old_format else None)
+    found = checkpoint_store.find(path).prefix or (old_format[-1] if old_format else None)
     if found is None:
       raise DataError(f'{path} holds no checkpoint: neither *.index nor *.ckpt is in it')
     return found
@@ -89,9 +67,9 @@ def resolve(path):
 def shapes(prefix):
   """Returns a dict: variable name -> shape (list of int). Raises DataError for an unreadable checkpoint."""
   try:
-    return dict(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
-  except (tf.errors.OpError, ValueError, RuntimeError) as error:
-    reason = str(error).strip().splitlines()[0]
+    return dict(tf.train.load_checkpoint(checkpoint_store.readable(prefix)).get_variable_to_shape_map())
+  except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
+    reason = checkpoint_store.first_line(error)
     raise DataError(f'{prefix} is no readable checkpoint ({reason}); copy or download it again') from error
 
 
@@ -178,7 +156,11 @@ def initialize(prefix, variables, backbone_scope):
         f'--pre_trained_model {prefix} holds {describe(stored)}, but --base_architecture is '
         f'{backbone_scope} ({_difference(wrong[0], stored, wanted)}, {len(wrong)} such in all); '
         f'give the checkpoint of that backbone, or the --base_architecture of this checkpoint')
-  tf.train.init_from_checkpoint(prefix, {names[name]: variables[name] for name in fitting})
+  what = checkpoint_store.problem(prefix)
+  if what:
+    raise DataError(f'--pre_trained_model {prefix} {what}; copy or download it again')
+  tf.train.init_from_checkpoint(checkpoint_store.readable(prefix),
+                                {names[name]: variables[name] for name in fitting})
   if tf.distribute.get_replica_context().replica_id_in_sync_group != 0:
     return
   print(f'pre-trained model {prefix}:')
@@ -189,32 +171,54 @@ def initialize(prefix, variables, backbone_scope):
     print(f'  the last layer starts anew: {class_count(stored)} classes became {class_count(wanted)}')
 
 
-class ResumeSaver(tf.train.Saver):
+class Restorer(tf.train.Saver):
+  """A Saver that checks what it restores, and reads it from a folder of any name.
+
+  The graph's tf.model_variables() have to be in the checkpoint, in their shapes.
+
+  Raises, when it restores:
+    DataError: the checkpoint is not of this model.
+  """
+
+  def restore(self, sess, save_path):
+    check(save_path, {variable_name(v): v.shape.as_list() for v in tf.model_variables()})
+    self.read(sess, save_path)
+
+  def read(self, sess, save_path):
+    """Restores what the Saver was built for, without a check."""
+    if self.saver_def is None:  # an export does not build it, sessions of an Estimator do
+      self.build()
+    # TensorFlow's own method would first look for the file, by a pattern.
+    path = checkpoint_store.readable(save_path)
+    sess.run(self.saver_def.restore_op_name, {self.saver_def.filename_tensor_name: path})
+
+
+class ResumeSaver(Restorer):
   """The Saver of a training run, which can also go on from a checkpoint that lacks optimizer slots.
 
   So a run with --freeze_batch_norm can be continued without it, one in fp32 in fp16, and the other way round:
   what the checkpoint lacks keeps its initial value.
   """
 
-  def __init__(self, keep_max, resume_from):
-    """Args: keep_max, newest checkpoints to keep, 0 for all; resume_from, a checkpoint's prefix or None."""
+  def __init__(self, resume_from):
+    """Args: resume_from, a checkpoint's prefix or None."""
     variables = tf.global_variables()
-    super().__init__(variables, sharded=True, max_to_keep=keep_max, save_relative_paths=True)
+    super().__init__(variables, sharded=True, max_to_keep=None)
     stored = shapes(resume_from) if resume_from else {v.op.name for v in variables}
     self._missing = [v for v in variables if v.op.name not in stored]
     if self._missing:  # all operations are made now: the graph is final when the session restores
       self._initialize = tf.variables_initializer(self._missing)
-      self._present = tf.train.Saver([v for v in variables if v.op.name in stored])
+      self._present = Restorer([v for v in variables if v.op.name in stored])
 
   def restore(self, sess, save_path):
-    stored = shapes(save_path) if self._missing else {}
-    if all(v.op.name in stored for v in self._missing):
+    if not self._missing:
       super().restore(sess, save_path)
       return
     names = [v.op.name for v in self._missing]
+    check(save_path, {variable_name(v): v.shape.as_list() for v in tf.model_variables()})
     print(f'{save_path}: {len(names)} variables{_by_scope(names)} are not in it and start anew')
     sess.run(self._initialize)
-    self._present.restore(sess, save_path)
+    self._present.read(sess, save_path)
 
 
 def _difference(name, stored, wanted):
@@ -229,8 +233,3 @@ def _by_scope(names):
       'optimizer slots' if _SLOT.search(name) else name.split('/')[0] for name in names)
   listed = ', '.join(f'{scope} {count}' for scope, count in counts.items())
   return f' ({listed})' if listed else ''
-
-
-def _step_and_time(index_file):
-  step = re.search(r'-(\d+)\.index$', index_file)
-  return int(step.group(1)) if step else -1, os.path.getmtime(index_file)

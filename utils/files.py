@@ -42,6 +42,16 @@ def make_folder(path, flag):
                     f'give a folder of your own') from error
 
 
+def write_json(path, content):
+  """Writes a dict or list as JSON, under a temporary name first."""
+  with replacing(path) as temporary:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      json.dump(content, file, indent=2)
+      file.write('\n')
+      file.flush()
+      os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
+
+
 def read_bytes(path, source, limit):
   """Returns the content of a regular file.
 

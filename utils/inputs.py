@@ -89,7 +89,8 @@ def train_dataset(files, dataset, options, input_context=None):
   host = tf.data.Options()
   if options.threads:
     host.threading.private_threadpool_size = options.threads
-  examples = _endless(files, dataset, options).with_options(host)
+  examples = _endless(files, options, lambda examples: _pictures(examples, dataset).cache())
+  examples = examples.with_options(host)
   if input_context:
     examples = examples.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
   return (examples
@@ -98,15 +99,42 @@ def train_dataset(files, dataset, options, input_context=None):
           .prefetch(tf.data.AUTOTUNE))
 
 
-def _endless(files, dataset, options):
-  """Returns the dataset of (position in the stream, example), shuffled anew in every epoch."""
+def example_names(files, options, count):
+  """Returns what the first examples of `train_dataset`'s stream are called, a list of `count` str.
+
+  These are the names of their images, or else their places in the record files.
+
+  They are read again, which takes as long as the shuffle buffer does to fill.
+
+  Args:
+    files, options: see train_dataset.
+    count: int.
+  """
+  names = []
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    examples = _endless(files, options, lambda examples: examples).take(count)
+    _, example = tf.data.make_one_shot_iterator(examples).get_next()
+    for _ in range(count):
+      name, serialized = session.run(example)
+      stored = tf.train.Example.FromString(serialized).features.feature[tf_record.IMAGE_FILENAME]
+      names.append(next(iter(stored.bytes_list.value), name).decode(errors='replace'))
+  return names
+
+
+def _endless(files, options, cached):
+  """Returns the dataset of (position in the stream, example), shuffled anew in every epoch.
+
+  Args:
+    files, options: see train_dataset.
+    cached: function that returns what `options.cache` keeps of a dataset of examples in their order.
+  """
   stored = sum(map(os.path.getsize, files))
   buffer_size = options.num_examples
   if stored > _SHUFFLE_BYTES:
     buffer_size = max(1, buffer_size * _SHUFFLE_BYTES // stored)
   if options.cache:  # what is shuffled lies in memory already
     buffer_size = options.num_examples
-    cached = _pictures(_in_turns(tf.data.Dataset.from_tensor_slices(files)), dataset).cache()
+    in_order = cached(_in_turns(tf.data.Dataset.from_tensor_slices(files)))
 
   @_as_written
   def epoch(number):
@@ -115,7 +143,7 @@ def _endless(files, dataset, options):
     seed = tf.random.stateless_uniform([], [options.seed, -1 - number], None, None, tf.int64)
     shuffle = dict(seed=seed, reshuffle_each_iteration=False)
     if options.cache:
-      return cached.shuffle(buffer_size, **shuffle)
+      return in_order.shuffle(buffer_size, **shuffle)
     paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), **shuffle)
     return _in_turns(paths).shuffle(buffer_size, **shuffle)
 

@@ -5,12 +5,12 @@ given explicitly wins where the weights allow it (output stride) and is an error
 classes). A folder without the file, such as one of the original scripts, falls back to the flags.
 """
 import dataclasses
-import json
 import os
 import platform
+import typing
 from importlib import metadata
 
-from utils import datasets, files
+from utils import datasets, files, history
 from utils.architecture import GEOMETRY, Architecture, problem
 from utils.errors import DataError, UsageError
 
@@ -18,7 +18,14 @@ FILE_NAME = 'model_config.json'
 _FORMAT = 1
 
 
-def write(model_dir, architecture, dataset, flags):
+class Stored(typing.NamedTuple):
+  """What model_config.json holds: Architecture, Dataset, and the list that utils/history.py describes."""
+  architecture: Architecture
+  dataset: datasets.Dataset
+  history: list
+
+
+def write(model_dir, architecture, dataset, flags, past=()):
   """Writes model_config.json.
 
   Args:
@@ -26,23 +33,22 @@ def write(model_dir, architecture, dataset, flags):
     architecture: Architecture.
     dataset: datasets.Dataset.
     flags: dict of every flag of the run.
+    past: list of utils/history.py's entries.
   """
   config = {
       'format': _FORMAT,
       'architecture': dataclasses.asdict(architecture),
       'dataset': datasets.to_json(dataset),
       'flags': flags,
+      'history': list(past),
       'versions': {'python': platform.python_version(),
                    **{name: _version(name) for name in ('tensorflow', 'numpy')}},
   }
-  with files.replacing(os.path.join(model_dir, FILE_NAME)) as temporary:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      json.dump(config, file, indent=2, sort_keys=True)
-      file.write('\n')
+  files.write_json(os.path.join(model_dir, FILE_NAME), config)
 
 
 def read(model_dir):
-  """Returns the stored (Architecture, Dataset) of a model_dir, or None where it has none.
+  """Returns the Stored of a model_dir, or None where it has none.
 
   Raises:
     DataError: the file cannot be read or lacks a key.
@@ -53,7 +59,8 @@ def read(model_dir):
   try:
     config = files.read_json(path, path)
     architecture = Architecture.from_dict(config['architecture'])
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    past = history.read(config)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it and '
                     f'give --base_architecture and --dataset') from error
   dataset = datasets.from_json(config.get('dataset'), path)
@@ -62,7 +69,7 @@ def read(model_dir):
       f'num_classes {architecture.num_classes} differs from the {dataset.num_classes} class_names')
   if wrong:
     raise DataError(f'{path} cannot be used: {wrong}; restore it from a backup')
-  return architecture, dataset
+  return Stored(architecture, dataset, past)
 
 
 def resolve(args, stored):
@@ -80,18 +87,27 @@ def resolve(args, stored):
     architecture = Architecture.from_dict({**vars(args), 'num_classes': dataset.num_classes})
     check(architecture)
     return architecture, dataset
-  architecture, dataset = stored
+  architecture, dataset, _ = stored
   if 'dataset' in args.explicit:
     given = datasets.get_dataset(args.dataset)
     if given.num_classes != dataset.num_classes:
       raise _contradiction(args, 'dataset', f'{dataset.name} with {dataset.num_classes} classes',
                            f'{given.name} with {given.num_classes} classes')
+    if given.class_names != dataset.class_names:
+      number, before, now = first_difference(dataset.class_names, given.class_names)
+      raise _contradiction(args, 'dataset', f"{dataset.name}, whose class {number} is '{before}'",
+                           f"{given.name}, whose class {number} is '{now}'")
     dataset = given
   for field in dataclasses.fields(Architecture):
     if field.name in args.explicit:
       architecture = _with_flag(architecture, field.name, args)
   check(architecture)
   return architecture, dataset
+
+
+def first_difference(names, others):
+  """Returns (position, name, other name) of the first difference of two lists of as many class names."""
+  return next((number, *pair) for number, pair in enumerate(zip(names, others)) if pair[0] != pair[1])
 
 
 def check(architecture):

@@ -1,4 +1,6 @@
 """Learning-rate policies and the training operation."""
+import typing
+
 import tensorflow.compat.v1 as tf
 
 from utils.replicas import variable_name
@@ -39,8 +41,46 @@ def learning_rate(params):
   return POLICIES[params['learning_rate_policy']](global_step, params)
 
 
+def rates_at(steps, params):
+  """Returns the learning rates of a list of global steps, a list of floats; see learning_rate."""
+  config = tf.ConfigProto(device_count={'GPU': 0})
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
+    policy = POLICIES[params['learning_rate_policy']]
+    return list(map(float, session.run([policy(tf.constant(step, tf.int64), params) for step in steps])))
+
+
+def dropout_seed(params):
+  """Returns int64 [2], another one for each batch: a function of seed, step and replica alone."""
+  batch = tf.train.get_or_create_global_step() * params['accumulate_steps'] + _accumulated_batches(params)
+  replica = tf.distribute.get_replica_context()
+  number = tf.cast(replica.replica_id_in_sync_group, tf.int64)
+  return tf.stack([tf.constant(params['seed'], tf.int64),
+                   tf.cast(batch, tf.int64) * replica.num_replicas_in_sync + number])
+
+
+def _accumulated_batches(params):
+  """Returns int64 [], the batches of the current step whose gradients have been added up."""
+  if params['accumulate_steps'] == 1:
+    return tf.constant(0, tf.int64)
+  with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+    return tf.get_local_variable('accumulated_batches', [], tf.int64, initializer=tf.zeros_initializer())
+
+
+class Step(typing.NamedTuple):
+  """A training step.
+
+  Attributes:
+    train_op: the operation.
+    hooks: list of the session hooks that go with it.
+    loss: float32 scalar, the mean loss of all its batches.
+  """
+  train_op: tf.Operation
+  hooks: list
+  loss: tf.Tensor
+
+
 def train_op(loss, rate, variables, params, multipliers=None):
-  """Returns the operation of one training step, and the session hooks that go with it.
+  """Returns the Step of a training.
 
   A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
   it takes N batches, and applies the mean of their gradients; batch norm sees each batch by itself. In
@@ -63,23 +103,33 @@ def train_op(loss, rate, variables, params, multipliers=None):
                  for gradient, variable in gradients]
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   if params['accumulate_steps'] == 1:
-    return _step(optimizer, gradients, updates), []
+    return Step(_step(optimizer, gradients, updates, loss), [], loss)
 
   share = 1 / params['accumulate_steps']
   sums = [tf.get_local_variable('accumulated/' + variable_name(variable), variable.shape,
                                 initializer=tf.zeros_initializer()) for _, variable in gradients]
-  accumulate = tf.group(*updates, *(total.assign_add(gradient * share)
-                                    for total, (gradient, _) in zip(sums, gradients, strict=True)))
+  total_loss = tf.get_local_variable('accumulated_loss', [], initializer=tf.zeros_initializer())
+  batches = _accumulated_batches(params)
+  with tf.control_dependencies([loss]):  # which may depend on the number of the batch
+    counted = batches.assign_add(1)
+  accumulate = tf.group(*updates, counted, total_loss.assign_add(loss * share),
+                        *(total.assign_add(gradient * share)
+                          for total, (gradient, _) in zip(sums, gradients, strict=True)))
+  mean_loss = total_loss + loss * share
   step = _step(optimizer, [(total + gradient * share, variable)
-                           for total, (gradient, variable) in zip(sums, gradients, strict=True)], updates)
+                           for total, (gradient, variable) in zip(sums, gradients, strict=True)],
+               updates, mean_loss)
   with tf.control_dependencies([step]):
-    step = tf.group(*(total.assign(tf.zeros_like(total)) for total in sums))
-  return step, [AccumulateHook(accumulate, params['accumulate_steps'])]
+    step = tf.group(*(total.assign(tf.zeros_like(total)) for total in (*sums, total_loss, batches)))
+  return Step(step, [AccumulateHook(accumulate, params['accumulate_steps'])], mean_loss)
 
 
-def _step(optimizer, gradients, updates):
+def _step(optimizer, gradients, updates, loss):
   """Returns the operation that applies the gradients and counts the step, whether it is skipped or not."""
-  with tf.control_dependencies([optimizer.apply_gradients(gradients)]):
+  # The loss reads all variables, for weight decay: it is to be that of the variables before the step.
+  with tf.control_dependencies([loss]):
+    applied = optimizer.apply_gradients(gradients)
+  with tf.control_dependencies([applied]):
     count = tf.train.get_or_create_global_step().assign_add(1)
   return tf.group(count, *updates)
 

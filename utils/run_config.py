@@ -14,16 +14,18 @@ from utils.tf_estimator import RunConfig
 DTYPES = {'fp32': tf.float32, 'fp16': tf.float16, 'bf16': tf.bfloat16}
 
 
-def run_config(seed=None, save_summary_steps=100, xla=False, strategy=None):
-  """Returns the RunConfig of all scripts.
+def run_config(seed=None, xla=False, strategy=None):
+  """Returns the RunConfig of all scripts. tf.estimator itself then saves neither checkpoints nor scalars.
 
   Args:
     seed: int, of new weights and of every random operation, or None.
-    save_summary_steps: int, steps between two event-file entries; 0 writes none.
     xla: bool, compile clusters of operations.
     strategy: tf.distribute.Strategy that trains and, on one machine, evaluates; or None.
   """
   tf.logging.set_verbosity(tf.logging.ERROR)  # the scripts print what matters themselves
+  if not isinstance(strategy, tf.distribute.experimental.MultiWorkerMirroredStrategy):
+    # One machine. tf.estimator would read it, and wait for machines that this script does not need.
+    os.environ.pop('TF_CONFIG', None)
   session_config = tf.ConfigProto(allow_soft_placement=True)
   session_config.gpu_options.allow_growth = True
   # TensorFlow optimises a graph once for every set of tensors that is fetched. A second pass over the whole
@@ -33,10 +35,9 @@ def run_config(seed=None, save_summary_steps=100, xla=False, strategy=None):
     session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     flags = os.environ.get('TF_XLA_FLAGS', '')
     os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'  # without it XLA leaves the CPU out
-  return RunConfig(tf_random_seed=seed, save_summary_steps=save_summary_steps, session_config=session_config,
-                   log_step_count_steps=save_summary_steps or None, train_distribute=strategy,
+  return RunConfig(tf_random_seed=seed, session_config=session_config, train_distribute=strategy,
                    eval_distribute=strategy if isinstance(strategy, tf.distribute.MirroredStrategy) else None,
-                   save_checkpoints_secs=None)  # RoundHook saves
+                   save_checkpoints_secs=None, save_summary_steps=0, log_step_count_steps=None)
 
 
 def compute_params(precision, data_format):
@@ -55,6 +56,25 @@ def compute_params(precision, data_format):
     raise UsageError('--data_format channels_first needs a GPU, and TensorFlow sees none; leave it out')
   suited = 'channels_first' if gpus and precision == 'fp32' else 'channels_last'
   return {'precision': precision, 'data_format': data_format or suited}
+
+
+def make_deterministic():
+  """Makes operations give the same bits in every run on GPUs too, as those of this network do on CPUs.
+
+  Call it before the first graph is built; it holds for the whole process.
+  """
+  tf.compat.v2.config.experimental.enable_op_determinism()
+
+
+def describe_devices(num_gpus):
+  """Returns in a few words what computes: 'GPU NVIDIA A100', or 'the CPU: 2 cores, 20.1 of 23.5 GiB free'."""
+  gpus = tf.config.list_physical_devices('GPU')
+  if gpus:
+    names = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name) for gpu in gpus]
+    return f'{num_gpus} of {len(gpus)} GPUs: {", ".join(names[:num_gpus])}'
+  page, unit = os.sysconf('SC_PAGE_SIZE'), 1 << 30
+  free, total = (page * os.sysconf(name) / unit for name in ('SC_AVPHYS_PAGES', 'SC_PHYS_PAGES'))
+  return f'the CPU: {len(os.sched_getaffinity(0))} cores, {total:.1f} GiB of memory, {free:.1f} of it unused'
 
 
 def strategy(num_gpus, workers=1):
@@ -112,52 +132,6 @@ class ProgressHook(tf.train.SessionRunHook):
       line.append(f'{duration((self._last_step - self._step) / rate)} left')
     print('  '.join(line), flush=True)
     self._shown, self._seconds = self._step, 0
-
-
-class SaverHook(tf.train.SessionRunHook):
-  """Makes the tf.train.Saver with which the session restores, and RoundHook saves, all variables."""
-
-  def __init__(self, make_saver):
-    """Args: make_saver, a function that returns it."""
-    self._make_saver = make_saver
-
-  def begin(self):  # now the graph holds every variable
-    tf.get_collection_ref(tf.GraphKeys.SAVERS)[:] = [self._make_saver()]
-    # Variables get their values together, so one of them tells whether they have. TensorFlow would ask each,
-    # again and again, which takes a second of every start.
-    ready = tf.report_uninitialized_variables([tf.train.get_global_step()])
-    for key in (tf.GraphKeys.READY_OP, tf.GraphKeys.READY_FOR_LOCAL_INIT_OP):
-      tf.add_to_collection(key, ready)
-
-
-class RoundHook(tf.train.CheckpointSaverHook):
-  """Saves a checkpoint at the end of each round and every ten minutes, and evaluates after each round.
-
-  All rounds run in one session, whose graph is built, optimised and filled with values only once.
-  """
-
-  def __init__(self, model_dir, ends, evaluate):
-    """Args: model_dir; ends, global steps at which rounds end; evaluate, a function of the step."""
-    super().__init__(model_dir, save_secs=600, save_graph_def=False)
-    self._ends = frozenset(ends)
-    self._evaluate = evaluate
-
-  def after_create_session(self, session, coord):
-    # TensorFlow's own hook would save here too: what has just been restored, or nothing worth keeping. The
-    # event file already holds the graph.
-    self._step = session.run(self._global_step_tensor)
-    self._timer.update_last_triggered_step(self._step)
-
-  def before_run(self, run_context):
-    return None  # the parent would fetch the step
-
-  def after_run(self, run_context, run_values):
-    self._step += 1
-    if self._step in self._ends or self._timer.should_trigger_for_step(self._step):
-      self._timer.update_last_triggered_step(self._step)
-      self._save(run_context.session, self._step)
-    if self._step in self._ends:
-      self._evaluate(self._step)
 
 
 class ProgressBarHook(tf.train.SessionRunHook):

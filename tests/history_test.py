@@ -1,0 +1,49 @@
+"""The position in the data: how many images steps took, whatever the batch sizes were."""
+import unittest
+
+from utils import history
+
+
+def entry(step, images_per_step, **flags):
+  return history.entry(step, images_per_step, 20, flags)
+
+
+class ImagesBetweenTest(unittest.TestCase):
+
+  def test_without_history_all_steps_took_as_many(self):
+    self.assertEqual(history.images_between([], 3, 10, 6), 42)
+
+  def test_each_stretch_counts_its_own(self):
+    past = [entry(0, 10), entry(8, 5), entry(24, 20)]
+    self.assertEqual(history.images_between(past, 0, 26, 1), 80 + 16 * 5 + 40)
+    self.assertEqual(history.images_between(past, 10, 24, 1), 70)  # counted from --initial_global_step
+    self.assertEqual(history.images_between(past, 0, 5, 1), 50)
+    self.assertEqual(history.images_between(past, 24, 24, 1), 0)
+
+  def test_first_entry_holds_for_steps_before_it(self):
+    self.assertEqual(history.images_between([entry(4, 10)], 0, 6, 1), 60)
+
+
+class ExtendedTest(unittest.TestCase):
+
+  def test_same_flags_add_nothing_and_later_entries_come_to_nothing(self):
+    past = [entry(0, 10, rate=1), entry(8, 5, rate=1), entry(30, 7, rate=1)]
+    kept = history.until(past, 20)
+    self.assertEqual(kept, past[:2])
+    self.assertEqual(history.extended(kept, entry(20, 5, rate=1)), kept)
+    self.assertEqual(history.extended(kept, entry(20, 5, rate=2)), [*kept, entry(20, 5, rate=2)])
+
+  def test_changes_name_what_matters(self):
+    past = [entry(0, 10, rate=1, size=(3, 4), model_dir='a')]
+    new = entry(5, 10, rate=2, size=[3, 4], model_dir='b', more=1)
+    self.assertEqual(history.changes(past, new), {'rate': (1, 2)})
+    self.assertEqual(history.changes(past, new, also_ignored=('rate',)), {})
+
+  def test_configuration_of_an_earlier_version_has_its_batch_size(self):
+    found = history.read({'flags': {'batch_size': 4, 'accumulate_steps': 3}})
+    self.assertEqual(history.images_between(found, 0, 5, 1), 60)
+    self.assertEqual(history.read({'flags': {'converted_from': 'x'}}), [])
+
+
+if __name__ == '__main__':
+  unittest.main()

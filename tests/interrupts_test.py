@@ -1,0 +1,54 @@
+"""Signals: the first asks and is obeyed when the work allows it, the second ends the process at once."""
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+_WORK = '''
+import hashlib, sys, time
+from utils import interrupts
+requests = interrupts.Requests()
+with requests.catching():
+  try:
+    requests.deferring = sys.argv[1] == 'deferring'
+    print('ready', flush=True)
+    end = time.monotonic() + {seconds}
+    while time.monotonic() < end:
+      time.sleep(0.01) if sys.argv[2] == 'python' else hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)
+      if requests.signal: break
+    print('finished', requests.signal.name, flush=True)
+  except interrupts.Interrupted:
+    print('interrupted', requests.signal.name, flush=True)
+sys.exit(requests.status)
+'''
+
+
+class InterruptsTest(unittest.TestCase):
+
+  def run_and_signal(self, mode, *signals, work='python', seconds=20):
+    """Returns the status and the last line of a process that gets the signals, 0.3 s apart."""
+    with subprocess.Popen([sys.executable, '-c', _WORK.format(seconds=seconds), mode, work],
+                          stdout=subprocess.PIPE, text=True) as process:
+      process.stdout.readline()
+      for number in signals:
+        process.send_signal(number)
+        time.sleep(0.3)
+      return process.wait(timeout=20), process.stdout.read().strip()
+
+  def test_request_is_noted_while_there_is_something_to_finish(self):
+    self.assertEqual(self.run_and_signal('deferring', signal.SIGTERM), (143, 'finished SIGTERM'))
+    self.assertEqual(self.run_and_signal('deferring', signal.SIGINT), (130, 'finished SIGINT'))
+
+  def test_request_ends_other_work_at_once(self):
+    self.assertEqual(self.run_and_signal('now', signal.SIGTERM), (143, 'interrupted SIGTERM'))
+
+  def test_second_signal_does_not_wait_for_the_work(self):
+    begun = time.monotonic()
+    status, printed = self.run_and_signal('deferring', signal.SIGTERM, signal.SIGTERM, work='one instruction')
+    self.assertEqual((status, printed), (143, ''))
+    self.assertLess(time.monotonic() - begun, 1.5)
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,73 @@
+"""One writer at a time: the second is refused, whoever ended is recognised."""
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+from utils import locks
+from utils.errors import UsageError
+
+_HOLD = """
+import sys
+from utils import locks
+with locks.locked(sys.argv[1]):
+  print('held', flush=True)
+  input()
+"""
+
+
+class LocksTest(unittest.TestCase):
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+    self.path = os.path.join(self.folder, locks.FILE_NAME)
+    self.output = io.StringIO()
+
+  def lock(self):
+    with contextlib.redirect_stdout(self.output), locks.locked(self.folder):
+      with open(self.path) as file:
+        self.assertEqual(json.load(file)['pid'], os.getpid())
+    self.assertFalse(os.path.exists(self.path))
+
+  def test_other_process_is_named_and_a_killed_one_recognised(self):
+    with subprocess.Popen([sys.executable, '-c', _HOLD, self.folder], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as other:
+      other.stdout.readline()
+      with self.assertRaisesRegex(UsageError, f'process {other.pid} on .* trains in {self.folder}'):
+        self.lock()
+      self.assertTrue(os.path.exists(self.path))
+      other.kill()
+      other.wait()
+      self.lock()
+    self.assertIn(f'process {other.pid} on', self.output.getvalue())
+    self.assertIn('has ended without removing its lock; taken over', self.output.getvalue())
+
+  def write(self, holder):
+    with open(self.path, 'w') as file:
+      json.dump(holder, file)
+
+  def test_other_machine_counts_as_long_as_it_touches_the_file(self):
+    self.write({'host': 'another', 'pid': 7})
+    with mock.patch.object(locks, '_WATCH_SECONDS', 1):
+      with mock.patch.object(locks, '_touched', side_effect=range(99)):
+        with self.assertRaisesRegex(UsageError, 'process 7 on another trains'):
+          self.lock()
+      self.lock()
+    self.assertIn('process 7 on another, which trained here, has ended', self.output.getvalue())
+
+  def test_file_of_other_content_is_no_holder(self):
+    for content in ('', '[]', '{', 'null'):
+      with open(self.path, 'w') as file:
+        file.write(content)
+      self.lock()
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,276 @@
+"""A training that is interrupted, damaged and continued: bit by bit the one that was left alone."""
+import contextlib
+import glob
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+import unittest
+from unittest import mock
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import create_pascal_tf_record
+import evaluate
+import export_inference_graph
+import train
+from dataset import make_sample_data
+from nets import mobilenet_v2
+from tests.scripts_test import run
+from utils import training_hooks
+from utils.errors import DataError, UsageError
+
+pytestmark = pytest.mark.compat
+
+
+class Killed(BaseException):
+  """Nobody catches it, as nobody does SIGKILL."""
+
+
+@contextlib.contextmanager
+def at_step(number, action):
+  """Within it, trainings call `action` after the hook's work of a step."""
+  after_run = training_hooks.TrainingHook.after_run
+
+  def wrapped(self, *args):
+    after_run(self, *args)
+    if self.step == number:
+      action()
+
+  with mock.patch.object(training_hooks.TrainingHook, 'after_run', wrapped):
+    yield
+
+
+def kill():
+  raise Killed()
+
+
+def variables(prefix):
+  reader = tf.train.load_checkpoint(prefix)
+  return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map()}
+
+
+def curve(folder):
+  """Returns the points of all event files of a folder, in order: (tag, step, value)."""
+  points = []
+  for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events*')), key=os.path.getmtime):
+    for event in tf.train.summary_iterator(path):
+      points += [(value.tag, event.step, value.simple_value) for value in event.summary.value
+                 if value.tag != 'global_step/sec']  # a speed, which differs from run to run
+  return points
+
+
+class ResumeTest(unittest.TestCase):
+  """10 training images in batches of 5: 2 steps an epoch. The network has 4 units, to be built faster."""
+
+  @classmethod
+  def setUpClass(cls):
+    units = mock.patch.object(mobilenet_v2, '_UNITS', ((16, 1), (24, 2), (32, 2), (64, 2)))
+    units.start()
+    cls.addClassCleanup(units.stop)
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.folder = folder.name
+    data = f'{cls.folder}/data'
+    run(make_sample_data, '--output_dir', data, '--num_train', 10, '--num_val', 2, '--size', 64, 80)
+    run(create_pascal_tf_record, '--dataset', f'{data}/sample.json', '--data_dir', data, '--output_path',
+        cls.folder, '--train_data_list', f'{data}/train.txt', '--valid_data_list', f'{data}/val.txt',
+        '--processes', 1)
+    cls.dataset = f'{data}/sample.json'
+
+  def train(self, name, *argv):
+    return run(train, '--dataset', self.dataset, '--data_dir', self.folder, '--model_dir', self.model(name),
+               '--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none',
+               '--crop_size', 33, 33, '--batch_norm_decay', 0.5, '--batch_size', 5,
+               '--save_summary_steps', 2, *argv)
+
+  def model(self, name):
+    return os.path.join(self.folder, name)
+
+  def steps(self, name):
+    return sorted(int(path.split('-')[-1][:-6]) for path in glob.glob(
+        os.path.join(glob.escape(self.model(name)), '*.index')))
+
+  def scores(self, name):
+    with open(f'{self.model(name)}/validation.json') as file:
+      return json.load(file)['evaluations']
+
+  def check_same(self, name, other, step):
+    self.assertEqual(variables(f'{self.model(name)}/model.ckpt-{step}'),
+                     variables(f'{self.model(other)}/model.ckpt-{step}'))
+    for folder in ('', '/eval'):
+      self.assertEqual(curve(self.model(name) + folder), curve(self.model(other) + folder))
+    self.assertEqual(self.scores(name), self.scores(other))
+
+
+class ExactTest(ResumeTest):
+
+  def test_killed_training_goes_on_as_if_it_had_not_been(self):
+    flags = ('--train_epochs', 4, '--epochs_per_eval', 2, '--save_checkpoints_steps', 3)
+    self.train('whole', *flags)
+    with at_step(1, kill), self.assertRaises(Killed):  # nothing was saved
+      self.train('parts', *flags)
+    with mock.patch.object(train.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
+      self.train('parts', *flags)  # at step 4, where a round has been saved and not yet scored
+    self.assertEqual(self.scores('parts'), [])
+    with at_step(5, kill), self.assertRaises(Killed):  # the round is scored first, then comes a lost step
+      self.train('parts', *flags)
+    self.assertEqual([entry['step'] for entry in self.scores('parts')], [4])
+    self.train('parts', *flags, '--input_threads', 2)
+    self.check_same('parts', 'whole', 8)
+    self.assertEqual([tag[1] for tag in curve(self.model('parts')) if tag[0] == 'loss'], [1, 3, 5, 7])
+    self.assertEqual(self.steps('parts'), [3, 4, 6, 8])
+
+  def test_also_with_accumulated_batches_cached_images_and_dropout(self):
+    flags = ('--train_epochs', 3, '--accumulate_steps', 2, '--batch_size', 2, '--cache',
+             '--epochs_per_eval', 3, '--save_checkpoints_steps', 2)
+    self.train('whole_sum', *flags)
+    with at_step(5, kill), self.assertRaises(Killed):
+      self.train('parts_sum', *flags)
+    self.train('parts_sum', *flags)
+    self.check_same('parts_sum', 'whole_sum', 7)
+
+
+class FoldersTest(ResumeTest):
+
+  def test_folder_of_any_name_is_scored_by_its_weights(self):
+    for name in ('plain', "m[lr=0.1] *?'ü"):
+      self.train(name, '--train_epochs', 1)
+      self.train(name, '--train_epochs', 2)
+    self.assertEqual(self.scores('plain'), self.scores(name))
+    printed = [run(evaluate, '--model_dir', self.model(folder), '--data_dir', self.folder)
+               for folder in ('plain', name)]
+    self.assertEqual(*(text.split('\n', 1)[1] for text in printed))
+    best = os.path.join(self.model(name), 'best')  # and it is evaluated and exported
+    mean = f'{max(entry["mean_iou"] for entry in self.scores(name)):.4f}'
+    self.assertIn(f'mean Intersection over Union: {mean}',
+                  run(evaluate, '--model_dir', best, '--data_dir', self.folder))
+    self.assertIn('checked against it', run(export_inference_graph, '--model_dir', best, '--export_dir',
+                                            self.model('export')))
+
+  def test_resumed_checkpoint_may_be_removed_while_training_goes_on(self):
+    self.train('kept', '--train_epochs', 2)
+    printed = self.train('kept', '--train_epochs', 4, '--keep_checkpoint_max', 1)
+    self.assertEqual(re.findall(r'^step (\d), validation', printed, re.M), ['6', '8'])
+    self.assertEqual(self.steps('kept'), [8])
+    self.train('kept', '--train_epochs', 7, '--keep_checkpoint_max', 2)
+    self.assertEqual(self.steps('kept'), [12, 14])
+
+  def test_other_batch_size_counts_the_images(self):
+    self.train('images', '--train_epochs', 2)
+    printed = self.train('images', '--train_epochs', 4, '--batch_size', 2)
+    self.assertIn('--batch_size 5 became 2', printed)
+    self.assertIn('Training steps 5 to 14: 20 images, epochs 2 to 4, 2 images a step', printed)
+    printed = self.train('images', '--train_epochs', 5, '--batch_size', 10)
+    self.assertIn('Training steps 15 to 15: 10 images, epochs 4 to 5', printed)
+    with open(f'{self.model("images")}/model_config.json') as file:
+      history = json.load(file)['history']
+    self.assertEqual([(entry['step'], entry['images_per_step']) for entry in history],
+                     [(0, 5), (4, 2), (14, 10)])
+
+  def test_signal_saves_the_step(self):
+    with at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)), self.assertRaises(SystemExit) as ended:
+      self.train('stopped', '--train_epochs', 4, '--epochs_per_eval', 4)
+    self.assertEqual(ended.exception.code, 143)
+    self.assertEqual(self.steps('stopped'), [3])
+    self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
+
+  def test_clean_model_dir_keeps_the_folder_and_follows_a_link(self):
+    self.train('content', '--max_steps', 1)
+    os.symlink(self.model('content'), self.model('link'))
+    self.train('link', '--max_steps', 2, '--clean_model_dir', '--epochs_per_eval', 26)
+    self.assertTrue(os.path.islink(self.model('link')))
+    self.assertEqual(self.steps('content'), [2])
+
+
+class BadNumbersTest(ResumeTest):
+
+  def test_overflow_stops_before_it_is_saved_and_names_the_batch(self):
+    self.train('diverged', '--train_epochs', 1)
+    with self.assertRaises(DataError) as raised:
+      self.train('diverged', '--train_epochs', 3, '--initial_learning_rate', 1e30)
+    self.assertRegex(str(raised.exception), (
+        r'the loss of step 4 is (nan|inf), at the learning rate 1e\+30; nothing of it was saved, and '
+        r'.*model.ckpt-2 is the last good checkpoint\. The step was trained on (train_\d{4}\.jpg, ){4}'
+        r'train_\d{4}\.jpg\. Lower --initial_learning_rate'))
+    self.assertEqual(self.steps('diverged'), [2])
+    self.assertIn('model.ckpt-2', self.train('diverged', '--train_epochs', 2))
+
+  def test_weights_that_overflow_in_a_step_that_is_to_be_saved(self):
+    with self.assertRaisesRegex(
+        DataError, 'after step 1 the values of .* are not finite.*nothing was saved yet'):
+      self.train('overflown', '--max_steps', 1, '--initial_learning_rate', 3e38, '--weight_decay', 1e9)
+    self.assertEqual(self.steps('overflown'), [])
+
+  def test_damaged_newest_checkpoint_is_trained_again(self):
+    self.train('damaged', '--train_epochs', 3)
+    shutil.copytree(self.model('damaged'), self.model('intact'))
+    with open(f'{self.model("damaged")}/model.ckpt-6.data-00000-of-00001', 'r+b') as file:
+      file.truncate(1000)
+    self.assertIn('model.ckpt-6 is damaged', run(evaluate, '--model_dir', self.model('damaged'), '--data_dir',
+                                                 self.folder))
+    printed = self.train('damaged', '--train_epochs', 3)
+    self.assertIn('set_aside', printed)
+    self.check_same('damaged', 'intact', 6)
+
+
+class ContradictionsTest(ResumeTest):
+
+  def test_class_names_in_another_order_are_refused(self):
+    self.train('named', '--max_steps', 1)
+    with open(self.dataset) as file:
+      descriptor = json.load(file)
+    names = descriptor['class_names']
+    names[1], names[2] = names[2], names[1]
+    other = f'{self.folder}/other.json'
+    with open(other, 'w') as file:
+      json.dump(descriptor, file)
+    with self.assertRaisesRegex(UsageError, "class 1 is 'diamond'.*whose class 1 is 'disk'"):
+      self.train('named', '--max_steps', 2, '--dataset', other)
+    with self.assertRaisesRegex(UsageError, "class 1 of the train records .* is 'disk', but .* is 'diamond'"):
+      self.train('unborn', '--max_steps', 2, '--dataset', other)
+    with self.assertRaisesRegex(UsageError, "class 1 is 'diamond'.*whose class 1 is 'disk'"):
+      run(evaluate, '--model_dir', self.model('named'), '--data_dir', self.folder, '--dataset', other)
+
+  def test_stops_early_and_stays_stopped(self):
+    with mock.patch('utils.validation.scores', side_effect=[
+        {'mean_iou': value, 'px_accuracy': 0, 'iou': {}} for value in (.2, .3, .3, .1, .4)]):
+      printed = self.train('early', '--train_epochs', 5, '--early_stopping_evals', 2)
+      self.assertEqual(self.steps('early'), [2, 4, 6, 8])
+      self.assertIn('Stopping early: no better mean IoU in the last 2 evaluations', printed)
+      self.assertIn('Nothing left to train: the last 2 evaluations',
+                    self.train('early', '--train_epochs', 5, '--early_stopping_evals', 2))
+    with open(f'{self.model("early")}/best/scores.json') as file:
+      self.assertEqual(json.load(file)['step'], 4)
+
+  def test_tf_config_of_one_machine_is_one_machine(self):
+    one = json.dumps({'cluster': {'worker': ['localhost:2222']}, 'task': {'type': 'worker', 'index': 0}})
+    two = json.dumps({'cluster': {'chief': ['localhost:1'], 'worker': ['localhost:2']},
+                      'task': {'type': 'worker', 'index': 0}})
+    with mock.patch.dict(os.environ, TF_CONFIG=one):
+      self.train('alone', '--max_steps', 1)
+    for text in (one, two, '{'):
+      with mock.patch.dict(os.environ, TF_CONFIG=text):
+        self.assertIn('mean', run(evaluate, '--model_dir', self.model('alone'), '--data_dir', self.folder))
+
+  def test_rate_that_hardly_falls_is_said_before_training(self):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      args = train.make_parser().parse(['--max_iter', '100', '--batch_norm_decay', '0.5'])
+      params = {'learning_rate_policy': 'poly', 'initial_learning_rate': 0.1, 'end_learning_rate': 0,
+                'max_iter': 100, 'batch_norm_decay': 0.5, 'batch_size': 10}
+      train.announce(args, params, num_train=50, step=0, last=20, position=0)
+      train.announce(args, params, num_train=50, step=20, last=100, position=200)
+    line, warning, other = output.getvalue().splitlines()
+    # 0.1 * (1 - 19/100)^0.9
+    self.assertRegex(line, (r'Training steps 1 to 20: 200 images, epochs 0 to 4, 10 images a step; learning '
+                            r'rate 0.1 to 0.0827 \(poly\); on the CPU: \d+ cores, '))
+    self.assertIn('--max_iter 20 lets it fall', warning)
+    self.assertRegex(other, 'Training steps 21 to 100: 800 images, epochs 4 to 20')
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,302 @@
+"""The checkpoints of a model folder as files: writing, verifying, finding, keeping, setting aside.
+
+A checkpoint counts once it is complete and finite. It is written into a folder of its own, read back (each
+value, with its checksum), flushed to the disk and then renamed, its index last; whoever looks for checkpoints
+looks for indexes. So a process may be killed, or a disk become full, at any moment: what was there stays, and
+what was being written does not count. What is in a checkpoint is utils/checkpoints.py's concern.
+"""
+import atexit
+import contextlib
+import functools
+import glob
+import itertools
+import os
+import re
+import shutil
+import tempfile
+import typing
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from utils.errors import DataError
+
+NAME = 'model.ckpt'
+BEST = 'best'               # folder of the best checkpoint, in the model's
+SET_ASIDE = 'set_aside'     # folder of what a training did not go on from
+_WRITING = 'saving.tmp'     # folder in which a checkpoint is written
+_NUMBERED = re.compile(r'-(\d+)\.index$')
+
+
+class Found(typing.NamedTuple):
+  """The newest good checkpoint of a folder.
+
+  Attributes:
+    prefix: str, or None where the folder has no checkpoint at all.
+    rejected: dict of the prefixes that were looked at before it to what is wrong with them.
+  """
+  prefix: str
+  rejected: dict
+
+
+def find(model_dir):
+  """Returns the Found of a folder: of the file `checkpoint`'s choice and then the newest, the first good one.
+
+  A line says what is wrong with those before it.
+
+  Raises:
+    DataError: there are checkpoints, and none of them is good.
+  """
+  rejected = {}
+  for prefix in _candidates(model_dir):
+    reason = problem(prefix)
+    if reason is None:
+      for bad, what in rejected.items():
+        print(f'{bad} {what}; using {prefix}, the newest good one')
+      return Found(prefix, rejected)
+    rejected[prefix] = reason
+  if rejected:
+    raise DataError('no checkpoint of --model_dir ' + model_dir + ' can be used: '
+                    + '; '.join(f'{prefix} {what}' for prefix, what in rejected.items())
+                    + '. Copy one from a backup')
+  return Found(None, rejected)
+
+
+class NotFinite(DataError):
+  """Weights have become no numbers. `variables`, a str, says which."""
+
+  def __init__(self, variables):
+    super().__init__(variables)
+    self.variables = variables
+
+
+def problem(prefix):
+  """Returns what is wrong with a checkpoint, the end of a sentence, or None: every value is read.
+
+  Args:
+    prefix: str.
+  """
+  try:
+    infinite = not_finite(prefix)
+  except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
+    return f'is damaged ({first_line(error)})'
+  return f'holds values that are not finite in {infinite}' if infinite else None
+
+
+def not_finite(prefix):
+  """Returns which variables of a checkpoint hold NaN or infinity, a str; empty where none does.
+
+  Raises what TensorFlow does for a damaged checkpoint.
+  """
+  found = []
+  reader = tf.train.load_checkpoint(readable(prefix))
+  for name in sorted(reader.get_variable_to_shape_map()):
+    value = reader.get_tensor(name)
+    if value.dtype.kind == 'f' and not np.isfinite(value).all():
+      found.append(name)
+  return ', '.join(found[:1]) + (f' and {len(found) - 1} other variables' if found[1:] else '')
+
+
+def readable(prefix):
+  """Returns the prefix under which TensorFlow can read a checkpoint, whatever its folder is called.
+
+  TensorFlow takes a path that it reads for a pattern, in which [ ] * ? and \\ have meanings of their own. If
+  the path holds one of these, its files get symbolic links of plain names, for as long as this process lives.
+  """
+  if not re.search(r'[][*?\\]', prefix):
+    return prefix
+  folder = _links_of(os.path.abspath(prefix))
+  for path in glob.glob(glob.escape(os.path.abspath(prefix)) + '*'):
+    link = os.path.join(folder, 'checkpoint' + path[len(os.path.abspath(prefix)):])
+    with contextlib.suppress(FileExistsError):
+      os.symlink(path, link)
+  return os.path.join(folder, 'checkpoint')
+
+
+@functools.cache
+def _links_of(prefix):
+  """Returns a new folder for the links to a checkpoint's files."""
+  folder = tempfile.mkdtemp(prefix='checkpoint-')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
+
+
+def first_line(error):
+  """Returns the first line of an error's message, without TensorFlow's trace."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _candidates(model_dir):
+  """Returns the prefixes of a folder's checkpoints: that of the file `checkpoint`, then from the newest."""
+  beside = [prefix for _, prefix in reversed(numbered(model_dir))]
+  beside += sorted((path[:-len('.index')] for path in indexes(model_dir) if not _NUMBERED.search(path)),
+                   key=lambda prefix: os.path.getmtime(prefix + '.index'), reverse=True)
+  named = _named(model_dir)
+  path = os.path.join(model_dir, 'checkpoint')
+  if named is None:
+    if beside:
+      print(f'{path} is missing or cannot be read; looking for the newest checkpoint beside it')
+    return beside
+  here = os.path.join(model_dir, os.path.basename(named))
+  # A folder that was copied from another place names its checkpoints there, which may have gone on since.
+  first = next((prefix for prefix in (here, named)
+                if os.path.isfile(prefix + '.index') or os.path.isfile(prefix)), None)
+  if first is None and beside:
+    print(f'{path} names {named}, which is not here; looking for the newest checkpoint beside it')
+  return [*filter(None, [first]), *(prefix for prefix in beside if prefix != first)]
+
+
+def _named(model_dir):
+  """Returns the checkpoint that the file `checkpoint` names, or None where it is missing or damaged."""
+  try:
+    state = tf.train.get_checkpoint_state(model_dir)
+  except Exception:  # what TensorFlow does not expect in that file, such as other encodings
+    return None
+  return state.model_checkpoint_path or None if state else None
+
+
+def numbered(model_dir):
+  """Returns [(step, prefix), ...] of the checkpoints with a step in their name, in the order of steps."""
+  found = [(int(_NUMBERED.search(path)[1]), path[:-len('.index')])
+           for path in indexes(model_dir) if _NUMBERED.search(path)]
+  return sorted(found)
+
+
+def indexes(model_dir):
+  """Returns the paths of the checkpoints' indexes in a folder, a list."""
+  return glob.glob(os.path.join(glob.escape(model_dir), '*.index'))
+
+
+def save(saver, session, model_dir, step, keep_max):
+  """Writes the checkpoint of a step, makes it the newest, and removes those beyond keep_max.
+
+  Args:
+    saver: tf.train.Saver.
+    session: tf.Session.
+    model_dir: str, which this process alone writes to.
+    step: int.
+    keep_max: int, newest checkpoints to keep; 0 keeps all.
+
+  Returns:
+    Its prefix.
+
+  Raises:
+    NotFinite: weights are not finite. All is as it was before.
+    OSError, tf.errors.OpError: it cannot be written, or read again. All is as it was before.
+  """
+  folder = os.path.join(model_dir, _WRITING)
+  shutil.rmtree(folder, ignore_errors=True)
+  os.mkdir(folder)
+  try:
+    written = saver.save(session, os.path.join(folder, NAME), step, write_meta_graph=False, write_state=False)
+    infinite = not_finite(written)
+    if infinite:
+      raise NotFinite(f'the values of {infinite} are not finite')
+    prefix = _move(written, model_dir)
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+  choose(model_dir, prefix, keep_max)
+  return prefix
+
+
+def choose(model_dir, prefix, keep_max=0):
+  """Makes a checkpoint of the folder the newest by the folder's own word, the file `checkpoint`.
+
+  Args:
+    model_dir: str.
+    prefix: str, of the checkpoint.
+    keep_max: int, the checkpoints that stay, this one and those of the steps before it; 0 keeps all.
+  """
+  others = [other for _, other in numbered(model_dir) if other != prefix]
+  removed = others[:max(0, len(others) + 1 - keep_max)] if keep_max else []
+  names = [os.path.basename(other) for other in [*others[len(removed):], prefix]]  # the newest is the last
+  tf.train.update_checkpoint_state(model_dir, names[-1], names)  # writes under another name first
+  for other in removed:
+    _remove(other)
+
+
+def keep_best(prefix, folder):
+  """Copies a checkpoint to the folder of the best one, in place of the one there.
+
+  At any moment the folder holds a complete one, which its file `checkpoint` names. A copy, not a link: what
+  damages one file leaves the other.
+
+  Args:
+    prefix: str, a checkpoint.
+    folder: str, an existing one that this process alone writes to.
+  """
+  writing = os.path.join(folder, _WRITING)
+  shutil.rmtree(writing, ignore_errors=True)
+  os.mkdir(writing)
+  try:
+    for path in _files(prefix):
+      shutil.copyfile(path, os.path.join(writing, os.path.basename(path)))
+    best = _move(os.path.join(writing, os.path.basename(prefix)), folder)
+  finally:
+    shutil.rmtree(writing, ignore_errors=True)
+  choose(folder, best, keep_max=1)
+
+
+def set_aside(model_dir, step, rejected):
+  """Moves what a training does not go on from out of the way, and says so: it would be written over.
+
+  These are checkpoints of later steps, damaged ones, and data without an index.
+
+  Args:
+    model_dir: str, which this process alone writes to.
+    step: int, from which the training goes on.
+    rejected: prefixes of checkpoints that cannot be used.
+  """
+  for leftover in (os.path.join(model_dir, _WRITING), os.path.join(model_dir, BEST, _WRITING)):
+    shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed while it saved
+  later = [prefix for number, prefix in numbered(model_dir) if number > step]
+  orphans = {path.rpartition('.data-')[0]
+             for path in glob.glob(os.path.join(glob.escape(model_dir), NAME + '-*.data-*'))}
+  orphans = [prefix for prefix in orphans if not os.path.exists(prefix + '.index')]
+  here = [prefix for prefix in rejected if os.path.dirname(prefix) == model_dir.rstrip(os.sep)]
+  for prefix in dict.fromkeys([*sorted(later), *here, *sorted(orphans)]):
+    paths = _files(prefix)
+    if paths:
+      folder = _room_for(paths, os.path.join(model_dir, SET_ASIDE))
+      os.makedirs(folder, exist_ok=True)
+      for path in paths:
+        os.rename(path, os.path.join(folder, os.path.basename(path)))
+      print(f'{prefix} was moved to {folder}: training goes on from step {step}')
+
+
+def _room_for(paths, folder):
+  """Returns the folder, or <folder>/2, <folder>/3 and so on, the first that has no files of these names."""
+  for number in itertools.count(1):
+    candidate = folder if number == 1 else os.path.join(folder, str(number))
+    if not any(os.path.lexists(os.path.join(candidate, os.path.basename(path))) for path in paths):
+      return candidate
+
+
+def _move(written, folder):
+  """Flushes a checkpoint to the disk and gives it its name in the folder; returns its prefix there."""
+  paths = _files(written)
+  for path in paths:
+    with open(path, 'rb+') as file:
+      os.fsync(file.fileno())
+  for path in sorted(paths, key=lambda path: path.endswith('.index')):
+    os.replace(path, os.path.join(folder, os.path.basename(path)))
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+  return os.path.join(folder, os.path.basename(written))
+
+
+def _remove(prefix):
+  """Removes a checkpoint, first its index: without it the rest does not count."""
+  for path in sorted(_files(prefix), key=lambda path: not path.endswith('.index')):
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(path)
+
+
+def _files(prefix):
+  """Returns the paths of a checkpoint's files, with the graph of those of the original scripts."""
+  pattern = re.compile(re.escape(os.path.basename(prefix)) + r'\.(index|meta|data-\d{5}-of-\d{5})')
+  folder = os.path.dirname(prefix)
+  return [os.path.join(folder, name) for name in sorted(os.listdir(folder or '.')) if pattern.fullmatch(name)]

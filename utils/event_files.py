@@ -1,0 +1,46 @@
+"""Event files of TensorBoard, cut back to the step that a training goes on from.
+
+A killed run has written points of steps that its last checkpoint does not know. The run that goes on writes
+them again, so a curve would have them twice. An event file is a record file of tf.Event protocol buffers, in
+the order of their steps.
+"""
+import glob
+import os
+
+import tensorflow.compat.v1 as tf
+
+_HEADER, _FOOTER = 12, 4  # length and its checksum before each event, a checksum after it
+
+
+def cut(folder, is_past):
+  """Cuts each event file of a folder before its first event whose step is not past; and damaged ends off.
+
+  Args:
+    folder: str; nothing happens where it does not exist.
+    is_past: function of a step, int, that says whether the events of that step stay.
+  """
+  for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events.out.tfevents.*'))):
+    size = _size_of_past(path, is_past)
+    if size < os.path.getsize(path):
+      os.truncate(path, size)
+
+
+def _size_of_past(path, is_past):
+  """Returns how many bytes of an event file hold whole events of past steps."""
+  kept = 0
+  with open(path, 'rb') as file:
+    size = os.fstat(file.fileno()).st_size
+    while kept + _HEADER + _FOOTER <= size:
+      file.seek(kept)
+      length = int.from_bytes(file.read(_HEADER)[:8], 'little')
+      end = kept + _HEADER + length + _FOOTER
+      if end > size:
+        break
+      try:
+        event = tf.Event.FromString(file.read(length))
+      except Exception:  # DecodeError: damaged
+        break
+      if event.HasField('summary') and not is_past(event.step):
+        break
+      kept = end
+  return kept

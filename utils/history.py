@@ -1,0 +1,84 @@
+"""What a model has been trained on so far: the entries of `history` in model_config.json.
+
+A run adds an entry where it begins with other flags than the one before. From the entries and the step of its
+checkpoint a run knows how many images it has seen, whatever the batch sizes were: its position in the data.
+"""
+
+# What changes neither weights nor the order of the data, or has sentences of its own (the model's flags).
+_OF_NO_CONSEQUENCE = {
+    'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads', 'cache',
+    'save_summary_steps', 'save_checkpoints_secs', 'save_checkpoints_steps', 'keep_checkpoint_max',
+    'tensorboard_images_max_outputs', 'deterministic'}
+
+
+def entry(step, images_per_step, num_train, flags):
+  """Returns a history's entry: from `step` on each step takes so many of the num_train images.
+
+  Args:
+    step, images_per_step, num_train: ints.
+    flags: dict of every flag of the run.
+  """
+  return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train, 'flags': flags}
+
+
+def images_between(history, first, last, images_per_step):
+  """Returns the number of images that the steps from `first` to `last` took.
+
+  Args:
+    history: list of entries in the order of their steps; the first one's also holds for steps before it.
+    first, last: ints, global steps.
+    images_per_step: int, what holds where there is no history.
+  """
+  if not history:
+    return (last - first) * images_per_step
+  begins = [min(first, history[0]['step']), *(entry['step'] for entry in history[1:])]
+  ends = [*begins[1:], max(last, begins[-1])]
+  return sum(entry['images_per_step'] * max(0, min(end, last) - max(begin, first))
+             for entry, begin, end in zip(history, begins, ends))
+
+
+def until(history, step):
+  """Returns the entries that a run which goes on from `step` builds on; later ones have come to nothing."""
+  return [entry for entry in history if entry['step'] < step]
+
+
+def extended(history, new):
+  """Returns the history with a new entry, or as it is where the new one changes nothing."""
+  same = history and (history[-1]['images_per_step'], history[-1]['num_train']) == (
+      new['images_per_step'], new['num_train'])
+  return history if same and not changes(history, new) else [*history, new]
+
+
+def changes(history, new, also_ignored=()):
+  """Returns dict: flag -> (value before, value now), of the flags that matter.
+
+  Args:
+    history: list of entries.
+    new: entry.
+    also_ignored: names of flags.
+  """
+  if not history:
+    return {}
+  before, now = history[-1]['flags'], new['flags']
+  return {name: (before[name], now[name]) for name in now
+          if name in before and name not in _OF_NO_CONSEQUENCE and name not in also_ignored
+          and _plain(before[name]) != _plain(now[name])}
+
+
+def _plain(value):
+  return list(value) if isinstance(value, tuple) else value
+
+
+def read(config):
+  """Returns the history in the content of a model_config.json, a dict.
+
+  Raises:
+    KeyError, TypeError, ValueError: it is damaged.
+  """
+  if 'history' not in config:  # written before there was one
+    flags = config.get('flags', {})
+    if type(flags.get('batch_size')) is not int:
+      return []
+    return [entry(0, flags['batch_size'] * flags.get('accumulate_steps', 1), None, flags)]
+  return [entry(int(stored['step']), int(stored['images_per_step']), stored['num_train'],
+                dict(stored['flags'])) for stored in config['history']]

@@ -1,0 +1,132 @@
+"""One writer at a time: the lock of a folder that a training, or another tool, writes to.
+
+The lock is the file `training.lock`: held by the operating system as long as the process lives, whatever ends
+it, so that none is left behind by a crash. It also says who holds it, for the message to a second writer.
+File systems that several machines share do not always pass such locks on. So the holder also touches the file
+every few seconds, and where it names another machine, a second writer first watches whether it is touched.
+"""
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+
+from utils.errors import UsageError
+
+FILE_NAME = 'training.lock'
+_TOUCH_SECONDS = 5
+_WATCH_SECONDS = 20
+# What file systems answer that have no such locks.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def locked(folder):
+  """Within it this process is the only one that writes to the folder.
+
+  Args:
+    folder: str, an existing folder.
+
+  Raises:
+    UsageError: another process writes there; the message names it.
+  """
+  path = os.path.join(folder, FILE_NAME)
+  file = _acquire(path, folder)
+  ended = threading.Event()
+  thread = threading.Thread(target=_touch, args=(path, ended), daemon=True)
+  try:
+    thread.start()
+    yield
+  finally:
+    ended.set()
+    thread.join()
+    with contextlib.suppress(OSError):
+      os.remove(path)
+    os.close(file)
+
+
+def _acquire(path, folder):
+  """Returns the descriptor of the lock's file, which this process holds now and is named in."""
+  while True:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      held = False
+    except BlockingIOError:
+      held = True
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise
+      held = _is_running_here(_holder(file))
+    holder = _holder(file)
+    if held or _is_touched(path, holder):
+      os.close(file)
+      raise UsageError(f'process {holder.get("pid", "(unknown)")} on {holder.get("host", "this machine")} '
+                       f'trains in {folder} ({FILE_NAME}); wait for its end, stop it, or give another '
+                       '--model_dir')
+    try:
+      if os.path.samestat(os.fstat(file), os.stat(path)):
+        break
+    except FileNotFoundError:
+      pass
+    os.close(file)  # its holder has just removed it: this was the lock of nothing
+  if holder:
+    print(f'{path}: process {holder.get("pid")} on {holder.get("host")}, which trained here, has ended '
+          'without removing its lock; taken over')
+  os.ftruncate(file, 0)
+  os.pwrite(file, json.dumps({'host': socket.gethostname(), 'pid': os.getpid(),
+                              'started': time.strftime('%Y-%m-%d %H:%M:%S')}).encode() + b'\n', 0)
+  return file
+
+
+def _holder(file):
+  """Returns what stands in the lock's file, a dict; empty where nothing does that makes sense."""
+  try:
+    holder = json.loads(os.pread(file, 4096, 0))
+  except ValueError:
+    return {}
+  return holder if isinstance(holder, dict) else {}
+
+
+def _is_running_here(holder):
+  """Whether the holder is a process of this machine that runs."""
+  if holder.get('host') != socket.gethostname() or type(holder.get('pid')) is not int:
+    return False
+  try:
+    os.kill(holder['pid'], 0)  # sends no signal, but looks whether there is one to send it to
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return holder['pid'] != os.getpid()
+
+
+def _is_touched(path, holder):
+  """Whether another machine's process still touches the file; takes some seconds where one is named."""
+  if holder.get('host') in (None, socket.gethostname()):
+    return False
+  print(f'{path} is held by process {holder.get("pid")} on {holder["host"]}; watching for {_WATCH_SECONDS} s '
+        'whether it still runs', flush=True)
+  before = _touched(path)
+  end = time.monotonic() + _WATCH_SECONDS
+  while time.monotonic() < end:
+    time.sleep(0.5)
+    if _touched(path) != before:
+      return True
+  return False
+
+
+def _touched(path):
+  try:
+    return os.stat(path).st_mtime_ns
+  except FileNotFoundError:
+    return None
+
+
+def _touch(path, ended):
+  while not ended.wait(_TOUCH_SECONDS):
+    with contextlib.suppress(OSError):
+      os.utime(path)

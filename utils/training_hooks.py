@@ -1,0 +1,148 @@
+"""The hook of a training: at each step it looks at the loss, writes summaries, saves, evaluates and stops.
+
+In this order, so that nothing is saved of a step whose loss is not finite, and the event file holds the
+points of all steps that a checkpoint has behind it. All rounds run in one session, whose graph is built,
+optimised and filled with values only once.
+"""
+import dataclasses
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from utils import checkpoint_store
+from utils.errors import DataError
+
+_WATCHED = 'watched/'  # begins the names of the graph's collections of the scalars that the hook looks at
+
+
+def watch(loss, learning_rate):
+  """Makes these float scalars of a model_fn the ones that TrainingHook looks at."""
+  tf.add_to_collection(_WATCHED + 'loss', loss)
+  tf.add_to_collection(_WATCHED + 'learning_rate', learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """When a training writes what.
+
+  Attributes:
+    model_dir: str.
+    ends: frozenset of the global steps at which rounds end: there it saves and evaluates.
+    save_seconds, save_steps: int or None; it also saves so long after the last time, and at multiples of so
+      many steps.
+    keep_max: int, newest checkpoints to keep; 0 keeps all.
+    summary_steps: int; the steps 1, 1 + summary_steps and so on, of all runs together, write scalars and
+      pictures.
+    writes: bool, whether this process writes at all; of several machines one does.
+  """
+  model_dir: str
+  ends: frozenset
+  save_seconds: int = None
+  save_steps: int = None
+  keep_max: int = 5
+  summary_steps: int = 100
+  writes: bool = True
+
+
+class TrainingHook(tf.train.SessionRunHook):
+  """See the module.
+
+  Attributes:
+    step: int, the global step.
+    saved: str, the prefix of the checkpoint that holds it, or None.
+  """
+
+  def __init__(self, plan, make_saver, requests, evaluate, names_of_batch, resumed_from=None):
+    """Args:
+      plan: Plan.
+      make_saver: function that returns the Saver with which the session restores, and this hook saves.
+      requests: interrupts.Requests.
+      evaluate: function of a step and its checkpoint; returns whether training is to stop early.
+      names_of_batch: function of a step that returns the names of the examples it was trained on.
+      resumed_from: str, the checkpoint that the session restores, or None.
+    """
+    self._plan, self._make_saver, self._requests = plan, make_saver, requests
+    self._evaluate, self._names_of_batch = evaluate, names_of_batch
+    self.saved, self._last_good = resumed_from, resumed_from
+
+  def begin(self):  # now the graph holds every variable
+    self._saver = self._make_saver()
+    tf.get_collection_ref(tf.GraphKeys.SAVERS)[:] = [self._saver]
+    self._global_step = tf.train.get_global_step()
+    # Variables get their values together, so one of them tells whether they have. TensorFlow would ask each,
+    # again and again, which takes a second of every start.
+    ready = tf.report_uninitialized_variables([self._global_step])
+    for key in (tf.GraphKeys.READY_OP, tf.GraphKeys.READY_FOR_LOCAL_INIT_OP):
+      tf.add_to_collection(key, ready)
+    self._watched = {name: tf.get_collection(_WATCHED + name) for name in ('loss', 'learning_rate')}
+    self._summary = tf.summary.merge_all() if self._plan.writes else None
+
+  def after_create_session(self, session, coord):
+    self.step = int(session.run(self._global_step))
+    self._requests.deferring = True  # from here on there is something to finish
+    self._saved_at = self._summed_at = time.monotonic()
+    self._summed_step = self.step
+    if self._plan.writes:
+      self._writer = tf.summary.FileWriterCache.get(self._plan.model_dir)
+
+  def before_run(self, run_context):
+    due = self._plan.writes and self._summary is not None and self.step % self._plan.summary_steps == 0
+    return tf.train.SessionRunArgs({**self._watched, **({'summary': self._summary} if due else {})})
+
+  def after_run(self, run_context, run_values):
+    self.step += 1
+    self.saved = None
+    rate, = run_values.results['learning_rate'][:1]
+    for loss in run_values.results['loss']:
+      if not np.isfinite(loss):
+        raise self._diverged(f'the loss of step {self.step} is {loss}', rate)
+    if not self._plan.writes:
+      return
+    if 'summary' in run_values.results:
+      self._write_summary(run_values.results['summary'])
+    stopping = self._requests.signal is not None
+    if stopping or self._is_due():
+      self._save(run_context.session, rate)
+    if self.step in self._plan.ends and not stopping:
+      with self._requests.at_once():  # the step is saved, and an evaluation can be made again
+        stopping = self._evaluate(self.step, self.saved)
+    if stopping:
+      run_context.request_stop()
+
+  def end(self, session):
+    self._requests.deferring = False
+    if self._plan.writes:
+      self._writer.flush()
+
+  def _is_due(self):
+    plan = self._plan
+    return (self.step in plan.ends or (plan.save_steps and self.step % plan.save_steps == 0)
+            or (plan.save_seconds and time.monotonic() - self._saved_at >= plan.save_seconds))
+
+  def _write_summary(self, summary):
+    now = time.monotonic()
+    speed = (self.step - self._summed_step) / max(now - self._summed_at, 1e-9)
+    self._writer.add_summary(summary, self.step)
+    self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(
+        tag='global_step/sec', simple_value=speed)]), self.step)
+    self._summed_at, self._summed_step = now, self.step
+
+  def _save(self, session, rate):
+    self._writer.flush()
+    try:
+      self.saved = checkpoint_store.save(self._saver, session, self._plan.model_dir, self.step,
+                                         self._plan.keep_max)
+    except checkpoint_store.NotFinite as error:
+      raise self._diverged(f'after step {self.step} {error.variables}', rate) from error
+    self._last_good = self.saved
+    self._saved_at = time.monotonic()
+
+  def _diverged(self, what, rate):
+    """Returns the DataError of a training whose numbers are no numbers any more."""
+    kept = (f'nothing of it was saved, and {self._last_good} is the last good checkpoint' if self._last_good
+            else 'nothing was saved yet')
+    return DataError(
+        f'{what}, at the learning rate {rate:.3g}; {kept}. The step was trained on '
+        f'{", ".join(self._names_of_batch(self.step))}. Lower --initial_learning_rate, give a larger '
+        '--batch_size, --freeze_batch_norm with a pre-trained model, or look at these images')

@@ -1,0 +1,95 @@
+"""What a training's evaluations found: model_dir/validation.json, and the scores of the best one.
+
+Kept beside the checkpoints, so that a run that was interrupted knows after which steps it has been evaluated,
+which was best, and how long ago that was.
+"""
+import os
+
+import numpy as np
+
+from utils import files
+from utils.errors import DataError
+
+FILE_NAME = 'validation.json'
+SCORES_NAME = 'scores.json'  # in the folder of the best checkpoint
+_FORMAT = 1
+
+
+def scores(matrix, class_names):
+  """Returns the scores of a confusion matrix as a dict for JSON, in float64.
+
+  Args:
+    matrix: integer [K, K]; rows are true classes, columns predicted ones.
+    class_names: list of K str.
+
+  Returns:
+    dict of mean_iou, px_accuracy, and iou, a dict by class name; None for a class that occurs nowhere.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  intersection = np.diag(matrix)
+  union = matrix.sum(0) + matrix.sum(1) - intersection
+  iou = intersection / np.maximum(union, 1)
+  present = union > 0
+  return {
+      'mean_iou': float(iou[present].mean()) if present.any() else 0.0,
+      'px_accuracy': float(intersection.sum() / max(matrix.sum(), 1)),
+      'iou': {name: float(iou[k]) if present[k] else None for k, name in enumerate(class_names)},
+  }
+
+
+class Validation:
+  """The evaluations of a model folder, in the order of steps.
+
+  Attributes:
+    evaluations: list of dicts, each `scores` with its step.
+    is_kept: bool, whether earlier runs, if any, kept this file; the first versions did not.
+  """
+
+  def __init__(self, model_dir):
+    """Reads what earlier runs found. Raises DataError where the file is damaged."""
+    self._path = os.path.join(model_dir, FILE_NAME)
+    self.is_kept = os.path.exists(self._path)
+    try:
+      found = files.read_json(self._path, self._path)['evaluations'] if self.is_kept else []
+      self.evaluations = [{**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
+                          for entry in found]
+    except (ValueError, KeyError, TypeError) as error:
+      raise DataError(f'{self._path} cannot be used ({error!r}); restore it from a backup, or remove it: '
+                      'then this run does not know its earlier scores') from error
+
+  def forget_after(self, step):
+    """Drops the evaluations of later steps, which will be made again."""
+    self.evaluations = [entry for entry in self.evaluations if entry['step'] <= step]
+
+  @property
+  def steps(self):
+    return [entry['step'] for entry in self.evaluations]
+
+  def add(self, step, scores):
+    """Adds the `scores` of an evaluation and writes the file."""
+    self.evaluations = [entry for entry in self.evaluations if entry['step'] != step]
+    self.evaluations.append({'step': step, **scores})
+    self.write()
+
+  def write(self):
+    files.write_json(self._path, {'format': _FORMAT, 'evaluations': self.evaluations})
+
+  def evaluations_since_best(self):
+    """Returns how many evaluations came after the best one, 0 if the last is the best or there is none."""
+    best = max((entry['mean_iou'] for entry in self.evaluations), default=None)
+    first = next((i for i, entry in enumerate(self.evaluations) if entry['mean_iou'] == best), -1)
+    return len(self.evaluations) - 1 - first
+
+
+def best_scores(folder):
+  """Returns the scores in the folder of the best checkpoint, a dict, or None where it has none to be used."""
+  try:
+    found = files.read_json(os.path.join(folder, SCORES_NAME), SCORES_NAME)
+    return {**found, 'step': int(found['step']), 'mean_iou': float(found['mean_iou'])}
+  except (ValueError, KeyError, TypeError):  # DataError is a ValueError
+    return None
+
+
+def write_best_scores(folder, step, scores):
+  """Writes the scores of the best checkpoint into its folder."""
+  files.write_json(os.path.join(folder, SCORES_NAME), {'step': step, **scores})
