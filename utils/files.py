@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 _MAX_TEXT = 1 << 28  # bytes; a list of some millions of names
 _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
@@ -40,6 +40,19 @@ def make_folder(path, flag):
   except OSError as error:
     raise DataError(f'{flag} {path} cannot be written to ({error.strerror}); '
                     f'give a folder of your own') from error
+
+
+def check_outputs(outputs, inputs, flag):
+  """Raises UsageError, naming the flag, where a file that is read would be written over.
+
+  Args:
+    outputs, inputs: lists of str, paths.
+    flag: str, that says where the outputs go.
+  """
+  read = {os.path.realpath(path) for path in inputs}
+  for path in outputs:
+    if os.path.realpath(path) in read:
+      raise UsageError(f"{flag} would write over '{path}', which is read; give another folder")
 
 
 def write_json(path, content):
