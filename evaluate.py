@@ -55,7 +55,7 @@ def main(args):
     files.make_folder(args.save_predictions, '--save_predictions')
     model_fn = predictions.saving(model_fn, paths, dataset, args.submission)
   if args.json:
-    files.check_outputs([args.json], examples.inputs, '--json')
+    files.check_json_output(args.json, '--json')
     files.make_folder(os.path.dirname(args.json) or '.', '--json')
 
   print(f'Evaluating {checkpoint} on {len(names)} images')
