@@ -121,6 +121,7 @@ def run(args, requests, stack):
   resume_from = found and found.prefix
   stored = model_config.read(args.model_dir) if resume_from else None
   architecture, dataset = model_config.resolve(args, stored)
+  check_dataset(args, stored, dataset)
   decay = args.batch_norm_decay or backbones.get(architecture.base_architecture).batch_norm_decay
   pre_trained_model = None if resume_from else find_pre_trained_model(args)
 
@@ -247,6 +248,20 @@ def check_classes(args, indexes, dataset):
       raise UsageError(
           f"class {number} of the {split} records in {args.data_dir} is '{held}', but that of --dataset "
           f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
+
+
+def check_dataset(args, stored, dataset):
+  """Raises UsageError where a model was trained on another dataset so far, if only by name.
+
+  Args:
+    args: the parsed flags.
+    stored: model_config.Stored of an earlier run, or None.
+    dataset: Dataset.
+  """
+  if stored and (stored.dataset.name, stored.dataset.ignore_label) != (dataset.name, dataset.ignore_label):
+    before, now = (f"'{data.name}' (ignore label {data.ignore_label})" for data in (stored.dataset, dataset))
+    raise UsageError(f'--dataset is {now}, but the model in {args.model_dir} was trained on {before}; leave '
+                     f'the flag out, or start a new --model_dir with --pre_trained_model {args.model_dir}')
 
 
 def check_crop(args):

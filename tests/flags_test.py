@@ -315,7 +315,7 @@ class SignalTest(ScriptTest):
       self.assertEqual(os.listdir(self.folder), ['script.py'])
 
   def test_two_at_once_count_as_one(self):
-    found = self.signalled(self.waiting.replace('WAIT', 'time.sleep(60)'), *[signal.SIGTERM] * 3, pause=0.1)
+    found = self.signalled(self.waiting.replace('WAIT', 'time.sleep(60)'), *[signal.SIGTERM] * 3, pause=0.03)
     self.assertEqual(found[:2], (143, 'script.py: terminated\n'))
     self.assertEqual(os.listdir(self.folder), ['script.py'])
 

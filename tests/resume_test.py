@@ -236,6 +236,15 @@ class ContradictionsTest(ResumeTest):
     with self.assertRaisesRegex(UsageError, "class 1 is 'diamond'.*whose class 1 is 'disk'"):
       run(evaluate, '--model_dir', self.model('named'), '--data_dir', self.folder, '--dataset', other)
 
+  def test_dataset_of_another_name_is_refused_on_resume(self):
+    self.train('first', '--max_steps', 1)
+    with open(self.dataset) as file:
+      descriptor = json.load(file)
+    with open(f'{self.folder}/second.json', 'w') as file:
+      json.dump({**descriptor, 'name': 'second'}, file)
+    with self.assertRaisesRegex(UsageError, "--dataset is 'second' .* was trained on 'sample'"):
+      self.train('first', '--max_steps', 2, '--dataset', f'{self.folder}/second.json')
+
   def test_stops_early_and_stays_stopped(self):
     with mock.patch('utils.validation.scores', side_effect=[
         {'mean_iou': value, 'px_accuracy': 0, 'iou': {}} for value in (.2, .3, .3, .1, .4)]):

@@ -242,7 +242,10 @@ class Story:
       extra += ['--train_epochs', str(each * max(1, round(interim * (epochs // each - 1))))]
     child = self._start(extra)
     self._finish(child)
-    self._expect(child, 0)
+    if not self._expect(child, 0):  # damage stopped it, and is undone
+      child = self._start(extra)
+      self._finish(child)
+      self._expect(child, 0)
     self._check(child)
 
   def _do_kill(self, when, signals, pause, neutral):
@@ -256,7 +259,7 @@ class Story:
     self.log.append(f'{f"; sleep {pause}; ".join(f"kill -{name} $!" for name in signals)}  # {spoken(when)}')
     self._finish(child)
     allowed = {0} | {{'KILL': -9, 'TERM': 143, 'INT': 130}[name] for name in signals}
-    if 'step ' not in child.stdout:  # so early that the system itself answers
+    if not trained(child):  # so early that the system itself answers
       allowed |= {-getattr(signal, 'SIG' + name) for name in signals}
     self._expect(child, *allowed)
     if child.status:
@@ -274,7 +277,7 @@ class Story:
       good, _ = torture_checks.checkpoints(self.model_dir)
       self._demand(int(found[3]) in good, f'{found[2]} was said to be saved, but is not good')
     else:
-      self._demand('step ' not in child.stdout
+      self._demand(not trained(child)
                    or re.search('^Stopped by SIG(TERM|INT); all that was trained is saved', child.stdout,
                                 re.MULTILINE),
                    'it was stopped after its first step without a line that says what was saved')
@@ -337,7 +340,7 @@ class Story:
       first.kill(signal.SIGSTOP)
       self.log.append('kill -STOP %1')
     self.log.append(f'# {spoken(when)}:')
-    trains = 'step ' in first.stdout
+    trains = trained(first)
     second = self._start([*neutral, *(['--clean_model_dir'] if how == 'clean' and self.known.good else [])])
     if how == 'killed':
       second.ended.wait(when[-1] * (1 if when[0] == 'seconds' else 100))
@@ -500,7 +503,10 @@ class Story:
       self._demand(word not in child.output, f"its output holds '{word}'")
 
   def _expect(self, child, *allowed):
-    """Demands one of the statuses. Damage may also stop a script, with its name: then it is undone."""
+    """Demands one of the statuses.
+
+    Damage may also stop a script, which has to name it. Then it is undone, and False returned.
+    """
     self.last = child
     if child.status in (1, 2):
       self._demand(re.search(r'^[a-z_]+\.py: error: .', child.stderr, re.MULTILINE), 'stderr has no error')
@@ -509,9 +515,15 @@ class Story:
       self._demand(named, f'damage to {sorted(self.damaged)} stopped it, and it names none of these')
       self._undo_damage(named)
       self._note('stopped by damage, which it named')
-      return
+      return False
     self._demand(child.status in allowed, f'its status is {child.status} in place of '
                  f'{" or ".join(texts(sorted(allowed)))}')
+    return True
+
+  def _demand_same(self, before):
+    after = torture_checks.contents(self.model_dir)
+    changed = sorted(path for path in {*before, *after} if before.get(path, 0) != after.get(path, 0))
+    self._demand(not changed, f'it changed {changed} in the model folder')
 
   def _demand(self, condition, what):
     if not condition:
@@ -605,11 +617,11 @@ class Story:
       self._demand(not found.doubled, f'{len(found.doubled)} doubled points: {found.doubled[:1]}')
     if self.reference:
       self._demand_equal(found)
-    graceful = graceful and child.status in (130, 143) and 'step ' in child.stdout
+    graceful = graceful and child.status in (130, 143) and trained(child)
     if child.status == 0 or graceful:
       self._demand(not found.unknown, f'it left {found.unknown}')
-    if child.status == 0 and 'Nothing left' not in child.stdout:
-      self._demand(not self.keep_max or len(found.good) <= self.keep_max,
+    if child.status == 0:
+      self._demand(not self.keep_max or not trained(child) or len(found.good) <= self.keep_max,
                    f'checkpoints {sorted(found.good)} are more than --keep_checkpoint_max {self.keep_max}')
       self.damaged = {}
     if self.reference and not self.damaged and (child.status == 0 or graceful):
@@ -664,6 +676,11 @@ class Story:
     if self.reference:
       self._demand(self.known.newest == self.reference.newest,
                    f'the story ends at step {self.known.newest} in place of {self.reference.newest}')
+
+
+def trained(child):
+  """Whether a training has made its first step, as far as its output tells."""
+  return re.search(r'^step \d+/', child.stdout, re.MULTILINE) is not None
 
 
 def spoken(when):

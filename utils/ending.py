@@ -25,7 +25,7 @@ import traceback
 from utils.errors import DataError, UsageError
 
 # One signal, for a person, may be two for a process: `timeout` sends to it and then to its group.
-SAME_SIGNAL_SECONDS = 1.0
+SAME_SIGNAL_SECONDS = 0.2
 
 _WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', signal.SIGHUP: 'hung up'}
 _BROKEN_PIPE = 128 + signal.SIGPIPE

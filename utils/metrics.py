@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 from utils import replicas
 
 
-def confusion_matrix(labels, predictions, num_classes, ignore_label):
+def confusion_matrix(labels, predictions, num_classes, ignore_label, deterministic=False):
   """Counts pixels by true and predicted class.
 
   Args:
@@ -12,6 +12,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label):
     predictions: int32 [B, H, W, 1], 0..K-1.
     num_classes: int, K.
     ignore_label: int, which may lie inside 0..K-1.
+    deterministic: bool, count on the host: on a GPU TensorFlow refuses to, where results must not vary.
 
   Returns:
     int64 [K, K]; rows are true classes, columns predicted ones.
@@ -19,7 +20,8 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label):
   cells = num_classes * num_classes
   cell = labels * num_classes + predictions
   cell = tf.where(tf.equal(labels, ignore_label), cells * tf.ones_like(cell), cell)
-  counts = tf.math.bincount(tf.reshape(cell, [-1]), minlength=cells + 1, maxlength=cells + 1)
+  with tf.device('/cpu:0' if deterministic else None):
+    counts = tf.math.bincount(tf.reshape(cell, [-1]), minlength=cells + 1, maxlength=cells + 1)
   return tf.cast(tf.reshape(counts[:cells], [num_classes, num_classes]), tf.int64)
 
 
