@@ -163,9 +163,7 @@ class ConvertTest(ToolTest):
     status, printed, _ = self.convert()
     self.assertEqual(status, 0)
     self.assertEqual(printed.count('hidden folders: 1; links to folders that are read already: 2'), 2)
-    with open(os.path.join(self.folder, 'out', 'train.txt')) as train, \
-         open(os.path.join(self.folder, 'out', 'val.txt')) as val:
-      self.assertEqual(sorted(train.read().split() + val.read().split()), ['a.jpg', 'b.jpg', 'sub/c.jpg'])
+    self.assertEqual(sorted(sum(self.lists(), [])), ['a.jpg', 'b.jpg', 'sub/c.jpg'])
 
   def test_missing_and_wrong_input_is_told(self):
     self.assert_fails(run('--labels', 'x'), 2, '--images is missing')
