@@ -240,12 +240,11 @@ class Story:
     if interim is not None:
       _, epochs, each, _ = TRAININGS[self.plan.training]
       extra += ['--train_epochs', str(each * max(1, round(interim * (epochs // each - 1))))]
-    child = self._start(extra)
-    self._finish(child)
-    if not self._expect(child, 0):  # damage stopped it, and is undone
+    coped = False
+    while not coped:  # else damage stopped it, was named, and is undone
       child = self._start(extra)
       self._finish(child)
-      self._expect(child, 0)
+      coped = self._expect(child, 0)
     self._check(child)
 
   def _do_kill(self, when, signals, pause, neutral):
@@ -511,7 +510,9 @@ class Story:
     if child.status in (1, 2):
       self._demand(re.search(r'^[a-z_]+\.py: error: .', child.stderr, re.MULTILINE), 'stderr has no error')
     if self.damaged and child.status in (1, 2) and child.status not in allowed:
-      named = [path for path in self.damaged if os.path.basename(path) in child.stderr]
+      prefix = re.compile(r'\.(index|data-\d{5}-of-\d{5})$')
+      named = [path for path in self.damaged
+               if prefix.sub('', os.path.join(self.model_dir, path)) in child.stderr]
       self._demand(named, f'damage to {sorted(self.damaged)} stopped it, and it names none of these')
       self._undo_damage(named)
       self._note('stopped by damage, which it named')
@@ -597,7 +598,7 @@ class Story:
       with open(full, 'wb') as file:
         file.write(self.damaged[path])
       self.log.append(f'cp copy/{path} {shown([os.path.join(self.name, path)])}')
-    self.damaged = {}
+      del self.damaged[path]
     self.known = torture_checks.look(self.model_dir)
 
   # What has to hold.
