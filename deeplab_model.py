@@ -185,6 +185,7 @@ DEFAULT_PARAMS = {
     'portable': False,                    # for export: nothing that is fast on this machine alone
     'pre_trained_model': None,            # None: new weights, or those of the checkpoint that is restored
     'seed': 0,                            # of dropout
+    'deterministic': False,               # the same bits in every run also on GPUs
     'weight_decay': 2e-4,
     'learning_rate_policy': 'poly',
     'initial_learning_rate': 7e-3,
@@ -242,7 +243,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
                                        training and params['class_weights'])
   loss = cross_entropy + losses.weight_decay(trained, params['weight_decay'])
   matrix = metrics.confusion_matrix(labels, predictions['classes'], architecture.num_classes,
-                                    params['ignore_label'])
+                                    params['ignore_label'], params['deterministic'])
   if mode == ModeKeys.EVAL:
     return EstimatorSpec(mode, predictions, loss, scaffold=scaffold,
                          eval_metric_ops=metrics.evaluation_metrics(matrix, params['class_names']))

@@ -47,6 +47,8 @@ def make_parser():
   parser.flag('weight_decay', 2e-4, 'L2 factor on all trained variables', type=flags.non_negative_float)
   parser.flag('class_weights', 'none', "what a class's pixels weigh in the loss: median_frequency takes the "
               'shares from train.json, which the conversion writes', choices=('none', 'median_frequency'))
+  parser.flag('class_weight_limit', 10.0, 'the largest of these weights; the smallest is 1 over it',
+              type=flags.one_or_more, metavar='X')
   parser.flag('batch_norm_decay', None, "decay of batch norm's moving averages (default: the backbone's, "
               '0.9997 for resnet_v2)', type=flags.fraction)
   parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
@@ -207,12 +209,23 @@ def find_class_weights(args, index):
   from utils import losses
 
   if args.class_weights == 'none':
+    if 'class_weight_limit' in args.explicit:
+      raise UsageError('--class_weight_limit bounds what --class_weights median_frequency gives; give that '
+                       'too, or neither')
     return None
   if not (index and index['class_pixels']):
     raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
                     'train.json, which is not there, does not fit the records or was written with --fast; '
                     'convert the data again, or leave the flag out')
-  return losses.median_frequency_weights(index['class_pixels'])
+  names, pixels, limit = index['dataset']['class_names'], index['class_pixels'], args.class_weight_limit
+  weights = losses.median_frequency_weights(pixels, limit)
+  unbounded = losses.median_frequency_weights(pixels, float('inf'))
+  bounded = [name for name, *both in zip(names, weights, unbounded, strict=True) if both[0] != both[1]]
+  absent = [name for name, count in zip(names, pixels, strict=True) if not count]
+  print('class weights: ' + ', '.join(f'{name} {weight:.3g}' for name, weight in zip(names, weights))
+        + f'; bounded by --class_weight_limit {limit:g}: {", ".join(bounded)}' * bool(bounded)
+        + f'; without a pixel: {", ".join(absent)}' * bool(absent))
+  return weights
 
 
 def check_classes(args, indexes, dataset):

@@ -347,9 +347,11 @@ def separable_conv2d(inputs, filters, scope, norm, activation=None, stride=1, ra
 
 
 def batch_norm(inputs, norm, scope='BatchNorm'):
-  """Returns the inputs batch-normalised by the fused kernel.
+  """Returns the inputs batch-normalised, by the fused kernel where it can be.
 
-  In training the updates of the moving averages are added to tf.GraphKeys.UPDATE_OPS.
+  In training the updates of the moving averages are added to tf.GraphKeys.UPDATE_OPS. The kernel gives them
+  N / (N - 1) times the variance of a channel's N values. Of one value, such as the image-level feature of a
+  single image, cuDNN makes NaN thereby and TensorFlow's kernel for CPUs 0; here it is 0 on all devices.
 
   Args:
     inputs: float [B, H, W, C].
@@ -364,9 +366,14 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
                                     **options)[0]
     if norm.sync and replicas.count() > 1:
       outputs, mean, variance = _synchronized(inputs, gamma, beta, norm.epsilon)
-    else:
-      outputs, *statistics = tf.nn.fused_batch_norm(inputs, gamma, beta, **options)
+    elif inputs.shape.num_elements() == channels(inputs):
+      outputs, *statistics = _of_one_value(inputs, gamma, beta)
       mean, variance = map(replicas.mean, statistics)
+    else:
+      outputs, mean, variance = tf.nn.fused_batch_norm(inputs, gamma, beta, **options)
+      if not inputs.shape.is_fully_defined():
+        variance = tf.where(tf.size(inputs) > channels(inputs), variance, tf.zeros_like(variance))
+      mean, variance = map(replicas.mean, (mean, variance))
     for average, value in ((moving_mean, mean), (moving_variance, variance)):
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign_sub((1 - norm.decay) * (average - value)))
@@ -407,16 +414,26 @@ def _affine(channels, norm):
 
 def _synchronized(inputs, gamma, beta, epsilon):
   """Returns what the fused kernel would for the batches of all replicas together."""
-  def aligned(vector):  # with the axis of the channels
-    return tf.reshape(vector, _by_axis(1, 1, 1, -1))
-
   net, axes = tf.cast(inputs, tf.float32), [0, *_spatial_axes()]
   mean = replicas.mean(tf.reduce_mean(net, axes))
-  variance = replicas.mean(tf.reduce_mean(tf.square(net - aligned(mean)), axes))
-  outputs = tf.nn.batch_normalization(net, *map(aligned, (mean, variance, beta, gamma)), epsilon)
+  variance = replicas.mean(tf.reduce_mean(tf.square(net - _aligned(mean)), axes))
+  outputs = tf.nn.batch_normalization(net, *map(_aligned, (mean, variance, beta, gamma)), epsilon)
   outputs = tf.cast(outputs, inputs.dtype)
   count = tf.cast(tf.size(inputs) // channels(inputs) * replicas.count(), tf.float32)
   return outputs, mean, variance * count / tf.maximum(count - 1, 1)  # as the kernel, unbiased for the average
+
+
+def _of_one_value(inputs, gamma, beta):
+  """Returns what the fused kernel of CPUs would where a channel has one value: beta, the value, 0."""
+  net = tf.cast(inputs, tf.float32)
+  mean = tf.reduce_mean(net, [0, *_spatial_axes()])
+  outputs = (net - _aligned(mean)) * _aligned(gamma) + _aligned(beta)  # by 0, which has gradients
+  return tf.cast(outputs, inputs.dtype), mean, tf.zeros_like(mean)
+
+
+def _aligned(vector):
+  """Returns a vector [C] along the axis of the channels of features."""
+  return tf.reshape(vector, _by_axis(1, 1, 1, -1))
 
 
 def resize_bilinear(features, size, align_corners):

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import unittest
+import zlib
 from unittest import mock
 
 import cv2
@@ -293,6 +294,15 @@ class BadExampleTest(TestCase):
     self.check_stops(self.training(files),
                      f'the image of {name} is neither a JPEG nor a PNG file; replace it')
 
+  def test_image_that_claims_too_many_pixels_is_named_before_it_is_decoded(self):
+    image, label = numbered(0)
+    header = b'IHDR' + (20000).to_bytes(4, 'big') * 2 + image[24:29]  # TensorFlow itself would decode it
+    image = image[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + image[33:]
+    files, name = self.bad_record(image, label)
+    for pipeline in (self.training, lambda files: inputs.eval_dataset(files, DATASET)):
+      self.check_stops(pipeline(files), f'the image of {name} has more than the {tf_record.MAX_PIXELS} '
+                       'pixels that are allowed; cut it into parts')
+
   def test_damaged_image_and_label_are_errors(self):
     pixels = np.random.RandomState(0).randint(256, size=(17, 23, 3))
     jpeg, label = encoded(pixels, 'JPEG'), encoded(pixels[:, :, 0] % 3)
@@ -436,6 +446,23 @@ class ImageDatasetTest(TestCase):
       self.assertEqual(str(caught.exception), sentence.format(path))
     with self.assertRaisesRegex(DataError, 'cut.png. cannot be read: .*truncated'):
       inputs.read_image(cut)
+
+
+  def test_file_that_would_take_up_the_memory_is_refused_unread(self):
+    image = encoded(self.pixels)
+    header = b'IHDR' + (100000).to_bytes(4, 'big') * 2 + image[24:29]
+    bomb = image[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + image[33:]
+    text = b'iTXtComment\0\1\0\0\0' + zlib.compress(bytes(1 << 27), 9)
+    text = (len(text) - 4).to_bytes(4, 'big') + text + zlib.crc32(text).to_bytes(4, 'big')
+    program = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n'
+    large = self.file('large.png', image)
+    os.truncate(large, 1 << 40)
+    for path, sentence in ((self.file('a.png', bomb), 'has more than the .* pixels that are allowed'),
+                           (self.file('b.png', image[:33] + text + image[33:]), 'Decompressed data too large'),
+                           (large, 'has 1,099,511,627,776 bytes'), ('/dev/zero', 'it is a device or pipe'),
+                           (self.file('c.jpg', program), 'is an EPS file, which is a program')):
+      with self.subTest(path), self.assertRaisesRegex(DataError, f"image '{path}' .*{sentence}"):
+        inputs.read_image(path)
 
 
 class SyntheticDatasetTest(unittest.TestCase):

@@ -7,9 +7,9 @@ import unittest
 
 _WORK = '''
 import hashlib, sys, time
-from utils import interrupts
+from utils import ending, interrupts
 requests = interrupts.Requests()
-with requests.catching():
+with ending.raising_signals('test', last=True), requests.catching():
   try:
     requests.deferring = sys.argv[1] == 'deferring'
     print('ready', flush=True)

@@ -181,6 +181,81 @@ class BatchNormTest(unittest.TestCase):
     self.assertAlmostEqual(values['BatchNorm/moving_mean'], 0.75, places=5)
     self.assertAlmostEqual(values['BatchNorm/moving_variance'], 0.75 + 0.25 * 20 / 3, places=5)
 
+  def one_value(self, dtype=tf.float32, static=True):
+    """Returns what batch norm makes of one value a channel, what the kernel does, and the operations used."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+      inputs = tf.placeholder_with_default(tf.cast(np.reshape([1.5, -2, 1e3], [1, 1, 1, 3]), dtype),
+                                           [1, 1, 1, 3] if static else [None, None, None, 3])
+      outputs = layers.batch_norm(inputs, layers.BatchNorm(True, decay=0.75))
+      kinds = {op.type for op in graph.get_operations()}
+      gamma, beta = (tf.global_variables(f'BatchNorm/{name}')[0] for name in ('gamma', 'beta'))
+      fused, *_ = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=1.001e-5)
+      ours, kernels = ([value, *tf.gradients(tf.cast(value, tf.float32) * [1., 2, 3], [inputs, gamma, beta])]
+                       for value in (outputs, fused))
+      session.run(tf.global_variables_initializer())
+      gamma.load([3, 4, 5], session)
+      beta.load([.5, -.25, 7], session)
+      ours, kernels, _ = session.run([ours, kernels, tf.get_collection(tf.GraphKeys.UPDATE_OPS)])
+      ours += session.run(tf.global_variables('BatchNorm/moving'))
+    return *([np.asarray(value, np.float32).ravel() for value in values] for values in (ours, kernels)), kinds
+
+  def check_one_value(self, found):
+    outputs, of_inputs, of_gamma, of_beta, mean, variance = found
+    np.testing.assert_array_equal(outputs, [.5, -.25, 7])
+    np.testing.assert_array_equal([of_inputs, of_gamma, of_beta], [[0] * 3, [0] * 3, [1, 2, 3]])
+    np.testing.assert_array_equal(mean, [.375, -.5, 250])  # from 0
+    np.testing.assert_array_equal(variance, [.75] * 3)  # from 1
+
+  def test_one_value_is_normalised_without_the_fused_kernel_to_what_it_gives_on_cpus(self):
+    for dtype in (tf.float32, tf.float16, tf.bfloat16):
+      found, kernels, kinds = self.one_value(dtype)
+      self.check_one_value(found)
+      np.testing.assert_array_equal(found[:4], kernels)
+      self.assertEqual([kind for kind in kinds if 'FusedBatchNorm' in kind], [])
+
+  def test_one_value_of_a_shape_known_later_leaves_no_variance_to_the_kernel(self):
+    found, _, kinds = self.one_value(static=False)
+    self.check_one_value(found)
+    self.assertIn('Select', ' '.join(kinds))
+
+  def test_one_value_with_channels_first(self):
+    with tf.Graph().as_default() as graph, tf.Session() as session, layers.channels_first():
+      outputs = layers.batch_norm(tf.constant([1.5, -2, 1e3], shape=[1, 3, 1, 1]),
+                                  layers.BatchNorm(True, decay=0.75))
+      session.run(tf.global_variables_initializer())
+      tf.global_variables('BatchNorm/beta')[0].load([.5, -.25, 7], session)
+      result, _ = session.run([outputs, tf.get_collection(tf.GraphKeys.UPDATE_OPS)])
+      averages = session.run(tf.global_variables('BatchNorm/moving'))
+    np.testing.assert_array_equal(result, np.reshape([.5, -.25, 7], (1, 3, 1, 1)))
+    np.testing.assert_array_equal(averages, [[.375, -.5, 250], [.75] * 3])
+    self.assertFalse([op for op in graph.get_operations() if 'FusedBatchNorm' in op.type])
+
+  def test_one_value_in_each_of_two_replicas(self):
+    code = """
+      import numpy as np
+      import tensorflow.compat.v1 as tf
+      from nets import layers
+      cpu = tf.config.list_physical_devices('CPU')[0]
+      tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+      strategy = tf.distribute.MirroredStrategy(
+          ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+      for sync, outputs, variance in ((True, [-1, 1], 2), (False, [0, 0], 0)):
+        def normalised():
+          which = tf.distribute.get_replica_context().replica_id_in_sync_group
+          inputs = tf.reshape(1 + 2 * tf.cast(which, tf.float32), [1, 1, 1, 1])  # 1 and 3
+          return layers.batch_norm(inputs, layers.BatchNorm(True, 0.75, sync=sync))
+        with tf.Graph().as_default() as graph, strategy.scope(), tf.Session() as session:
+          results = strategy.experimental_local_results(strategy.extended.call_for_each_replica(normalised))
+          assert not [op for op in graph.get_operations() if 'FusedBatchNorm' in op.type]
+          session.run(tf.global_variables_initializer())
+          found, _ = session.run([results, tf.get_collection(tf.GraphKeys.UPDATE_OPS)])
+          np.testing.assert_allclose(np.ravel(found), outputs, atol=1e-5)
+          averages = session.run(tf.global_variables('BatchNorm/moving'))
+          np.testing.assert_allclose(averages, [[0.25 * 2], [0.75 + 0.25 * variance]], rtol=1e-6)
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+
   def test_inference_uses_the_averages_and_updates_nothing(self):
     inputs = np.array([0, 2, 4, 6], 'f').reshape(1, 2, 2, 1)
     with tf.Graph().as_default(), tf.Session() as session:

@@ -1,11 +1,15 @@
-"""Losses, metrics and learning rates against numbers worked out by hand."""
+"""Losses and learning rates against numbers worked out by hand."""
+import contextlib
+import io
 import unittest
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import losses, metrics, optimizers
+import train
+from utils import losses, optimizers
+from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
 
@@ -37,7 +41,15 @@ class CrossEntropyTest(unittest.TestCase):
 
   def test_median_frequency_weighs_rare_classes_up(self):
     # The median of 10, 40 and 400 is 40; the class that never occurs is left alone.
-    self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40]), [0.1, 4, 1, 1])
+    self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40], 10.), [0.1, 4, 1, 1])
+
+  def test_median_frequency_weights_are_bounded(self):
+    # The median of 1, 300, 30,000 and 9,000,000 is 15,150.
+    pixels = [9_000_000, 1, 30_000, 300, 0]
+    self.assertEqual(losses.median_frequency_weights(pixels, 10.), [0.1, 10, 0.505, 10, 1])
+    self.assertEqual(losses.median_frequency_weights(pixels, 100.), [0.01, 100, 0.505, 50.5, 1])
+    self.assertEqual(losses.median_frequency_weights(pixels, 1.), [1, 1, 1, 1, 1])
+    self.assertEqual(losses.median_frequency_weights([0, 0], 10.), [1, 1])
 
   def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
     def build():
@@ -53,35 +65,29 @@ class CrossEntropyTest(unittest.TestCase):
     self.assertAlmostEqual(loss, 1.3, places=6)
 
 
-class MetricsTest(unittest.TestCase):
+class ClassWeightsFlagTest(unittest.TestCase):
+  index = {'dataset': {'class_names': ['sky', 'bird', 'road', 'cat', 'dog']},
+           'class_pixels': [9_000_000, 1, 30_000, 300, 0]}
 
-  def test_scores_of_two_batches_come_from_one_summed_matrix(self):
-    # Batch 1: truth 0 0 1 ignored, prediction 0 1 1 2. Batch 2: truth 1 1, prediction 1 0.
-    # Matrix [[1,1,0,0],[1,2,0,0],0,0]: IoU 1/3, 2/4; the ignored pixel's class 2 and class 3 never appear.
-    batches = [([0, 0, 1, 255], [0, 1, 1, 2]), ([1, 1, 255, 255], [1, 0, 3, 3])]
-    with tf.Graph().as_default(), tf.Session() as session:
-      truth, prediction = (tf.placeholder(tf.int32, [1, 2, 2, 1]) for _ in range(2))
-      matrix = metrics.confusion_matrix(truth, prediction, 4, 255)
-      scores = metrics.evaluation_metrics(matrix, ['a', 'b', 'c', 'd'])
-      session.run(tf.local_variables_initializer())
-      for labels, classes in batches:
-        session.run([update for _, update in scores.values()][0],
-                    {truth: np.reshape(labels, (1, 2, 2, 1)), prediction: np.reshape(classes, (1, 2, 2, 1))})
-      result = session.run({name: value for name, (value, _) in scores.items()})
-    np.testing.assert_array_equal(
-        result['confusion_matrix'], [[1, 1, 0, 0], [1, 2, 0, 0], [0] * 4, [0] * 4])
-    self.assertAlmostEqual(result['iou/a'], 1 / 3, places=6)
-    self.assertAlmostEqual(result['iou/b'], 1 / 2, places=6)
-    self.assertEqual(result['iou/c'], 0)
-    self.assertAlmostEqual(result['mean_iou'], (1 / 3 + 1 / 2) / 2, places=6)
-    self.assertAlmostEqual(result['px_accuracy'], 3 / 5, places=6)
+  def find(self, *argv):
+    """Returns the weights, and what is printed."""
+    args = train.make_parser().parse(list(argv))
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      return train.find_class_weights(args, self.index), output.getvalue()
 
-  def test_report_is_readable_as_the_original_one(self):
-    text = metrics.report({'iou/sky': .93121, 'iou/road': .5, 'mean_iou': .71561, 'px_accuracy': .9},
-                          ['sky', 'road'])
-    self.assertEqual(text.splitlines(), [
-        'Intersection over Union for each class:', '    class 0: 0.9312  sky',
-        '    class 1: 0.5000  road', 'mean Intersection over Union: 0.7156', 'Pixel Accuracy: 0.9000'])
+  def test_weights_are_printed_with_what_was_bounded(self):
+    weights, printed = self.find('--class_weights', 'median_frequency')
+    self.assertEqual(weights, [0.1, 10, 0.505, 10, 1])
+    self.assertEqual(printed, 'class weights: sky 0.1, bird 10, road 0.505, cat 10, dog 1; bounded by '
+                              '--class_weight_limit 10: sky, bird, cat; without a pixel: dog\n')
+    weights, printed = self.find('--class_weights', 'median_frequency', '--class_weight_limit', '1e6')
+    self.assertEqual(weights[1], 15_150)
+    self.assertNotIn('bounded', printed)
+
+  def test_none_prints_nothing_and_takes_no_limit(self):
+    self.assertEqual(self.find(), (None, ''))
+    with self.assertRaisesRegex(UsageError, '--class_weight_limit bounds what --class_weights median_freq'):
+      self.find('--class_weight_limit', '5')
 
 
 class LearningRateTest(unittest.TestCase):

@@ -286,6 +286,12 @@ class EncodePairTest(FolderTest):
       problem, = tf_record.encode_pair(self.pair(image, label)).problems
       self.assertRegex(problem, r"(photo.jpg|label.png)' has more than the 89478485 pixels that are allowed")
 
+  def test_unreadable_exif_is_a_problem_of_its_file(self):
+    image = encoded(Image.fromarray(pixels()), 'JPEG', exif=b'Exif\0\0garbage!', dpi=(72, 72))
+    for fast in (False, True):
+      problem, = tf_record.encode_pair(self.pair(image, png(classes())), fast).problems
+      self.assertRegex(problem, "image '.*photo.jpg' has EXIF data that cannot be read .*; remove them")
+
   def test_turned_photo_is_refused_unless_its_label_is_stored_alike(self):
     def photo(orientation):
       exif = Image.Exif()

@@ -3,13 +3,11 @@
 For looking at a dataset; training reads records through utils/inputs.py. What an example holds is
 utils/tf_record.py's concern.
 """
-import io
 import os
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from google.protobuf.message import DecodeError
-from PIL import Image
 
 from utils import tf_record
 from utils.errors import DataError
@@ -112,7 +110,7 @@ def decode(features, dataset, source, min_side=0):
   Raises:
     DataError: one is damaged, they differ in size, or the label holds other values.
   """
-  image = _open(features[tf_record.IMAGE_ENCODED], f'the image of {source}')
+  image = tf_record.open_image(features[tf_record.IMAGE_ENCODED], f'the image of {source}')
   size = image.size
   if min_side:
     image.draft('RGB', (min_side, min_side))
@@ -132,13 +130,6 @@ def decode(features, dataset, source, min_side=0):
   return image, label
 
 
-def _open(encoded, source):
-  try:
-    return Image.open(io.BytesIO(encoded))
-  except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
-    raise DataError(f'{source} is no image; write the record again') from error
-
-
 def _loaded(image, source):
   try:
     image.load()
@@ -149,7 +140,7 @@ def _loaded(image, source):
 
 def _label_values(encoded, source):
   """Returns uint8 [H, W], the stored samples of a label PNG; those of a palette are its indices."""
-  image = _loaded(_open(encoded, source), source)
+  image = _loaded(tf_record.open_image(encoded, source), source)
   if image.format != 'PNG' or image.mode not in ('1', 'L', 'P'):
     raise DataError(f'{source} is a {image.format} of mode {image.mode}; a label is a grey or palette PNG')
   values = np.asarray(image).astype(np.uint8)

@@ -13,7 +13,6 @@ from utils.errors import DataError
 
 _MAX_TEXT = 1 << 28  # bytes; a list of some millions of names
 _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
-MAX_IMAGE_FILE = 1 << 30  # bytes; uncompressed, the most pixels that are allowed take less
 
 
 @contextlib.contextmanager

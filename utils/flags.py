@@ -4,17 +4,29 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 `flags.run(main, make_parser())`. Nothing here or above it imports TensorFlow before the command line has
 been parsed, so `--help` and a misspelt flag answer at once.
 
+Numbers are checked by the types below, text by `Parser.parse`. How a script ends is utils/ending.py's,
+what libraries print utils/quiet.py's concern.
+
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
 and can contradict those that were (utils/model_config.py).
 """
 import argparse
+import contextlib
 import os
 import platform
 import sys
 
 from nets import backbones
-from utils.errors import DataError, UsageError
+from utils import ending, quiet
+
+# Flags with these metavars name something that is read or written.
+_PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
+# These too cannot be empty.
+_NAMES = (*_PATHS, 'NAME', 'SET')
+
+_LARGEST_INT = 2**31 - 1  # of TensorFlow's sizes and counters
+_LARGEST_FLOAT = 3.4e38  # of float32
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +36,8 @@ class Parser(argparse.ArgumentParser):
     super().__init__(description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
     self.defaults = {}
+    self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
+              action='store_true')
 
   def flag(self, name, default, help, **kwargs):  # noqa: A002 (argparse's own word)
     """Declares `--name`; its default is shown in the help and filled in by `parse`."""
@@ -43,22 +57,60 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message):
     """Ends the script with one sentence; argparse would print every flag before it."""
-    self.exit(2, f'{self.prog}: error: {message}; see --help\n')
+    self.exit(2, f'{self.prog}: error: {ending.printable(message)}; see --help\n')
 
   def parse(self, argv=None):
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
     given = vars(self.parse_args(argv))
+    for action in self._actions:
+      for text in _texts(given.get(action.dest)):
+        self._check_text(action, text)
     args = argparse.Namespace(**{**self.defaults, **given})
     args.explicit = frozenset(given)
     return args
 
+  def _check_text(self, action, text):
+    name = '/'.join(action.option_strings) or action.metavar
+    if '\0' in text:
+      self.error(f'argument {name}: {text!r} holds a NUL byte, which no name may; leave it out')
+    try:
+      text.encode()
+    except UnicodeEncodeError:
+      self.error(f'argument {name}: {text!r} is not UTF-8, which TensorFlow needs; rename it')
+    if not text and action.metavar in _NAMES:
+      self.error(f'argument {name}: the text given is empty; give a name'
+                 + ('' if action.required else ', or leave the flag out'))
+
+  def places(self, args):
+    """Returns a list of (flag, path): what the flags say is read or written."""
+    return [(action.option_strings[0] if action.option_strings else action.metavar, text)
+            for action in self._actions if action.metavar in _PATHS
+            for text in _texts(getattr(args, action.dest, None))]
+
+
+def _texts(value):
+  """Returns the texts in a flag's value, a list of str."""
+  return [text for text in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(text, str)]
+
+
+def _number(text, kind, fits, allowed):
+  """Returns text as a number of a kind, int or float.
+
+  Raises:
+    argparse.ArgumentTypeError: it is none, or fits(number) is False; `allowed` says what is.
+  """
+  with contextlib.suppress(ValueError):
+    value = kind(text)
+    if fits(value):
+      return value
+  shown = text if 0 < len(text) <= 40 else f"'{text[:40]}'"
+  raise argparse.ArgumentTypeError(f'{shown} is not allowed; give {allowed}')
+
 
 def positive_int(text):
   """An argparse type: an integer of 1 or more."""
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a whole number of 1 or more')
-  return value
+  return _number(text, int, lambda value: 1 <= value <= _LARGEST_INT,
+                 f'a whole number of 1 or more, up to {_LARGEST_INT}')
 
 
 def positive_int_or_auto(text):
@@ -68,34 +120,31 @@ def positive_int_or_auto(text):
 
 def non_negative_int(text):
   """An argparse type: an integer of 0 or more."""
-  value = int(text)
-  if value < 0:
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a whole number of 0 or more')
-  return value
+  return _number(text, int, lambda value: 0 <= value <= _LARGEST_INT,
+                 f'a whole number of 0 or more, up to {_LARGEST_INT}')
 
 
 def positive_float(text):
   """An argparse type: a number above 0."""
-  value = float(text)
-  if not 0 < value < float('inf'):
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number above 0')
-  return value
+  return _number(text, float, lambda value: 0 < value <= _LARGEST_FLOAT,
+                 f'a number above 0, up to {_LARGEST_FLOAT}')
 
 
 def non_negative_float(text):
   """An argparse type: a number of 0 or more."""
-  value = float(text)
-  if not 0 <= value < float('inf'):
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number of 0 or more')
-  return value
+  return _number(text, float, lambda value: 0 <= value <= _LARGEST_FLOAT,
+                 f'a number of 0 or more, up to {_LARGEST_FLOAT}')
+
+
+def one_or_more(text):
+  """An argparse type: a number, not necessarily whole, of 1 or more."""
+  return _number(text, float, lambda value: 1 <= value <= _LARGEST_FLOAT,
+                 f'a number of 1 or more, up to {_LARGEST_FLOAT}')
 
 
 def fraction(text):
   """An argparse type: a number from 0 up to, not including, 1."""
-  value = float(text)
-  if not 0 <= value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give a number of 0 or more, below 1')
-  return value
+  return _number(text, float, lambda value: 0 <= value < 1, 'a number of 0 or more, below 1')
 
 
 def on_off(text):
@@ -190,26 +239,30 @@ COMPUTE_FLAGS = ('precision', 'data_format')
 CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
 
+def _is_spawned():
+  """Returns whether this process works for another one of this script, whose command line it has."""
+  multiprocessing = sys.modules.get('multiprocessing')
+  return multiprocessing is not None and multiprocessing.current_process().name != 'MainProcess'
+
+
+if _is_spawned() and '--verbose' not in sys.argv:
+  quiet.silence()
+
+
 def run(main, parser, argv=None):
-  """Parses the command line, calls `main(args)` and turns bad input into one sentence and a status.
+  """Parses the command line and calls `main(args)`; whatever is raised ends in one sentence and a status.
 
   Args:
     main: function of the parsed flags; raises UsageError or DataError for bad input.
     parser: Parser.
     argv: list of str, the command line without the program; None takes the process's own.
   """
-  # C++ notes about instruction sets and missing GPU libraries are no news to the user of a script.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  args = parser.parse(argv)
-  try:
-    main(args)
-  except (UsageError, DataError) as error:
-    sys.stdout.flush()
-    sys.stderr.write(f'{parser.prog}: error: {error}\n')
-    sys.exit(error.exit_status)
-  except KeyboardInterrupt:
-    sys.stderr.write(f'{parser.prog}: interrupted\n')
-    sys.exit(130)
+  args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
+  with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
+        ending.raising_signals(parser.prog, last=argv is None)):
+    args = parser.parse(argv)
+    with contextlib.nullcontext() if args.verbose else quiet.silenced():
+      main(args)
 
 
 def enable_onednn():

@@ -7,14 +7,14 @@ Letters in shapes: B batch, H W size of an image.
 """
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import re
 
-import cv2
 import numpy as np
 import tensorflow.compat.v1 as tf
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from utils import failures, preprocessing, tf_record
 from utils.errors import DataError
@@ -193,6 +193,8 @@ def _checked(example, dataset):
   image_name, label_name = (tf.strings.join([f'the {kind} of ', name])
                             for kind in ('image', 'label'))
   size = preprocessing.image_shape(image_encoded, image_name)
+  with tf.control_dependencies([size]):  # nothing is decoded before its size is known to be allowed
+    image_encoded = tf.identity(image_encoded)
   label = preprocessing.decode_label(label_encoded, label_name)
   with tf.control_dependencies([
       preprocessing.check_sizes(size, tf.shape(label)[:2], label_name),
@@ -282,17 +284,29 @@ def read_image(path):
   Raises:
     DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads.
   """
+  source = f"image '{path}'"
+  encoded = tf_record.read_image_file(path, source)
   try:
-    with Image.open(path) as image:
-      return _as_rgb(image)
-  except UnidentifiedImageError as error:
-    image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-      raise DataError(f"image '{path}' is nothing that PIL or OpenCV reads; replace it") from error
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return _as_rgb(tf_record.open_image(encoded, source))
+  except DataError as error:
+    if not isinstance(error.__cause__, UnidentifiedImageError):
+      raise
+    return _read_by_opencv(encoded, source)
   except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
-    reason = getattr(error, 'strerror', None) or error
-    raise DataError(f"image '{path}' cannot be read: {reason}") from error
+    raise DataError(f'{source} cannot be read: {error}') from error
+
+
+def _read_by_opencv(encoded, source):
+  """Returns the same of a file that PIL does not know."""
+  os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(tf_record.MAX_PIXELS))  # read when it is imported
+  import cv2
+
+  image = None
+  with contextlib.suppress(cv2.error):
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+  if image is None:
+    raise DataError(f'{source} is nothing that PIL or OpenCV reads; replace it')
+  return np.ascontiguousarray(image[:, :, ::-1])
 
 
 def _as_rgb(image):

@@ -37,14 +37,19 @@ def cross_entropy(logits, labels, ignore_label, class_weights=None):
   return tf.math.divide_no_nan(tf.reduce_sum(per_pixel * weights), replicas.mean(tf.reduce_sum(weights)))
 
 
-def median_frequency_weights(class_pixels):
+def median_frequency_weights(class_pixels, limit):
   """Returns a list of floats: the median share of pixels over each class's own (arXiv 1411.4734 sec. 6.3.2).
+
+  Departs from the paper: they are bounded. A class of a few wrong pixels in a large data set would weigh
+  100,000 times as much as the others, and its pixels alone would be learnt.
 
   Args:
     class_pixels: list of K ints; a class without pixels gets 1, and does not count in the median.
+    limit: float of 1 or more; weights are from 1 / limit to limit.
   """
   present = [pixels for pixels in class_pixels if pixels]
-  return [statistics.median(present) / pixels if pixels else 1.0 for pixels in class_pixels]
+  return [min(max(statistics.median(present) / pixels, 1 / limit), limit) if pixels else 1.0
+          for pixels in class_pixels]
 
 
 def weight_decay(variables, rate):

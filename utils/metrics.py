@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 from utils import replicas
 
 
-def confusion_matrix(labels, predictions, num_classes, ignore_label):
+def confusion_matrix(labels, predictions, num_classes, ignore_label, deterministic=False):
   """Counts pixels by true and predicted class.
 
   Args:
@@ -12,6 +12,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label):
     predictions: int32 [B, H, W, 1], 0..K-1.
     num_classes: int, K.
     ignore_label: int, which may lie inside 0..K-1.
+    deterministic: bool, count on the host: on a GPU TensorFlow refuses to, where results must not vary.
 
   Returns:
     int64 [K, K]; rows are true classes, columns predicted ones.
@@ -19,7 +20,8 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label):
   cells = num_classes * num_classes
   cell = labels * num_classes + predictions
   cell = tf.where(tf.equal(labels, ignore_label), cells * tf.ones_like(cell), cell)
-  counts = tf.math.bincount(tf.reshape(cell, [-1]), minlength=cells + 1, maxlength=cells + 1)
+  with tf.device('/cpu:0' if deterministic else None):
+    counts = tf.math.bincount(tf.reshape(cell, [-1]), minlength=cells + 1, maxlength=cells + 1)
   return tf.cast(tf.reshape(counts[:cells], [num_classes, num_classes]), tf.int64)
 
 
@@ -75,16 +77,41 @@ def evaluation_metrics(matrix, class_names):
 def report(result, class_names):
   """Returns the scores of an evaluation as text, in the form of the original evaluate.py.
 
+  What has no score has a dash: a class that is neither labelled nor predicted, all where no pixel is valid.
+  A sentence names such classes, another one those that are labelled but never predicted.
+
   Args:
     result: dict, what Estimator.evaluate returned for evaluation_metrics.
     class_names: list of K str.
   """
+  matrix = result['confusion_matrix']
+  labelled, predicted = matrix.sum(axis=1) > 0, matrix.sum(axis=0) > 0
+  scored = labelled | predicted
   lines = ['Intersection over Union for each class:']
-  lines += [f'    class {index}: {result["iou/" + name]:.4f}  {name}'
+  lines += [f'    class {index}: {_score(result["iou/" + name], scored[index]):6}  {name}'
             for index, name in enumerate(class_names)]
-  lines += [f'mean Intersection over Union: {result["mean_iou"]:.4f}',
-            f'Pixel Accuracy: {result["px_accuracy"]:.4f}']
+  lines += [f'mean Intersection over Union: {_score(result["mean_iou"], scored.any())}',
+            f'Pixel Accuracy: {_score(result["px_accuracy"], scored.any())}']
+  if not scored.any():
+    lines.append('no pixel was valid: every label holds the ignore label alone, so there is nothing to score')
+    return '\n'.join(lines)
+  absent, missed = (_listed(class_names, which) for which in (~scored, labelled & ~predicted))
+  if absent:
+    lines.append(f'neither labelled nor predicted: {absent}; without a score, and left out of the mean')
+  if missed:
+    lines.append(f'never predicted: {missed}; labelled, so that the score is 0')
   return '\n'.join(lines)
+
+
+def _score(value, exists):
+  return f'{value:.4f}' if exists else '-'
+
+
+def _listed(names, which, most=10):
+  """Returns the names that a bool array marks as text: all of them, or the first and how many more."""
+  marked = [name for name, mark in zip(names, which, strict=True) if mark]
+  more = f' and {len(marked) - most} more' if len(marked) > most else ''
+  return ', '.join(marked[:most]) + more
 
 
 def _intersection_and_union(matrix):

@@ -11,6 +11,7 @@ import collections
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from utils import tf_record
 from utils.failures import SENTENCE_BEGIN, SENTENCE_END
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -57,7 +58,7 @@ def image_shape(encoded, name):
     name: string [], what errors call the image.
 
   Raises:
-    tf.errors.InvalidArgumentError: neither JPEG nor PNG.
+    tf.errors.InvalidArgumentError: neither JPEG nor PNG, or more pixels than are allowed.
   """
   def png_shape():
     is_png = tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE)
@@ -66,7 +67,21 @@ def image_shape(encoded, name):
       size = tf.strings.substr(encoded, _PNG_SIZE, 8)
     return tf.reverse(tf.io.decode_raw(size, tf.int32, little_endian=False), [0])  # from W, H
 
-  return tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
+  shape = tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
+  with tf.control_dependencies([check_pixels(shape, name)]):
+    return tf.identity(shape)
+
+
+def check_pixels(shape, name):
+  """Returns an operation that stops where a header claims more than tf_record.MAX_PIXELS.
+
+  Args:
+    shape: int32 [2], height and width.
+    name: string [], what the sentence calls the image.
+  """
+  pixels = tf.reduce_prod(tf.cast(tf.bitcast(shape, tf.uint32), tf.int64))
+  return require(tf.logical_and(pixels >= 0, pixels <= tf_record.MAX_PIXELS), lambda: [
+      name, f' has more than the {tf_record.MAX_PIXELS} pixels that are allowed; cut it into parts'])
 
 
 def decode_image(encoded):
@@ -108,11 +123,12 @@ def decode_label(encoded, name='the label'):
     name: string [] or str, what errors call the label.
 
   Raises:
-    tf.errors.InvalidArgumentError: any other file.
+    tf.errors.InvalidArgumentError: any other file, or more pixels than are allowed.
   """
   # A file that is too short gets zeros, which are no header of a PNG.
   head = tf.strings.join([tf.strings.substr(encoded, 0, _PNG_AFTER_HEADER),
                           bytes(_PNG_AFTER_HEADER)])
+  size = tf.io.decode_raw(tf.strings.substr(head, _PNG_SIZE, 8), tf.int32, little_endian=False)
   head = tf.io.decode_raw(head, tf.uint8)
   bits, colour_type = tf.cast(head[_PNG_BITS], tf.int32), head[_PNG_COLOUR_TYPE]
   is_palette = tf.equal(colour_type, _PALETTE)
@@ -121,7 +137,7 @@ def decode_label(encoded, name='the label'):
       tf.logical_or(is_palette, tf.equal(colour_type, _GREY)), bits > 0, bits <= 8])
   with tf.control_dependencies([require(is_label, lambda: [
       name, ' is no grey or palette PNG of at most 8 bits, whose values are the class ids; '
-      'convert it'])]):
+      'convert it']), check_pixels(size, name)]):
     grey = tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded)
     bits = tf.identity(bits)
   label = tf.image.decode_png(grey, channels=1)

@@ -22,7 +22,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from PIL import Image
 
-from utils import datasets, visualization
+from utils import datasets, files, visualization
 from utils.errors import DataError
 
 IMAGE_ENCODED = 'image/encoded'
@@ -34,6 +34,11 @@ IMAGE_CHANNELS = 'image/channels'
 LABEL_ENCODED = 'label/encoded'
 LABEL_FORMAT = 'label/format'
 
+# The most pixels of an image or a label, wherever it comes from, and the most bytes of its file. A few bytes
+# can claim any size, and decoding reserves the memory for it.
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+MAX_BYTES = 1 << 30
+
 # PIL's formats whose bytes are stored as they are; MPO is a camera's JPEG with a preview appended.
 _STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
 _IMAGE_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
@@ -43,8 +48,9 @@ _GREY, _PALETTE = 0, 3
 _PNG_END = b'IEND\xaeB`\x82'
 _JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
 _EXIF_ORIENTATION = 0x0112
-# `_open` refuses what PIL just warns of, at any number of threads.
+# `open_image` refuses what PIL just warns of, at any number of threads.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', module=r'PIL\.')  # of damaged EXIF and such, without a name
 
 
 class Encoded(typing.NamedTuple):
@@ -191,22 +197,13 @@ def _varint(value):
   return bytes((value & 127 | 128,)) + _varint(value >> 7)
 
 
-def _read(path, source):
-  """Returns the bytes of a file."""
-  try:
-    with open(path, 'rb') as file:
-      return file.read()
-  except OSError as error:
-    raise DataError(f'{source} cannot be read: {error.strerror}') from error
-
-
 def _load_image(path, fast):
   """Returns the _Image of a file."""
   source = f"image '{path}'"
-  encoded = _read(path, source)
-  image = _open(encoded, source)
+  encoded = read_image_file(path, source)
+  image = open_image(encoded, source)
   _check_kind(image, encoded, source)
-  size, orientation = image.size, _orientation(image)
+  size, orientation = image.size, _orientation(image, source)
   if image.format in _STORED_FORMATS:
     if not fast:
       _check_transparency(_decode(image, encoded, source), source)
@@ -218,29 +215,44 @@ def _load_image(path, fast):
   return _Image(buffer.getvalue(), b'png', image.size, orientation)
 
 
-def _open(encoded, source):
-  """Returns the PIL image of a file of which only the header has been read."""
+def read_image_file(path, source):
+  """Returns the bytes of the file of an image or label; `files.read_bytes` says what is refused."""
+  return files.read_bytes(path, source, MAX_BYTES)
+
+
+def open_image(encoded, source):
+  """Returns the PIL image of a file of which only the header has been read.
+
+  Args:
+    encoded: bytes of the file.
+    source: str, what errors call it.
+
+  Raises:
+    DataError: PIL does not know it (then UnidentifiedImageError is the cause), its header is damaged or
+      claims more than MAX_PIXELS, or it is a program (EPS, which PIL hands to Ghostscript).
+  """
   try:
     image = Image.open(io.BytesIO(encoded))
   except Image.DecompressionBombError as error:
     raise _is_too_large(source) from error
   except Exception as error:
     raise _does_not_decode(source, encoded, error) from error
-  if image.width * image.height > Image.MAX_IMAGE_PIXELS:  # up to twice as many, PIL just warns
+  if image.width * image.height > MAX_PIXELS:  # up to twice as many, PIL just warns
     raise _is_too_large(source)
+  if image.format == 'EPS':
+    raise DataError(f'{source} is an EPS file, which is a program and not an image; convert it to PNG')
   return image
 
 
 def _is_too_large(source):
-  return DataError(f'{source} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are allowed; cut it '
-                   'into parts')
+  return DataError(f'{source} has more than the {MAX_PIXELS} pixels that are allowed; cut it into parts')
 
 
 def _decode(image, encoded, source):
   """Returns the decoded PIL image, a JPEG at an eighth of its size.
 
   Args:
-    image: what `_open` returned; it must not be used any more.
+    image: what `open_image` returned; it must not be used any more.
     encoded: bytes of the file.
     source: str, what errors call it.
 
@@ -287,9 +299,15 @@ def _check_transparency(image, source):
     raise DataError(f'{source} has transparent pixels; flatten it to RGB')
 
 
-def _orientation(image):
+def _orientation(image, source):
   """Returns how a photo is to be turned for display, 1..8 as EXIF counts; 1 is not at all."""
-  return image.getexif().get(_EXIF_ORIENTATION, 1) if 'exif' in image.info else 1
+  if 'exif' not in image.info:
+    return 1
+  try:
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
+  except Exception as error:  # SyntaxError, struct.error, KeyError ...: PIL leaves it open
+    raise DataError(f'{source} has EXIF data that cannot be read ({error}); remove them, such as by '
+                    "'exiftool -all= FILE'") from error
 
 
 def _check_orientation(image, label_size, path):
@@ -317,11 +335,11 @@ def _label_source(path):
 def _load_label(path, dataset, fast):
   """Returns the _Label of a file."""
   source = _label_source(path)
-  encoded = _read(path, source)
+  encoded = read_image_file(path, source)
   if dataset.values or dataset.colors:
     return _recode(encoded, dataset, source)
   if fast:
-    header = _open(encoded, source)
+    header = open_image(encoded, source)
     _check_label_kind(header, encoded, source)
     return _Label(encoded, header.size, None)
   return _check_label(encoded, dataset, source)
@@ -343,7 +361,7 @@ def _check_label(encoded, dataset, source):
 
 def _decode_label(encoded, source):
   """Returns the PIL image of a label of one channel; DataError where it is none."""
-  label = _open(encoded, source)
+  label = open_image(encoded, source)
   _check_label_kind(label, encoded, source)
   return _decode(label, encoded, source)
 
@@ -404,8 +422,8 @@ def survey_label(path):
     DataError: the file is missing, damaged, or none that a descriptor could make a label of.
   """
   source = _label_source(path)
-  encoded = _read(path, source)
-  label = _open(encoded, source)
+  encoded = read_image_file(path, source)
+  label = open_image(encoded, source)
   if label.format == 'PNG' and encoded[_PNG_BITS] <= 8 and encoded[_PNG_COLOUR_TYPE] in (_GREY, _PALETTE):
     values, pixels = np.unique(_read_values(encoded, source), return_counts=True)
     palette = label.getpalette() if label.mode == 'P' else None
@@ -425,7 +443,7 @@ def _read_values(encoded, source):
 
 def _read_colors(encoded, source):
   """Returns int32 [H, W], the `_color_key` of each pixel of a label PNG of any kind."""
-  header = _open(encoded, source)
+  header = open_image(encoded, source)
   if header.format != 'PNG' or encoded[_PNG_BITS] == 16:
     raise DataError(f'{source} is a {header.format} file of mode {header.mode}; save it as an 8-bit PNG, '
                     'with exact colours')
@@ -607,7 +625,7 @@ def _check_example(serialized, dataset, source):
     source = f"{source}, '{filename.decode(errors='replace')}'"
   image_encoded, = features[IMAGE_ENCODED].bytes_list.value
   image_source, label_source = f'the image of {source}', f'the label of {source}'
-  image = _open(image_encoded, image_source)
+  image = open_image(image_encoded, image_source)
   if image.format not in _STORED_FORMATS:
     raise DataError(f'{image_source} is a {image.format} file; store it as JPEG or PNG')
   size = image.size

@@ -1,0 +1,320 @@
+"""How a script ends: its exit status, and the one sentence on stderr that goes with it.
+
+  0    done
+  1    bad data, a machine that ran out of something, or a defect of ours
+  2    bad usage
+  130  interrupted by Ctrl-C (128 + the signal's number, as in a shell); so 143: by SIGTERM, 129: by SIGHUP
+  141  whoever read stdout has gone, as in `script.py | head`; without a sentence
+
+A signal raises in the main thread, so that what was half written is removed on the way out.
+"""
+import contextlib
+import errno
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+from utils.errors import DataError, UsageError
+
+# One signal, for a person, may be two for a process: `timeout` sends to it and then to its group.
+SAME_SIGNAL_SECONDS = 0.2
+
+_WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', signal.SIGHUP: 'hung up'}
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+_MEMORY = 'give smaller images, crops or batches, or fewer processes, or end other programs'
+_FULL = {errno.ENOSPC: 'no space is left', errno.EDQUOT: 'the quota is used up'}
+# What to do where the system refuses something. Libraries that do not raise OSError quote its text.
+_ADVICE = {
+    errno.EACCES: 'change its permissions, or give a place of your own',
+    errno.EPERM: 'change its permissions, or give a place of your own',
+    errno.EROFS: 'give a place that can be written to',
+    errno.EIO: 'the disk or network share is failing: see the log of the system',
+    errno.ESTALE: 'the network share has gone; mount it again',
+    errno.EMFILE: 'raise the limit of open files (ulimit -n)',
+    errno.ENFILE: 'the system has too many files open; end other programs',
+    errno.EFBIG: 'the file system, or ulimit -f, allows no larger file; give another place',
+    errno.EAGAIN: 'the system allows no further process or thread; end other programs, or raise ulimit -u',
+}
+_OTHER_WORDS = {
+    'Insufficient memory': errno.ENOMEM,  # OpenCV
+    'std::bad_alloc': errno.ENOMEM,
+    "can't start new thread": errno.EAGAIN,
+}
+
+
+class Terminated(BaseException):
+  """A signal asked the process to end. As KeyboardInterrupt it is no Exception."""
+
+  def __init__(self, signum):
+    super().__init__(signum)
+    self.signum = signum
+
+
+# --- Signals -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raising_signals(name, last=False):
+  """Within it SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated, in the main thread.
+
+  Only the first one raises, so that another cannot break off the cleaning up. One that comes more than
+  SAME_SIGNAL_SECONDS later ends the process at once, whatever it is doing: also where handlers, which run
+  between instructions of Python, wait for a long operation of TensorFlow. Signals that are ignored (nohup)
+  or have a handler already stay as they are; a handler that is set within takes the place of this one.
+
+  Args:
+    name: str, the script's, for the line on stderr.
+    last: bool, whether the process ends afterwards, which a signal then does without a word.
+  """
+  signals = [signum for signum in _WORDS
+             if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler)]
+  if threading.current_thread() is not threading.main_thread() or not signals:
+    yield
+    return
+  raised = []
+
+  def handle(signum, frame):
+    if not raised:
+      raised.append(signum)
+      raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
+
+  def unraisable(lost):  # by a __del__, say, from which nothing can be raised
+    if raised and isinstance(lost.exc_value, (KeyboardInterrupt, Terminated)):
+      main = threading.main_thread().ident  # which sleeps on where the signal reaches another thread
+      threading.Timer(0.01, signal.pthread_kill, [main, raised.pop()]).start()
+    else:
+      unraisable_before(lost)
+
+  listener, wakeup = socket.socketpair()
+  wakeup.setblocking(False)
+  threading.Thread(target=_end_at_second, args=(listener, signals, name), daemon=True).start()
+  wakeup_before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+  unraisable_before, sys.unraisablehook = sys.unraisablehook, unraisable
+  before = {signum: signal.signal(signum, handle) for signum in signals}
+  try:
+    yield
+  finally:
+    for signum, handler in before.items():
+      if signal.getsignal(signum) is handle:
+        signal.signal(signum, signal.SIG_DFL if last else handler)
+    sys.unraisablehook = unraisable_before
+    signal.set_wakeup_fd(wakeup_before)
+    wakeup.close()  # which ends the thread
+
+
+def _end_at_second(listener, signals, name):
+  """Ends the process when one of the signals comes a second time; in a thread of its own.
+
+  Args:
+    listener: socket, to which Python writes the number of each signal as it arrives.
+    signals: list of int.
+    name: str, the script's.
+  """
+  first = None
+  with listener:
+    while received := listener.recv(1):
+      signum = received[0]
+      if signum not in signals:
+        continue
+      if first is None:
+        first = time.monotonic()
+      elif time.monotonic() - first > SAME_SIGNAL_SECONDS:
+        with contextlib.suppress(OSError):
+          os.write(2, f'\n{name}: {_WORDS[signum]}\n'.encode())
+        os._exit(128 + signum)
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explained(name, places, verbose):
+  """Turns whatever is raised within it into one sentence on stderr and SystemExit with a status.
+
+  Args:
+    name: str, the script's, with which the sentence begins.
+    places: function that returns a list of (flag, path): where the script reads and writes.
+    verbose: function that returns whether to print tracebacks too.
+  """
+  _open_standard_files()
+  hooks = sys.unraisablehook, threading.excepthook
+  sys.unraisablehook = lambda lost: verbose() and hooks[0](lost)
+  threading.excepthook = lambda raised: (
+      raised.exc_type is SystemExit or _say(name, raised.exc_value, places, verbose()))
+  try:
+    yield
+    refused = _flush_output()
+    if refused:
+      raise OSError(refused.errno, refused.strerror, 'standard output')
+  except SystemExit:
+    raise
+  except BaseException as error:
+    sys.exit(_say(name, error, places, verbose()))
+  finally:
+    _flush_output()
+    sys.unraisablehook, threading.excepthook = hooks
+
+
+def _say(name, error, places, verbose):
+  """Prints what an error means, and returns the exit status."""
+  if isinstance(error, BrokenPipeError) and (_is_unread(1) or error.filename):
+    return _BROKEN_PIPE
+  _flush_output()
+  status, sentence = explain(error, places)
+  if sys.stderr:
+    with contextlib.suppress(OSError):
+      _close_progress_bars()
+      if verbose:
+        traceback.print_exception(error)
+      sys.stderr.write(f'{name}: {printable(sentence)}\n')
+      sys.stderr.flush()
+  return status
+
+
+def explain(error, places=lambda: []):
+  """Returns the exit status and the sentence of an exception.
+
+  Args:
+    error: BaseException.
+    places: see `explained`.
+  """
+  if isinstance(error, (UsageError, DataError)):
+    return error.exit_status, f'error: {error}'
+  if isinstance(error, (KeyboardInterrupt, Terminated)):
+    signum = getattr(error, 'signum', signal.SIGINT)
+    return 128 + signum, _WORDS[signum]
+  refused = _refused(error) or _refused(error.__cause__)
+  if refused:
+    return 1, f'error: {_refusal(*refused, places)}'
+  if isinstance(error, ImportError):
+    return 1, f'error: {_first_line(error)}; install what requirements.txt lists'
+  return 1, (f'error: {type(error).__name__}: {_first_line(error)}; this is a defect of the program, not of '
+             'your input: please report it with the output of --verbose')
+
+
+def printable(text):
+  """Returns text without control characters, which could be anything to a terminal; lines stay lines."""
+  return re.sub(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]', lambda match: f'\\x{ord(match[0]):02x}', text)
+
+
+def _first_line(error, length=300):
+  lines = str(error).strip().splitlines() or ['no message']
+  return lines[0] if len(lines[0]) <= length else lines[0][:length] + '...'
+
+
+def _refused(error):
+  """Returns what the system refused as (errno, text, path or None); None where it is not that."""
+  if isinstance(error, MemoryError):
+    return errno.ENOMEM, str(error) and _first_line(error), None
+  if isinstance(error, OSError) and error.errno:
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return error.errno, error.strerror, "' -> '".join(map(os.fsdecode, names)) or None
+  text = str(error)
+  for words, code in _OTHER_WORDS.items():
+    if words in text:
+      return code, _first_line(error), None
+  for code in (*_FULL, errno.ENOMEM, *_ADVICE):
+    found = re.search(rf'(?:(\S+); )?{re.escape(os.strerror(code))}', text)  # as TensorFlow puts it
+    if found:
+      return code, os.strerror(code), found[1]
+  return None
+
+
+def _refusal(code, text, path, places):
+  """Returns the sentence of what `_refused` returned."""
+  if code == errno.ENOMEM:
+    return f'memory ran out{f" ({text})" * bool(text)}; {_MEMORY}'
+  if code in _FULL:
+    return (f'{_FULL[code]} {_fullest_disk(path, places())}; free some there, or give another folder, and '
+            'start again')
+  advice = _ADVICE.get(code, 'check that it is there and stays as it is while this runs')
+  return f"'{path}' cannot be read or written ({text}); {advice}" if path else f'{text}; {advice}'
+
+
+def _fullest_disk(path, places):
+  """Returns words for where no space is left: the disk of a path, or of what has the least left.
+
+  Args:
+    path: str, or None where the system did not say.
+    places: list of (flag, path), from which a disk is chosen then.
+  """
+  if path:
+    above = [(len(place), f'{flag} {place}') for flag, place in places
+             if os.path.abspath(path).startswith(os.path.join(os.path.abspath(place), ''))]
+    return f'on the disk of {max(above)[1]}' if above else f"on the disk of '{path}'"
+  with contextlib.suppress(OSError):  # where there is none
+    places = [*places, ('temporary files in', tempfile.gettempdir())]
+  disks = {}
+  for flag, place in places:
+    while place and not os.path.exists(place):
+      place = os.path.dirname(place)
+    place = place or '.'
+    with contextlib.suppress(OSError):
+      disk = os.statvfs(place)
+      if not disk.f_flag & os.ST_RDONLY:
+        disks.setdefault(os.stat(place).st_dev, (disk.f_bavail * disk.f_frsize, f'{flag} {place}'))
+  with contextlib.suppress(OSError):
+    output = os.fstat(1)
+    if stat.S_ISREG(output.st_mode):
+      disk = os.fstatvfs(1)
+      disks.setdefault(output.st_dev, (disk.f_bavail * disk.f_frsize, 'standard output'))
+  if not disks:
+    return 'on a disk'
+  free, place = min(disks.values())
+  which = 'the disk' if len(disks) == 1 else 'a disk, probably that'
+  return f'on {which} of {place} ({free / 1e6:.1f} MB are free)'
+
+
+# --- Standard files ------------------------------------------------------------------------------
+
+
+def _is_unread(descriptor):
+  """Returns whether a file descriptor is of a pipe that nobody reads any more."""
+  poll = select.poll()
+  poll.register(descriptor, 0)
+  return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _open_standard_files():
+  """Opens those of stdin, stdout and stderr that are closed, or files that hold data would take their place.
+
+  What cannot be encoded is printed as an escape: file names need not be text.
+  """
+  for descriptor in range(3):
+    try:
+      os.fstat(descriptor)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # it takes the lowest that is free
+  if getattr(sys.stdout, 'errors', None) == 'strict' and hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='backslashreplace')
+
+
+def _flush_output():
+  """Writes what stdout holds; returns the OSError of it, or None.
+
+  What cannot be written is dropped, or Python would try again when it ends, and say that it failed.
+  """
+  try:
+    if sys.stdout:
+      sys.stdout.flush()
+  except OSError as error:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return error
+  return None
+
+
+def _close_progress_bars():
+  """Ends the lines of progress bars that an error has left open."""
+  tqdm = sys.modules.get('tqdm')
+  for bar in list(getattr(getattr(tqdm, 'tqdm', None), '_instances', ())):
+    bar.close()

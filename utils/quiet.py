@@ -1,0 +1,88 @@
+"""Keeps the terminal for a script's own lines: what other libraries print there is left out.
+
+TensorFlow tells of instruction sets, missing GPU libraries and its deprecated names, at every start and in
+between. What matters of it reaches a script as an exception. `--verbose` leaves it all visible.
+"""
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+
+
+@contextlib.contextmanager
+def silenced():
+  """Within it no library prints anything, in this process or in those that it spawns."""
+  disabled = logging.root.manager.disable
+  with warnings.catch_warnings():
+    silence()
+    try:
+      yield
+    finally:
+      logging.disable(disabled)
+
+
+def silence():
+  """Silences all libraries; to be called before TensorFlow is imported. Values of the user's own stay."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
+  logging.disable()  # TensorFlow's and absl's loggers set levels of their own, again and again
+  if not sys.warnoptions:
+    warnings.simplefilter('ignore')
+  if not any(isinstance(finder, _SilentImport) for finder in sys.meta_path):
+    sys.meta_path.insert(0, _SilentImport())
+
+
+class _SilentImport:
+  """A finder of modules that imports TensorFlow without stderr.
+
+  While its libraries are loaded they print lines that no environment variable holds back, in 2.21 at least.
+  """
+
+  def find_spec(self, name, path=None, target=None):
+    if name != 'tensorflow':
+      return None  # the next finder looks for it
+    sys.meta_path.remove(self)
+    spec = importlib.util.find_spec(name)
+    if spec and spec.loader and _can_run_tensorflow():
+      execute = spec.loader.exec_module
+
+      def execute_silently(module):
+        with _without_stderr():
+          execute(module)
+
+      spec.loader.exec_module = execute_silently
+    return spec
+
+
+def _can_run_tensorflow():
+  """Returns False where the import aborts: on an x86 CPU without AVX, which it says on stderr alone."""
+  try:
+    with open('/proc/cpuinfo', encoding='ascii', errors='replace') as file:
+      flags = next((line.split() for line in file if line.startswith('flags')), ['avx'])
+  except OSError:
+    return True
+  return 'avx' in flags
+
+
+@contextlib.contextmanager
+def _without_stderr():
+  """Within it what this process writes to the file descriptor of stderr is dropped."""
+  if sys.stderr:
+    sys.stderr.flush()
+  try:
+    kept = os.dup(2)
+  except OSError:  # there is none
+    yield
+    return
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  os.close(nowhere)
+  try:
+    yield
+  finally:
+    if sys.stderr:
+      sys.stderr.flush()
+    os.dup2(kept, 2)
+    os.close(kept)
