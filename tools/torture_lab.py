@@ -31,6 +31,11 @@ _MODEL = ['--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'no
           '--batch_norm_decay', 0.5, '--tensorboard_images_max_outputs', 1]
 
 
+def epochs_of(name):
+  """Returns (epochs, epochs between evaluations) of a training."""
+  return {**TRAININGS, **_OTHERS}[name][1:3]
+
+
 class Failed(Exception):
   """What has to hold does not."""
 
