@@ -9,7 +9,9 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
-from tools import children
+from tests.plot_scalars_test import write_events
+from tools import children, torture_checks, torture_lab, torture_stories
+from tools.torture_stories import Plan, Step
 
 pytestmark = pytest.mark.compat
 
@@ -76,6 +78,63 @@ class ChildrenTest(unittest.TestCase):
     child = self.runner.run('dataset/make_sample_data.py', draw, cwd=self.folder)
     self.assertEqual(child.status, 0, child.output)
     self.assertTrue(os.path.isdir(f'{self.folder}/below'))
+
+
+class StoriesTest(unittest.TestCase):
+  """Some of what `make torture` does, and that it would see what is wrong."""
+
+  @classmethod
+  def setUpClass(cls):
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.runner = children.Children()
+    cls.addClassCleanup(cls.runner.close)
+    cls.lab = torture_lab.Lab(cls.runner, folder.name)
+
+  def tell(self, name, *steps):
+    """Tells a story of the shortest training in a folder of that name; returns what went wrong, or None."""
+    story = torture_stories.Story(self.lab, Plan('this story', 'short', name, False, list(steps)))
+    self.addCleanup(story.remove)
+    error = story.run()
+    return error and story.report(error)
+
+  def test_killed_damaged_and_refused_training_ends_as_the_undisturbed_one(self):
+    each_step = ['--save_checkpoints_steps', 1]
+    error = self.tell(
+        'm[lr=0.1]',
+        Step('train', neutral=each_step, interim=0),
+        Step('refused', how='swapped'),
+        Step('kill', when=('files', 8, 0), signals=['KILL'], pause=0, neutral=each_step),
+        Step('damage', what=[('newest data', 'zero tail', 0.5), ('checkpoint', 'garbage', 0.5)]),
+        Step('train', neutral=each_step, interim=None))
+    self.assertIsNone(error, error)
+    self.assertEqual(self.lab.seen['ends equal to the undisturbed run'], 1)
+    self.assertEqual(self.lab.seen['refused: swapped'], 1)
+
+  def test_stories_are_functions_of_seed_and_number(self):
+    plans = [torture_stories.plan(*pair) for pair in ((3, 1), (3, 1), (3, 2), (4, 1))]
+    told = [[(step.kind, step.options) for step in plan.steps] for plan in plans]
+    self.assertEqual(told[0], told[1])
+    self.assertEqual(len({str(steps) for steps in told}), 3)
+
+  def test_wrong_values_gaps_and_doubled_points_are_seen(self):
+    with tempfile.TemporaryDirectory() as folder:
+      write_events(folder, 'loss', [3, 2, 1])
+      curve, doubled = torture_checks.curves(folder)
+      self.assertEqual([step for step, _ in curve['loss']], [0, 10, 20])
+      self.assertEqual(doubled, [])
+      self.assertIsNone(torture_checks.difference(curve, curve))
+      self.assertIn('points at steps [0, 20]', torture_checks.difference({'loss': curve['loss'][::2]}, curve))
+      other = {'loss': [*curve['loss'][:2], (20, 'another value')]}
+      self.assertIn('other values than in the undisturbed run at steps [20]',
+                    torture_checks.difference(other, curve))
+      path, = (os.path.join(folder, name) for name in os.listdir(folder))
+      with open(path, 'rb') as file:
+        content = file.read()
+      with open(path + '.2', 'wb') as file:
+        file.write(content)
+      _, doubled = torture_checks.curves(folder)
+      self.assertEqual(doubled[0], 'loss has a point at step 0 after one at 20')
 
 
 if __name__ == '__main__':

@@ -97,8 +97,11 @@ class Children:
   """Starts scripts as children; a context that ends what still runs when it is left."""
 
   def __init__(self, env=None):
-    """Args: env, dict of variables that the zygotes and so all children get besides this process's own."""
-    self._env = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', **(env or {})}
+    """Args: env, dict of variables that the zygotes and so all children get besides this process's own.
+
+    The libraries keep silent as they do in scripts (utils/quiet.py), also with --verbose.
+    """
+    self._env = {'TF_CPP_MIN_LOG_LEVEL': '3', 'OPENCV_LOG_LEVEL': 'SILENT', **os.environ, **(env or {})}
     self._folder = tempfile.mkdtemp(prefix='children_')
     self._zygotes = {}
     self._count = 0

@@ -24,10 +24,16 @@ TRAININGS = {
     'half': (10, 2, 1, ['--precision', 'bf16', '--save_summary_steps', 1]),
     'frozen': (10, 3, 3, ['--freeze_batch_norm', '--save_summary_steps', 1]),
 }
-# That of the table of kills, not of stories.
-LONG = (10, 6, 2, ['--save_summary_steps', 1, '--save_checkpoints_steps', 1])
+# Not of stories: that of the table of kills, and that of the tests.
+_OTHERS = {'long': (10, 6, 2, ['--save_summary_steps', 1, '--save_checkpoints_steps', 1]),
+           'short': (10, 2, 1, ['--save_summary_steps', 1])}
 _MODEL = ['--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none', '--crop_size', 33, 33,
           '--batch_norm_decay', 0.5, '--tensorboard_images_max_outputs', 1]
+
+
+def epochs_of(name):
+  """Returns (epochs, epochs between evaluations) of a training."""
+  return {**TRAININGS, **_OTHERS}[name][1:3]
 
 
 class Failed(Exception):
@@ -77,8 +83,8 @@ class Lab:
     return flag.lstrip('-') in self._flags
 
   def training(self, name):
-    """Returns the flags of one of TRAININGS, or `long`, list of str: all but --model_dir."""
-    batch_size, epochs, epochs_per_eval, others = LONG if name == 'long' else TRAININGS[name]
+    """Returns the flags of one of TRAININGS or _OTHERS, list of str: all but --model_dir."""
+    batch_size, epochs, epochs_per_eval, others = {**TRAININGS, **_OTHERS}[name]
     return texts(['--dataset', f'{self.data}/sample.json', '--data_dir', self.data, *_MODEL, '--batch_size',
                   batch_size, '--train_epochs', epochs, '--epochs_per_eval', epochs_per_eval, *others])
 

@@ -16,7 +16,7 @@ import time
 import traceback
 
 from tools import torture_checks
-from tools.torture_lab import TIMEOUT, TRAININGS, Failed, shown, split_flags, texts, with_flags
+from tools.torture_lab import TIMEOUT, TRAININGS, Failed, epochs_of, shown, split_flags, texts, with_flags
 
 # Names of the model's folder other than m, which most stories have.
 NAMES = ('m[lr=0.1]', 'a b', 'ü', 'x*?', "it's", 'quo"te', '{a,b}', '$HOME', '%s %d', 'a;b&c', '#1', '~',
@@ -46,6 +46,8 @@ FORBIDDEN = ('Traceback', 'this is a defect', 'core dumped', 'Segmentation fault
 
 _LEFT_BY_KILLED = ('saving.tmp/model.ckpt-3.index', 'best/saving.tmp/model.ckpt-3.index',
                    'model_config.json.123.tmp', 'validation.json.9.tmp', 'checkpoint.tmp5')
+# Lines of TensorFlow's and its libraries'.
+_FOREIGN = re.compile(r'^(WARNING|ERROR|INFO):|^[WEIF]\d{4} |^\d{4}-\d\d-\d\d \d\d:', re.MULTILINE)
 _DISK = 400 << 20  # bytes of a story's own file system
 
 
@@ -109,8 +111,8 @@ def moment(rng):
 
 
 def _kill(rng):
-  signals = rng.choices((['KILL'], ['TERM'], ['INT'], ['TERM', 'KILL'], ['TERM', 'TERM'], ['INT', 'TERM']),
-                        (12, 4, 3, 2, 1, 1))[0]
+  signals = rng.choices((['KILL'], ['TERM'], ['INT'], ['TERM', 'KILL'], ['TERM', 'TERM'], ['INT', 'TERM'],
+                         ['HUP']), (12, 4, 3, 2, 1, 1, 1))[0]
   pause = round(rng.choice((rng.uniform(0.11, 0.3), rng.uniform(0.3, 3))), 2)
   return Step('kill', when=moment(rng), signals=signals, pause=pause, neutral=_neutral(rng))
 
@@ -238,14 +240,13 @@ class Story:
     """Trains to the end or, where `interim` (0..1) is given, to an earlier evaluation."""
     extra = self._usable(neutral)
     if interim is not None:
-      _, epochs, each, _ = TRAININGS[self.plan.training]
+      epochs, each = epochs_of(self.plan.training)
       extra += ['--train_epochs', str(each * max(1, round(interim * (epochs // each - 1))))]
-    child = self._start(extra)
-    self._finish(child)
-    if not self._expect(child, 0):  # damage stopped it, and is undone
+    coped = False
+    while not coped:  # else damage stopped it, was named, and is undone
       child = self._start(extra)
       self._finish(child)
-      self._expect(child, 0)
+      coped = self._expect(child, 0)
     self._check(child)
 
   def _do_kill(self, when, signals, pause, neutral):
@@ -258,7 +259,7 @@ class Story:
       child.kill(getattr(signal, 'SIG' + name))
     self.log.append(f'{f"; sleep {pause}; ".join(f"kill -{name} $!" for name in signals)}  # {spoken(when)}')
     self._finish(child)
-    allowed = {0} | {{'KILL': -9, 'TERM': 143, 'INT': 130}[name] for name in signals}
+    allowed = {0} | {{'KILL': -9, 'TERM': 143, 'INT': 130, 'HUP': 129}[name] for name in signals}
     if not trained(child):  # so early that the system itself answers
       allowed |= {-getattr(signal, 'SIG' + name) for name in signals}
     self._expect(child, *allowed)
@@ -500,7 +501,11 @@ class Story:
     self.log[child.line] += f'  # status {child.status}, {child.seconds:.1f} s'
     self._demand(not child.timed_out, f'it has not ended after {TIMEOUT} s')
     for word in FORBIDDEN:
-      self._demand(word not in child.output, f"its output holds '{word}'")
+      self._demand(word not in child.output or word == 'Traceback' and '--verbose' in child.command,
+                   f"its output holds '{word}'")
+    if '--verbose' not in child.command:
+      foreign = _FOREIGN.search(child.output)
+      self._demand(not foreign, 'its output holds a line that is not its own')
 
   def _expect(self, child, *allowed):
     """Demands one of the statuses.
@@ -511,7 +516,9 @@ class Story:
     if child.status in (1, 2):
       self._demand(re.search(r'^[a-z_]+\.py: error: .', child.stderr, re.MULTILINE), 'stderr has no error')
     if self.damaged and child.status in (1, 2) and child.status not in allowed:
-      named = [path for path in self.damaged if os.path.basename(path) in child.stderr]
+      prefix = re.compile(r'\.(index|data-\d{5}-of-\d{5})$')
+      named = [path for path in self.damaged
+               if prefix.sub('', os.path.join(self.model_dir, path)) in child.stderr]
       self._demand(named, f'damage to {sorted(self.damaged)} stopped it, and it names none of these')
       self._undo_damage(named)
       self._note('stopped by damage, which it named')
@@ -597,7 +604,7 @@ class Story:
       with open(full, 'wb') as file:
         file.write(self.damaged[path])
       self.log.append(f'cp copy/{path} {shown([os.path.join(self.name, path)])}')
-    self.damaged = {}
+      del self.damaged[path]
     self.known = torture_checks.look(self.model_dir)
 
   # What has to hold.
