@@ -11,7 +11,6 @@ cityscapes <city>_<sequence>_<frame>_pred_labelIds.png with the official label i
 has no labels; --label_data_dir none predicts without scoring.
 """
 import functools
-import json
 import os
 import tempfile
 import typing
@@ -45,7 +44,7 @@ def main(args):
   names = examples.names
 
   from deeplab_model import deeplabv3_plus_model_fn as model_fn
-  from utils import checkpoints, metrics, predictions, run_config
+  from utils import checkpoints, metrics, predictions, run_config, validation
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   if args.save_predictions:
@@ -66,8 +65,10 @@ def main(args):
   if result:
     print(metrics.report(result, dataset.class_names))
   if args.json:
-    write_json(args.json, {'checkpoint': checkpoint, 'images': len(names),
-                           **exact_scores(result['confusion_matrix'], dataset.class_names)})
+    matrix = result['confusion_matrix']  # rows are true classes, columns predicted ones
+    files.write_json(args.json, {'checkpoint': checkpoint, 'images': len(names),
+                                 **validation.scores(matrix, dataset.class_names),
+                                 'confusion_matrix': matrix.tolist()})
   if args.save_predictions:
     print(f'{len(names)} predictions are in {args.save_predictions}')
 
@@ -126,8 +127,10 @@ def open_examples(args, dataset):
 
 def open_records(args, dataset):
   """Returns the same of --data_dir; names are looked up only where predictions are to carry them."""
-  from utils import examples, inputs, tf_record
+  from utils import conversion, examples, inputs, tf_record
   paths = tf_record.record_files(args.data_dir, args.split)
+  index = conversion.read_index(args.data_dir, args.split)
+  conversion.check_classes(index, dataset, args.split, args.data_dir)
   records = examples.Records(paths)
   names = [''] * len(records)
   for index in range(len(records)) if args.save_predictions else ():
@@ -157,37 +160,6 @@ def run_model(model_fn, params, examples, scored):
     for _ in estimator.predict(examples.input_fn, 'classes', hooks, params['checkpoint']):
       pass  # model_fn saves them
   return None
-
-
-def exact_scores(matrix, class_names):
-  """Returns the scores as a dict for JSON, in float64; a class that occurs nowhere has no IoU.
-
-  Args:
-    matrix: int64 [K, K], a confusion matrix.
-    class_names: list of K str.
-  """
-  import tensorflow.compat.v1 as tf
-
-  from utils import metrics
-
-  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
-    counts = tf.constant(matrix)
-    iou, mean_iou, accuracy = session.run(
-        [metrics.iou_per_class(counts), metrics.mean_iou(counts), metrics.pixel_accuracy(counts)])
-  occurs = matrix.sum(0) + matrix.sum(1) > 0
-  return {
-      'mean_iou': float(mean_iou),
-      'px_accuracy': float(accuracy),
-      'iou': {name: float(iou[k]) if occurs[k] else None for k, name in enumerate(class_names)},
-      'confusion_matrix': matrix.tolist(),  # rows are true classes, columns predicted ones
-  }
-
-
-def write_json(path, content):
-  """Writes a dict as JSON; under a temporary name first."""
-  with files.replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-    json.dump(content, file, indent=2)
-    file.write('\n')
 
 
 if __name__ == '__main__':

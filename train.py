@@ -128,7 +128,8 @@ def run(args, requests, stack):
   # The data.
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
   indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
-  check_classes(args, indexes, dataset)
+  for split, index in indexes.items():
+    conversion.check_classes(index, dataset, split, args.data_dir)
   counts = {split: count_examples(indexes[split], records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
@@ -227,27 +228,6 @@ def find_class_weights(args, index):
         + f'; bounded by --class_weight_limit {limit:g}: {", ".join(bounded)}' * bool(bounded)
         + f'; without a pixel: {", ".join(absent)}' * bool(absent))
   return weights
-
-
-def check_classes(args, indexes, dataset):
-  """Raises UsageError where the index of the records says that they hold other classes."""
-  from utils import model_config
-
-  for split, index in indexes.items():
-    if index is None:  # records of the original scripts, or from elsewhere
-      continue
-    stored = index['dataset']
-    if (len(stored['class_names']), stored['ignore_label']) != (dataset.num_classes, dataset.ignore_label):
-      raise UsageError(
-          f"the {split} records in {args.data_dir} hold the {len(stored['class_names'])} classes of "
-          f"'{stored['name']}' (ignore label {stored['ignore_label']}), but --dataset '{dataset.name}' has "
-          f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
-          'were made with, or another --data_dir')
-    if tuple(stored['class_names']) != dataset.class_names:
-      number, held, asked = model_config.first_difference(stored['class_names'], dataset.class_names)
-      raise UsageError(
-          f"class {number} of the {split} records in {args.data_dir} is '{held}', but that of --dataset "
-          f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
 
 
 def check_dataset(args, stored, dataset):
