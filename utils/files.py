@@ -4,6 +4,7 @@ Lists, descriptors and indexes come from elsewhere: what is no regular file (a p
 /dev/zero), larger than any of its kind, or no text is refused with a sentence that names it.
 """
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -17,7 +18,13 @@ _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
 
 @contextlib.contextmanager
 def replacing(path):
-  """Yields a temporary name in `path`'s folder; renames it to `path` on success, removes it on failure."""
+  """Yields a temporary name in `path`'s folder; renames it to `path` on success, removes it on failure.
+
+  A device such as /dev/stdout is not replaced, but written to. Where a folder or pipe is, OSError is raised.
+  """
+  if _is_special(path):
+    yield path
+    return
   temporary = f'{path}.{os.getpid()}.tmp'
   try:
     yield temporary
@@ -29,6 +36,16 @@ def replacing(path):
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
+
+
+def _is_special(path):
+  """Returns whether a path is a device; raises OSError where it is a folder or pipe."""
+  if not os.path.exists(path) or os.path.isfile(path):
+    return False
+  if not stat.S_ISCHR(os.stat(path).st_mode):
+    number = errno.EISDIR if os.path.isdir(path) else errno.EINVAL
+    raise OSError(number, 'it is a folder' if number == errno.EISDIR else 'it is no file', path)
+  return True
 
 
 def make_folder(path, flag):
@@ -62,7 +79,7 @@ def check_json_output(path, flag):
     path: str, or None where nothing is written.
     flag: str.
   """
-  if path is not None and os.path.lexists(path):
+  if path is not None and os.path.exists(path) and not stat.S_ISCHR(os.stat(path).st_mode):
     try:
       read_json(path, f"'{path}'")
     except DataError as error:
