@@ -550,7 +550,7 @@ class Training:
     args = self.args
     plan = training_hooks.Plan(
         args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
-        args.keep_checkpoint_max, args.save_summary_steps, self.task.is_chief)
+        args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief)
 
     def names_of_batch(number):
       first = position + (number - 1 - step) * images_per_step(args)
