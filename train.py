@@ -526,7 +526,8 @@ class Training:
               'command goes on from there', flush=True)
         return
     print(f'Done: {args.model_dir} is at step {step}' + (
-        f', mean Intersection over Union {self.result["mean_iou"]:.4f}' if self.result else ''))
+        f', mean Intersection over Union {self.result["mean_iou"]:.4f}'
+        if self.result and self.result['confusion_matrix'].any() else ''))
 
   def train_options(self, position):
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""
