@@ -11,9 +11,9 @@ cityscapes <city>_<sequence>_<frame>_pred_labelIds.png with the official label i
 has no labels; --label_data_dir none predicts without scoring.
 """
 import functools
-import json
 import os
 import tempfile
+import typing
 
 from utils import datasets, files, flags, model_config
 from utils.errors import DataError, UsageError
@@ -40,30 +40,35 @@ def make_parser():
 def main(args):
   check_flags(args)
   architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
-  names, input_fn = open_examples(args, dataset)
+  examples = open_examples(args, dataset)
+  names = examples.names
 
   from deeplab_model import deeplabv3_plus_model_fn as model_fn
-  from utils import checkpoints, metrics, predictions, run_config
+  from utils import checkpoints, metrics, predictions, run_config, validation
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   if args.save_predictions:
     predictions.check_submission(args.submission, dataset)
     paths = predictions.output_paths(args.save_predictions, names, args.submission, split_name(args))
+    files.check_outputs(paths, examples.inputs, '--save_predictions')
     files.make_folder(args.save_predictions, '--save_predictions')
     model_fn = predictions.saving(model_fn, paths, dataset, args.submission)
   if args.json:
+    files.check_json_output(args.json, '--json')
     files.make_folder(os.path.dirname(args.json) or '.', '--json')
 
   print(f'Evaluating {checkpoint} on {len(names)} images')
   params = {**vars(architecture), 'class_names': dataset.class_names,
             'ignore_label': dataset.ignore_label, 'checkpoint': checkpoint,
             **run_config.compute_params(args.precision, args.data_format)}
-  result = run_model(model_fn, params, input_fn, len(names), scored=args.label_data_dir != 'none')
+  result = run_model(model_fn, params, examples, scored=args.label_data_dir != 'none')
   if result:
     print(metrics.report(result, dataset.class_names))
   if args.json:
-    write_json(args.json, {'checkpoint': checkpoint, 'images': len(names),
-                           **exact_scores(result['confusion_matrix'], dataset.class_names)})
+    matrix = result['confusion_matrix']  # rows are true classes, columns predicted ones
+    files.write_json(args.json, {'checkpoint': checkpoint, 'images': len(names),
+                                 **validation.scores(matrix, dataset.class_names),
+                                 'confusion_matrix': matrix.tolist()})
   if args.save_predictions:
     print(f'{len(names)} predictions are in {args.save_predictions}')
 
@@ -86,8 +91,23 @@ def split_name(args):
   return args.split if args.data_dir else os.path.splitext(os.path.basename(args.evaluation_data_list))[0]
 
 
+class Examples(typing.NamedTuple):
+  """What is evaluated.
+
+  Attributes:
+    names: list of str, each image's path below its folder, without extension.
+    input_fn: function without arguments that returns the tf.data.Dataset.
+    inputs: list of str, the paths of all files that are read.
+    find_bad: function without arguments that returns the DataError of a bad example, or None.
+  """
+  names: list
+  input_fn: typing.Callable
+  inputs: list
+  find_bad: typing.Callable = None
+
+
 def open_examples(args, dataset):
-  """Returns the images' names, each a path below their folder without extension, and the input_fn."""
+  """Returns the Examples that the flags name."""
   if args.data_dir:
     return open_records(args, dataset)
   listed = datasets.read_list(args.evaluation_data_list)
@@ -99,15 +119,18 @@ def open_examples(args, dataset):
   names = [os.path.splitext(os.path.relpath(path, args.image_data_dir))[0] for path in images]
 
   from utils import inputs
+  paths = [*images, *(labels or ()), args.evaluation_data_list]
   if labels is None:
-    return names, functools.partial(inputs.image_dataset, images)
-  return names, functools.partial(inputs.folder_dataset, images, labels, dataset)
+    return Examples(names, functools.partial(inputs.image_dataset, images), paths)
+  return Examples(names, functools.partial(inputs.folder_dataset, images, labels, dataset), paths)
 
 
 def open_records(args, dataset):
   """Returns the same of --data_dir; names are looked up only where predictions are to carry them."""
-  from utils import examples, inputs, tf_record
+  from utils import conversion, examples, inputs, tf_record
   paths = tf_record.record_files(args.data_dir, args.split)
+  index = conversion.read_index(args.data_dir, args.split)
+  conversion.check_classes(index, dataset, args.split, args.data_dir)
   records = examples.Records(paths)
   names = [''] * len(records)
   for index in range(len(records)) if args.save_predictions else ():
@@ -117,59 +140,26 @@ def open_records(args, dataset):
       raise DataError(f'{source} does not hold the name of its image, which --save_predictions needs; write '
                       'the records again, or give images, labels and list')
     names[index] = os.path.splitext(name)[0]
-  return names, functools.partial(inputs.eval_dataset, paths, dataset)
+  return Examples(names, functools.partial(inputs.eval_dataset, paths, dataset), paths,
+                  functools.partial(tf_record.find_bad_example, paths, dataset))
 
 
-def run_model(model_fn, params, input_fn, num_images, scored):
+def run_model(model_fn, params, examples, scored):
   """Runs the model once over all images; returns the scores, or None where there are no labels."""
-  import tensorflow.compat.v1 as tf
-
-  from utils import inputs, run_config
+  from utils import failures, run_config
   from utils.tf_estimator import Estimator
 
-  hooks = [run_config.ProgressBarHook(num_images, 'evaluating')]
+  hooks = [run_config.ProgressBarHook(len(examples.names), 'evaluating')]
+  advice = ('every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
+            'programs that hold memory')
   # An Estimator writes event files beside its checkpoints; scoring a model leaves its folder alone.
-  with tempfile.TemporaryDirectory() as scratch:
+  with tempfile.TemporaryDirectory() as scratch, failures.explaining(advice, examples.find_bad):
     estimator = Estimator(model_fn, scratch, run_config.run_config(), params)
-    try:
-      if scored:
-        return estimator.evaluate(input_fn, hooks=hooks, checkpoint_path=params['checkpoint'])
-      for _ in estimator.predict(input_fn, 'classes', hooks, params['checkpoint']):
-        pass  # model_fn saves them
-    except tf.errors.OpError as error:
-      raise inputs.data_error(error) from error
+    if scored:
+      return estimator.evaluate(examples.input_fn, hooks=hooks, checkpoint_path=params['checkpoint'])
+    for _ in estimator.predict(examples.input_fn, 'classes', hooks, params['checkpoint']):
+      pass  # model_fn saves them
   return None
-
-
-def exact_scores(matrix, class_names):
-  """Returns the scores as a dict for JSON, in float64; a class that occurs nowhere has no IoU.
-
-  Args:
-    matrix: int64 [K, K], a confusion matrix.
-    class_names: list of K str.
-  """
-  import tensorflow.compat.v1 as tf
-
-  from utils import metrics
-
-  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
-    counts = tf.constant(matrix)
-    iou, mean_iou, accuracy = session.run(
-        [metrics.iou_per_class(counts), metrics.mean_iou(counts), metrics.pixel_accuracy(counts)])
-  occurs = matrix.sum(0) + matrix.sum(1) > 0
-  return {
-      'mean_iou': float(mean_iou),
-      'px_accuracy': float(accuracy),
-      'iou': {name: float(iou[k]) if occurs[k] else None for k, name in enumerate(class_names)},
-      'confusion_matrix': matrix.tolist(),  # rows are true classes, columns predicted ones
-  }
-
-
-def write_json(path, content):
-  """Writes a dict as JSON; under a temporary name first."""
-  with files.replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-    json.dump(content, file, indent=2)
-    file.write('\n')
 
 
 if __name__ == '__main__':

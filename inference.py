@@ -12,6 +12,8 @@ import os
 from utils import flags
 from utils.errors import DataError
 
+MASK, OVERLAY = '_mask.png', '_overlay.png'  # what comes after the image's name
+
 
 def make_parser():
   parser = flags.Parser(__doc__)
@@ -31,12 +33,13 @@ def main(args):
   names = datasets.read_list(args.infer_data_list)
   images = find_images(args.data_dir, names)
   outputs = output_stems(args.output_dir, names)
+  files.check_outputs([output + end for output in outputs for end in (MASK, OVERLAY)],
+                      [*images, args.infer_data_list], '--output_dir')
 
-  import tensorflow.compat.v1 as tf
   from tqdm import tqdm
 
   from deeplab_model import deeplabv3_plus_model_fn
-  from utils import checkpoints, inputs, run_config, visualization
+  from utils import checkpoints, failures, inputs, run_config, visualization
   from utils.tf_estimator import Estimator, debug_hook
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
@@ -44,18 +47,16 @@ def main(args):
   params = {**vars(architecture), 'checkpoint': checkpoint,
             **run_config.compute_params(args.precision, args.data_format)}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
-  predictions = estimator.predict(
-      functools.partial(inputs.image_dataset, images), predict_keys='classes',
-      hooks=[debug_hook()] if args.debug else None, checkpoint_path=checkpoint)
-  try:
+  with failures.explaining('every image is predicted whole: scale down the largest, or cut them into parts, '
+                           'or end other programs that hold memory'):
+    predictions = estimator.predict(
+        functools.partial(inputs.image_dataset, images), predict_keys='classes',
+        hooks=[debug_hook()] if args.debug else None, checkpoint_path=checkpoint)
     for image, output in zip(tqdm(images, unit='image'), outputs):
       classes = next(predictions)['classes'][:, :, 0]
-      visualization.save_mask(output + '_mask.png', classes, dataset.palette, dataset.ignore_label)
+      visualization.save_mask(output + MASK, classes, dataset.palette, dataset.ignore_label)
       if args.overlay:
-        visualization.save_overlay(output + '_overlay.png', inputs.read_image(image), classes,
-                                   dataset.palette)
-  except tf.errors.OpError as error:
-    raise inputs.data_error(error) from error
+        visualization.save_overlay(output + OVERLAY, inputs.read_image(image), classes, dataset.palette)
   print(f'{len(images)} masks are in {args.output_dir}')
 
 
@@ -74,7 +75,7 @@ def output_stems(folder, names):
   for name in names:
     stem = os.path.splitext(os.path.basename(name))[0]
     if stem in stems:
-      raise DataError(f'{stems[stem]} and {name} would both be written to {stem}_mask.png; '
+      raise DataError(f'{stems[stem]} and {name} would both be written to {stem}{MASK}; '
                       f'infer them into two output folders')
     stems[stem] = name
   return [os.path.join(folder, stem) for stem in stems]

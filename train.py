@@ -121,13 +121,15 @@ def run(args, requests, stack):
   resume_from = found and found.prefix
   stored = model_config.read(args.model_dir) if resume_from else None
   architecture, dataset = model_config.resolve(args, stored)
+  check_dataset(args, stored, dataset)
   decay = args.batch_norm_decay or backbones.get(architecture.base_architecture).batch_norm_decay
   pre_trained_model = None if resume_from else find_pre_trained_model(args)
 
   # The data.
   records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
   indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
-  check_classes(args, indexes, dataset)
+  for split, index in indexes.items():
+    conversion.check_classes(index, dataset, split, args.data_dir)
   counts = {split: count_examples(indexes[split], records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
@@ -228,25 +230,18 @@ def find_class_weights(args, index):
   return weights
 
 
-def check_classes(args, indexes, dataset):
-  """Raises UsageError where the index of the records says that they hold other classes."""
-  from utils import model_config
+def check_dataset(args, stored, dataset):
+  """Raises UsageError where a model was trained on another dataset so far, if only by name.
 
-  for split, index in indexes.items():
-    if index is None:  # records of the original scripts, or from elsewhere
-      continue
-    stored = index['dataset']
-    if (len(stored['class_names']), stored['ignore_label']) != (dataset.num_classes, dataset.ignore_label):
-      raise UsageError(
-          f"the {split} records in {args.data_dir} hold the {len(stored['class_names'])} classes of "
-          f"'{stored['name']}' (ignore label {stored['ignore_label']}), but --dataset '{dataset.name}' has "
-          f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
-          'were made with, or another --data_dir')
-    if tuple(stored['class_names']) != dataset.class_names:
-      number, held, asked = model_config.first_difference(stored['class_names'], dataset.class_names)
-      raise UsageError(
-          f"class {number} of the {split} records in {args.data_dir} is '{held}', but that of --dataset "
-          f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
+  Args:
+    args: the parsed flags.
+    stored: model_config.Stored of an earlier run, or None.
+    dataset: Dataset.
+  """
+  if stored and (stored.dataset.name, stored.dataset.ignore_label) != (dataset.name, dataset.ignore_label):
+    before, now = (f"'{data.name}' (ignore label {data.ignore_label})" for data in (stored.dataset, dataset))
+    raise UsageError(f'--dataset is {now}, but the model in {args.model_dir} was trained on {before}; leave '
+                     f'the flag out, or start a new --model_dir with --pre_trained_model {args.model_dir}')
 
 
 def check_crop(args):
@@ -555,7 +550,7 @@ class Training:
     args = self.args
     plan = training_hooks.Plan(
         args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
-        args.keep_checkpoint_max, args.save_summary_steps, self.task.is_chief)
+        args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief)
 
     def names_of_batch(number):
       first = position + (number - 1 - step) * images_per_step(args)

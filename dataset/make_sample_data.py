@@ -23,7 +23,7 @@ from PIL import Image
 # Started as `python dataset/make_sample_data.py`, Python puts dataset/ on its path, not the root.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import datasets, flags
+from utils import datasets, files, flags
 from utils.errors import DataError, UsageError
 
 NAME = 'sample'
@@ -118,17 +118,20 @@ def write_dataset(output_dir, sample, size, seed):
   """
   output_dir = os.path.realpath(output_dir)
   _check_replaceable(output_dir)
-  temporary = f'{output_dir}.{os.getpid()}.tmp'
+  temporary, earlier = f'{output_dir}.{os.getpid()}.tmp', f'{output_dir}.{os.getpid()}.old.tmp'
   try:
     _write_files(temporary, sample, size, seed)
     if os.path.exists(output_dir):
-      shutil.rmtree(output_dir)
+      os.rename(output_dir, earlier)  # which a mount point, for one, does not allow
     os.rename(temporary, output_dir)
   except OSError as error:
+    if os.path.exists(earlier):
+      os.rename(earlier, output_dir)
     raise DataError(f'--output_dir {output_dir} cannot be written ({error.strerror}); '
                     'give a folder of your own') from error
   finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    for folder in (temporary, earlier):
+      shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_replaceable(output_dir):
@@ -136,26 +139,25 @@ def _check_replaceable(output_dir):
     return
   if not os.path.isdir(output_dir):
     raise UsageError(f'--output_dir {output_dir} is a file; give a folder')
-  found = {os.path.relpath(os.path.join(folder, name), output_dir)
-           for folder, folders, files in os.walk(output_dir) for name in folders + files}
-  foreign = sorted(found - _own_files(output_dir))
-  if foreign:
-    raise UsageError(f'--output_dir {output_dir} holds {foreign[0]}, which is not of an earlier '
-                     'sample; give a new folder, or remove that one')
+  own = _own_files(output_dir)
+  for folder, folders, names in os.walk(output_dir):
+    found = {os.path.relpath(os.path.join(folder, name), output_dir) for name in folders + names}
+    foreign = sorted(found - own)
+    if foreign:
+      raise UsageError(f'--output_dir {output_dir} holds {foreign[0]}, which is not of an earlier '
+                       'sample; give a new folder, or remove that one')
 
 
 def _own_files(folder):
   """Returns the relative paths that the sample in `folder` consists of, none if it holds no sample."""
   try:
-    with open(os.path.join(folder, DESCRIPTOR)) as file:
-      if json.load(file)['name'] != NAME:
-        return set()
+    if files.read_json(os.path.join(folder, DESCRIPTOR), DESCRIPTOR)['name'] != NAME:
+      return set()
     own = {DESCRIPTOR, IMAGE_DIR, LABEL_DIR}
     for split in SPLITS:
       own.add(split + '.txt')
-      with open(os.path.join(folder, split + '.txt')) as file:
-        for name in file.read().split():
-          own |= {f'{IMAGE_DIR}/{name}.jpg', f'{LABEL_DIR}/{name}.png'}
+      for name in files.read_text(os.path.join(folder, split + '.txt'), split).split():
+        own |= {f'{IMAGE_DIR}/{name}.jpg', f'{LABEL_DIR}/{name}.png'}
     return own
   except (OSError, ValueError, KeyError, TypeError):
     return set()

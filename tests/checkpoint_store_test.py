@@ -62,6 +62,18 @@ class FindTest(StoreTest):
     self.assertEqual(checkpoint_store.find(self.folder).prefix, self.path('model.ckpt-9'))
     self.assertEqual(tf.train.latest_checkpoint(self.folder), self.path('model.ckpt-9'))
 
+  def test_tf_estimator_finds_the_newest_of_a_relative_folder_too(self):
+    before = os.getcwd()
+    self.addCleanup(os.chdir, before)
+    os.chdir(os.path.dirname(self.folder))
+    for folder in ('model', './model/', '../' + os.path.basename(os.getcwd()) + '/model'):
+      self.folder = folder
+      self.save(7)
+      checkpoint_store.choose(folder, os.path.join(folder, 'model.ckpt-7'))
+      self.assertTrue(tf.train.latest_checkpoint(folder), folder)
+      with open(os.path.join(folder, 'checkpoint')) as file:
+        self.assertIn('model_checkpoint_path: "model.ckpt-7"', file.read())
+
   def test_every_kind_of_damage_is_named_and_the_one_before_used(self):
     data, index = 'model.ckpt-12.data-00000-of-00001', 'model.ckpt-12.index'
 

@@ -38,21 +38,39 @@ class TaskTest(unittest.TestCase):
 
   def test_one_machine_is_no_cluster(self):
     self.assertEqual(self.task({'worker': ['a:1']}), cluster.Task())
-    for text in ('', '{}', '{"cluster": {}}'):
+    self.assertEqual(self.task({'chief': ['a:1'], 'worker': []}, 'chief'), cluster.Task())
+    for text in ('', ' ', '{}', '{"cluster": {}}', '{"cluster": {"worker": []}}',
+                 '{"task": {"type": "worker"}}'):
       with mock.patch.dict(os.environ, {'TF_CONFIG': text}):
         self.assertEqual(cluster.task_from_environment(), cluster.Task())
+    with mock.patch.dict(os.environ):
+      os.environ.pop('TF_CONFIG', None)
+      self.assertEqual(cluster.task_from_environment(), cluster.Task())
 
   def test_what_cannot_work_gets_a_sentence(self):
     for jobs, job, index, sentence in (
         ({**WORKERS, 'ps': ['d:1']}, 'worker', 0, 'has the jobs ps, worker; give chief and worker alone'),
         (WORKERS, 'worker', 3, 'this is worker 3, which its cluster does not list'),
-        (WORKERS, 'worker', 'x', 'TF_CONFIG is .* it should be JSON such as'),
-        (['a:1'], 'worker', 0, 'TF_CONFIG is .* it should be JSON such as')):
-      with self.assertRaisesRegex(UsageError, sentence):
+        ({'worker': ['a:1']}, 'worker', 1, 'this is worker 1, which its cluster does not list'),
+        ({'worker': ['a:1']}, 'evaluator', 0, 'this is evaluator 0, which its cluster does not list'),
+        ({'chief': ['a:1', 'b:1']}, 'chief', 0, 'lists 2 chiefs; give one'),
+        ({'chief': ['a:1'], 'worker': ['b:1', 'a:1']}, 'chief', 0, 'lists a:1 twice')):
+      with self.subTest(sentence), self.assertRaisesRegex(UsageError, sentence):
         self.task(jobs, job, index)
-    with (mock.patch.dict(os.environ, {'TF_CONFIG': '{'}),
-          self.assertRaisesRegex(UsageError, 'should be JSON')):
-      cluster.task_from_environment()
+
+  def test_what_is_no_such_json_is_shown_beside_an_example(self):
+    task = '"task": {"type": "worker", "index": 0}'
+    for text in ('{', '[]', '5', 'null', '[' * 99999, '{"cluster": null}', '{"cluster": ["a:1"]}',
+                 '{"cluster": {"worker": ["a:1"]}}', '{"cluster": {"worker": ["a:1", "b:1"]}}',
+                 '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker"}}',
+                 *(f'{{"cluster": {{"worker": ["a:1"]}}, "task": {{"type": "worker", "index": {index}}}}}'
+                   for index in ('"x"', '[0]', 'Infinity')),
+                 *(f'{{"cluster": {{"worker": {addresses}}}, {task}}}'
+                   for addresses in ('"a:1"', '["a"]', '[1]', '["a:1", null]', '{"0": "a:1"}'))):
+      with (self.subTest(text[:60]), mock.patch.dict(os.environ, {'TF_CONFIG': text}),
+            self.assertRaisesRegex(UsageError, '^TF_CONFIG is .* it should be JSON such as') as raised):
+        cluster.task_from_environment()
+      self.assertLess(len(str(raised.exception)), 500)
 
   def test_flags_of_one_machine_alone_are_refused(self):
     for flags, sentence in ((('--batch_size', 4), '--batch_size 4 cannot be shared by 3 devices'),
@@ -113,7 +131,8 @@ class TwoWorkersTest(ScriptsTest):
     for name, value in expected.items():  # fifty layers of batch norm raise rounding
       self.assertLessEqual(np.abs(found[name] - value).max(), 0.1 * usual[tuple(name.split('/')[-2:])], name)
     # The chief alone has written: no folders of other workers.
-    self.assertEqual([name for name in os.listdir(together) if os.path.isdir(f'{together}/{name}')], ['eval'])
+    folders = {name for name in os.listdir(together) if os.path.isdir(f'{together}/{name}')}
+    self.assertEqual(folders, {'best', 'eval'})
 
     long = ('--train_epochs', 9999, '--epochs_per_eval', 9999)
     chief, other = (self.worker(index, together, *long) for index in (0, 1))

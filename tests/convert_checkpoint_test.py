@@ -5,9 +5,11 @@ tests/golden/official_logits.npz holds what the original program makes of them.
 """
 import contextlib
 import dataclasses
+import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 import unittest
@@ -235,6 +237,81 @@ class RefusalTest(ConverterTest):
       file.add(__file__, 'frozen_inference_graph.pb')
     with self.assertRaisesRegex(DataError, 'holds no checkpoint'):
       self.convert(archive)
+
+
+class UntrustedArchiveTest(ConverterTest):
+  """Nothing in an archive is written outside the folder that it is unpacked to, or fills memory or disk."""
+
+  def archive(self, *members, mode='w:gz'):
+    """Writes an archive of (TarInfo, content) and returns its path."""
+    path = self.path('untrusted.tar.gz')
+    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as file:
+      for member, content in members:
+        member.size = len(content) if content is not None else member.size
+        file.addfile(member, content and io.BytesIO(content))
+    return path
+
+  def member(self, name, kind=tarfile.REGTYPE, target='', size=0):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, target, size
+    return member
+
+  def unpacked(self, path):
+    scratch = self.path('outer', 'scratch')
+    os.makedirs(scratch)
+    try:
+      return convert_checkpoint.unpacked(path, scratch)
+    finally:
+      found = {os.path.relpath(os.path.join(folder, name), self.folder)
+               for folder, folders, names in os.walk(self.folder) for name in folders + names}
+      self.written = {name.removeprefix('outer/scratch/')
+                      for name in found - {'outer', 'outer/scratch', 'untrusted.tar.gz', 'kept'}}
+
+  def test_members_elsewhere_links_and_devices_write_nothing_outside(self):
+    with open(self.path('kept'), 'w') as file:
+      file.write('kept')
+    link = self.member('x.ckpt.link', tarfile.SYMTYPE, self.path('kept'))
+    self.unpacked(self.archive(
+        (self.member('../../a.ckpt.index'), b'a'), (self.member(self.path('b.ckpt.index')), b'b'),
+        (link, None), (self.member('x.ckpt.link/c.ckpt'), b'c'),
+        (self.member('d.ckpt', tarfile.LNKTYPE, '../../kept'), None),
+        (self.member('e.ckpt', tarfile.CHRTYPE), None), (self.member('f.ckpt', tarfile.FIFOTYPE), None),
+        (self.member('g.ckpt', tarfile.DIRTYPE), None), (self.member('readme'), b'r')))
+    self.assertEqual(self.written, {'a.ckpt.index', 'b.ckpt.index', 'c.ckpt'})
+    with open(self.path('kept')) as file:
+      self.assertEqual(file.read(), 'kept')
+
+  def test_sizes_beyond_any_checkpoint_are_refused_before_they_are_written(self):
+    path = self.archive((self.member('a.ckpt.index'), b'a'))
+    large = self.member('b.ckpt.data', size=1 << 40).tobuf(tarfile.GNU_FORMAT)
+    with gzip.open(path, 'wb') as file:
+      file.write(large + bytes(1024))
+    with self.assertRaisesRegex(DataError, 'unpacks to more than 8 GiB'):
+      self.unpacked(path)
+    self.assertEqual(self.written, set())
+
+  def test_headers_that_would_fill_the_memory_are_refused(self):
+    path = self.archive((self.member('a.ckpt.index'), b'a'))
+    for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE):
+      with gzip.open(path, 'wb') as file:
+        file.write(self.member('x', kind, size=1 << 33).tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+      with self.subTest(kind=kind), self.assertRaisesRegex(DataError, r'cannot be unpacked \(a header says'):
+        convert_checkpoint.unpacked(path, self.folder)
+
+  def test_size_below_zero_ends(self):
+    header = tarfile.TarInfo('a.ckpt')
+    header.pax_headers = {'size': '-1024'}
+    path = self.path('untrusted.tar.gz')
+    with gzip.open(path, 'wb') as file:
+      file.write(header.tobuf(tarfile.PAX_FORMAT) + bytes(10240))
+    with self.assertRaisesRegex(DataError, 'cannot be unpacked'):
+      self.unpacked(path)
+
+  def test_other_compressions_are_taken(self):
+    for mode in ('w', 'w:bz2', 'w:gz'):
+      self.unpacked(self.archive((self.member('a.ckpt.index'), b'a'), mode=mode))
+      self.assertEqual(self.written, {'a.ckpt.index'})
+      shutil.rmtree(self.path('outer'))
 
 
 class FineTuningTest(ConverterTest):

@@ -153,6 +153,18 @@ class ConvertTest(ToolTest):
     self.assert_fails(self.convert(), 1, r"label '.*x/d\.png' has no image")
     self.assertEqual(os.listdir(self.path('records')), [])
 
+  def test_hidden_folders_and_links_to_a_folder_above_are_left_out_and_counted(self):
+    for name in ('a', 'b', 'sub/c', '.ipynb_checkpoints/a-checkpoint'):
+      self.write_pair(name)
+    for kind in ('images', 'labels'):
+      os.symlink('.', os.path.join(self.folder, kind, 'all'))
+      os.symlink('..', os.path.join(self.folder, kind, 'sub', 'up'))
+      os.symlink('loop', os.path.join(self.folder, kind, 'loop'))
+    status, printed, _ = self.convert()
+    self.assertEqual(status, 0)
+    self.assertEqual(printed.count('hidden folders: 1; links to folders that are read already: 2'), 2)
+    self.assertEqual(sorted(sum(self.lists(), [])), ['a.jpg', 'b.jpg', 'sub/c.jpg'])
+
   def test_missing_and_wrong_input_is_told(self):
     self.assert_fails(run('--labels', 'x'), 2, '--images is missing')
     self.assert_fails(self.convert(), 1, "folder '.*labels' does not exist")

@@ -150,7 +150,7 @@ class OtherFilesTest(unittest.TestCase):
 
   def test_other_failures_of_the_system_are_named(self):
     self.assertRegex(str(explained(op_error('FailedPreconditionError', '/x; Is a directory'))),
-                     "'/x' cannot be used: Is a directory")
+                     r"'/x' cannot be used \(Is a directory\)")
     self.assertRegex(str(explained(OSError(errno.EIO, 'Input/output error', b'/x'))), "'/x'.*Input/output")
     self.assertRegex(str(explained(op_error('ResourceExhaustedError', '/x; Too many open files'))), 'ulimit')
 

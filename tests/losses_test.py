@@ -1,5 +1,6 @@
 """Losses and learning rates against numbers worked out by hand."""
 import contextlib
+import functools
 import io
 import unittest
 
@@ -52,13 +53,34 @@ class CrossEntropyTest(unittest.TestCase):
     self.assertEqual(losses.median_frequency_weights([0, 0], 10.), [1, 1])
 
   def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
-    def build():
-      logits = tf.constant(np.ones((2, 3, 5, 4), 'f'))
-      loss = losses.cross_entropy(logits, tf.fill([2, 3, 5, 1], 255), 255)
-      return loss, tf.gradients(loss, logits)[0]
-    loss, gradient = evaluate(build)
-    self.assertEqual(loss, 0)
-    np.testing.assert_array_equal(gradient, np.zeros((2, 3, 5, 4)))
+    def build(label, weights, dtype):
+      features, kernel = tf.constant(np.ones((2, 3, 5, 4)), dtype), tf.eye(4, batch_shape=[1, 1])
+      net = tf.cast(tf.nn.conv2d(features, tf.cast(kernel, dtype), 1, 'SAME'), tf.float32)
+      loss = losses.cross_entropy(net, tf.fill([2, 3, 5, 1], label), 255, weights)
+      return loss, *tf.gradients(loss, [features, kernel])
+
+    for label, weights in ((255, None), (255, [3., 1, 1, .1]), (1, [3., 0, 1, 1])):  # or of no weight
+      for dtype in (tf.float32, tf.float16, tf.bfloat16):
+        with self.subTest(label=label, weights=weights, dtype=dtype.name):
+          loss, *gradients = evaluate(functools.partial(build, label, weights, dtype))
+          self.assertEqual(loss, 0)
+          for gradient in gradients:
+            np.testing.assert_array_equal(gradient.astype('f'), np.zeros(gradient.shape))
+
+  def test_image_without_valid_pixels_leaves_the_others_gradient_alone(self):
+    logits = np.random.RandomState(0).randn(2, 3, 5, 4).astype('f')
+    labels = np.random.RandomState(1).randint(0, 4, (2, 3, 5, 1))
+    labels[1] = 255
+
+    def build(count):
+      inputs = tf.constant(logits[:count])
+      loss = losses.cross_entropy(inputs, tf.constant(labels[:count], tf.int32), 255, [3., 0, 1, 1])
+      return loss, tf.gradients(loss, inputs)[0]
+    alone, both = evaluate(lambda: build(1)), evaluate(lambda: build(2))
+    self.assertAlmostEqual(alone[0], both[0], places=6)
+    np.testing.assert_allclose(both[1][:1], alone[1], rtol=1e-5)
+    self.assertGreater(np.abs(alone[1]).max(), 0)
+    np.testing.assert_array_equal(both[1][1], np.zeros((3, 5, 4)))
 
   def test_weight_decay_halves_the_squared_norm(self):
     loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))

@@ -1,4 +1,6 @@
 """Scalars read back from event files, averaged and drawn."""
+import contextlib
+import io
 import os
 import tempfile
 import unittest
@@ -8,7 +10,8 @@ from PIL import Image
 
 from tests.scripts_test import run
 from tools import plot_scalars
-from utils.errors import DataError
+from utils import tf_record
+from utils.errors import DataError, UsageError
 
 
 def write_events(folder, name, values):
@@ -45,6 +48,40 @@ class PlotScalarsTest(unittest.TestCase):
   def test_folder_without_event_files_is_an_error(self):
     with self.assertRaisesRegex(DataError, 'holds no event files'):
       plot_scalars.read_scalar(self.folder, 'loss')
+
+  def test_what_comes_before_damage_is_used_and_a_line_says_so(self):
+    write_events(self.folder, 'loss', range(10))
+    path = os.path.join(self.folder, *os.listdir(self.folder))
+    with open(path, 'rb') as file:
+      whole = file.read()
+    last = tf_record.whole_examples(path)[0]
+    damaged = bytearray(whole)
+    damaged[-10] ^= 1
+    huge = whole + (1 << 40).to_bytes(8, 'little') + bytes(100)  # a length that TensorFlow may not survive
+    for content, used in ((whole[:-5], last - 1), (bytes(damaged), last - 1), (huge, last),
+                          (whole + b'x', last)):
+      with open(path, 'wb') as file:
+        file.write(content)
+      with contextlib.redirect_stdout(io.StringIO()) as printed:
+        steps, _ = plot_scalars.read_scalar(self.folder, 'loss')
+      self.assertEqual(len(steps), 10 if used == last else 9)
+      self.assertIn(f'is damaged or cut off; the {used} entries before are used', printed.getvalue())
+
+  def test_folder_or_pipe_in_place_of_an_event_file_is_an_error(self):
+    path = os.path.join(self.folder, 'events.out.tfevents.1')
+    os.mkfifo(path)
+    with self.assertRaisesRegex(DataError, 'it is a device or pipe'):
+      plot_scalars.read_scalar(self.folder, 'loss')
+
+  def test_names_that_would_be_formulas_are_drawn_as_they_are(self):
+    folder = os.path.join(self.folder, '_a$^b$ $x_{')
+    write_events(folder, 'lo$s', [1])
+    run(plot_scalars, '--scalar', 'lo$s', '--output', os.path.join(self.folder, 'p.PNG'), folder)
+
+  def test_picture_of_another_kind_is_a_usage_error(self):
+    for path in (os.path.join(self.folder, 'p.xyz'), self.folder):
+      with self.assertRaisesRegex(UsageError, '--output .* (is not supported; use one of|is a folder)'):
+        run(plot_scalars, '--output', path, self.folder)
 
 
 if __name__ == '__main__':

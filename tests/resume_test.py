@@ -235,6 +235,19 @@ class ContradictionsTest(ResumeTest):
       self.train('unborn', '--max_steps', 2, '--dataset', other)
     with self.assertRaisesRegex(UsageError, "class 1 is 'diamond'.*whose class 1 is 'disk'"):
       run(evaluate, '--model_dir', self.model('named'), '--data_dir', self.folder, '--dataset', other)
+    os.remove(f'{self.model("named")}/model_config.json')  # the records' index still tells
+    with self.assertRaisesRegex(UsageError, "class 1 of the val records .* is 'disk', but .* is 'diamond'"):
+      run(evaluate, '--model_dir', self.model('named'), '--data_dir', self.folder, '--dataset', other,
+          '--base_architecture', 'mobilenet_v2_dm05')
+
+  def test_dataset_of_another_name_is_refused_on_resume(self):
+    self.train('first', '--max_steps', 1)
+    with open(self.dataset) as file:
+      descriptor = json.load(file)
+    with open(f'{self.folder}/second.json', 'w') as file:
+      json.dump({**descriptor, 'name': 'second'}, file)
+    with self.assertRaisesRegex(UsageError, "--dataset is 'second' .* was trained on 'sample'"):
+      self.train('first', '--max_steps', 2, '--dataset', f'{self.folder}/second.json')
 
   def test_stops_early_and_stays_stopped(self):
     with mock.patch('utils.validation.scores', side_effect=[

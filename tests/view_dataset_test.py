@@ -118,6 +118,39 @@ class ViewDatasetTest(unittest.TestCase):
     for path in pictures:
       self.assertIn(Image.open(f'{self.report}/{path}').size, ((40, 31), (60, 20)))
 
+  def test_names_in_records_are_escaped_and_no_paths(self):
+    example = tf.train.Example.FromString(self.encode('one'))
+    names = ('<script>alert(1)</script>', '../../../x" onload="y', "/etc/passwd'", '$title', 'a\nb')
+    serialized = []
+    for name in (*names, b'\xff\xfe<b>'):
+      name = name if isinstance(name, bytes) else name.encode()
+      example.features.feature[tf_record.IMAGE_FILENAME].bytes_list.value[0] = name
+      serialized.append(example.SerializeToString())
+    self.write_record('train', *serialized)
+    before = set(os.listdir(self.folder))
+    self.view('--data_dir', self.folder)
+    page = self.page()
+    self.assertEqual(set(os.listdir(self.folder)) - before, {'report', 'report.json'})
+    self.assertEqual(set(re.findall(r'src="([^"]+)"', page)),
+                     {f'pictures/0_{index:06d}{end}' for index in range(6) for end in ('.jpg', '_label.png')})
+    self.assertNotIn('<script', page)
+    self.assertNotIn('<b>\n', page)
+    for name in names:
+      self.assertIn(html.escape(name), page)
+    self.assertIn('\\udcff\\udcfe&lt;b&gt;', page)
+
+  def test_page_of_another_tool_and_other_files_are_not_written_over(self):
+    os.mkdir(self.report)
+    with open(f'{self.report}/index.html', 'w') as file:
+      file.write('<p>mine</p>')
+    with self.assertRaisesRegex(UsageError, "index.html', which is no page of this tool"):
+      self.view_files()
+    os.remove(f'{self.report}/index.html')
+    self.view_files()
+    self.view_files()
+    with self.assertRaisesRegex(UsageError, '--json would write over what is no JSON: .*train.txt'):
+      self.view_files('--json', f'{self.folder}/train.txt')
+
   def test_label_picture_has_the_classes_colours_and_shows_through_where_ignored(self):
     self.view_files()
     label = Image.open(f'{self.report}/pictures/0_000001_label.png').convert('RGBA')

@@ -109,6 +109,7 @@ def main(args):
     print('input is left out, as there is no --data_dir')
     modes = ('train', 'infer')
   if args.json:
+    files.check_json_output(args.json, '--json')
     files.make_folder(os.path.dirname(args.json) or '.', '--json')
 
   results = {'flags': {name: value for name, value in vars(args).items() if name != 'explicit'}}

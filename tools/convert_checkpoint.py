@@ -11,6 +11,7 @@ further flag.
 """
 import os
 import re
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -20,7 +21,7 @@ import zlib
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from nets import backbones  # noqa: E402
-from utils import flags  # noqa: E402
+from utils import failures, flags  # noqa: E402
 from utils.architecture import Architecture  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
@@ -40,6 +41,10 @@ _LEFT_OUT = (
     ('^(resnet_v\\d_\\d+|xception_\\d+)/logits/|^MobilenetV2/(Conv_1|Logits)/', "the ImageNet classifier's"),
     ('mean_rgb$', 'the mean colour, which is known'),
 )
+# The largest of Google's archives unpacks to 1 GiB, in some dozens of files.
+_MAX_UNPACKED = 8 << 30  # bytes
+_MAX_MEMBERS = 10000
+_MAX_HEADER = 1 << 20    # bytes, of long names and such
 # Crop sizes at which Google evaluated its models; the image-level feature depends on them.
 _EVAL_CROP_SIZES = {'voc': (513, 513), 'cityscapes': (1025, 2049), 'ade20k': (513, 513)}
 
@@ -70,21 +75,65 @@ def main(args):
     convert(prefix, stored, architecture, dataset, args)
 
 
+class _Member(tarfile.TarInfo):
+  """A header of an archive; one whose own data would fill the memory is refused before they are read."""
+
+  @classmethod
+  def frombuf(cls, *args, **kwargs):
+    member = super().frombuf(*args, **kwargs)
+    if member.size < 0 or not member.isreg() and member.size > _MAX_HEADER:
+      raise tarfile.ReadError(f'a header says {member.size:,} bytes')
+    return member
+
+
 def unpacked(path, scratch):
-  """Returns the path itself, or the folder of the checkpoint in a .tar.gz archive, unpacked to `scratch`."""
-  if not (os.path.isfile(path) and tarfile.is_tarfile(path)):
+  """Returns the path itself, or the folder of the checkpoint in a .tar.gz archive, unpacked to `scratch`.
+
+  Only regular files come out of it, by the last part of their names: nothing is written outside `scratch`.
+
+  Raises:
+    DataError: the archive is damaged, holds no checkpoint, or unpacks to more than any checkpoint.
+  """
+  archive = _opened(path)
+  if archive is None:
     return path
+  total, names = 0, []
   try:
-    with tarfile.open(path) as archive:
-      members = [member for member in archive.getmembers() if member.isfile() and '.ckpt' in member.name]
-      for member in members:
-        member.name = os.path.basename(member.name)  # nothing is written outside `scratch`
-        archive.extract(member, scratch)
-  except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+    with archive:
+      for number, member in enumerate(archive):
+        total += max(0, member.size)
+        if member.size < 0:  # by an extended header; the position would go back
+          raise tarfile.ReadError(f'a header says {member.size:,} bytes')
+        if total > _MAX_UNPACKED or number > _MAX_MEMBERS:
+          raise DataError(f'{path} unpacks to more than {_MAX_UNPACKED >> 30} GiB or {_MAX_MEMBERS} files, '
+                          'which is no checkpoint of a DeepLab; give another')
+        name = os.path.basename(member.name)
+        if member.isreg() and '.ckpt' in name:
+          with archive.extractfile(member) as source, open(os.path.join(scratch, name), 'wb') as target:
+            shutil.copyfileobj(source, target)
+          names.append(name)
+  except (EOFError, OSError, ValueError, RecursionError, tarfile.TarError, zlib.error) as error:
+    if isinstance(error, DataError) or failures.is_full_disk(error):
+      raise
     raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
-  if not members:
+  if not names:
     raise DataError(f'{path} holds no checkpoint (no file named *.ckpt*); it may be a frozen graph alone')
   return scratch
+
+
+def _opened(path):
+  """Returns the tarfile.TarFile at a path, or None where that is something else."""
+  if not os.path.isfile(path):
+    return None
+  for mode in ('r:gz', 'r:bz2', 'r:'):  # not xz, which reserves whatever memory its header asks for
+    try:
+      return tarfile.open(path, mode, tarinfo=_Member)
+    except EOFError as error:
+      raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
+    except (OSError, ValueError, RecursionError, tarfile.TarError, zlib.error) as error:
+      if 'a header says' in str(error):
+        raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
+  return None
 
 
 def refuse_unsupported(prefix, stored):

@@ -67,13 +67,14 @@ def convert(args):
   if args.train_list:
     names = {'train': datasets.read_list(args.train_list), 'val': datasets.read_list(args.val_list)}
   else:
-    names = split_names(find_names(args), args.val_fraction, args.seed)
+    labels = find_labels(args)
+    names = split_names(find_names(args, labels), args.val_fraction, args.seed)
     for split in names:
       check_list(list_path(args, split), names[split])
   splits = {split: datasets.match_pairs(args.images, args.labels, names[split], dataset, args.label_suffix)
             for split in names}
   if not args.train_list:
-    splits['train'][1].extend(unpaired_labels(args, splits))
+    splits['train'][1].extend(unpaired_labels(args, splits, labels))
   files.make_folder(args.output_dir, '--output_dir')
 
   conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
@@ -100,9 +101,9 @@ def check_list(path, names):
                     '--train_list or --val_list, or remove it')
 
 
-def find_names(args):
-  """Returns the paths, below --images, of all images that are no labels themselves."""
-  labels = set(find_labels(args))
+def find_names(args, labels):
+  """Returns the paths, below --images, of all images that are none of the labels themselves."""
+  labels = set(labels)
   extensions = ('.jpg', *datasets.OTHER_EXTENSIONS)
   names = [os.path.relpath(path, args.images) for path in find_files(args.images, extensions)
            if path not in labels]
@@ -126,12 +127,33 @@ def find_labels(args):
 
 
 def find_files(folder, endings):
-  """Returns the sorted paths of the files below a folder whose names end so, hidden ones aside."""
+  """Returns the sorted paths of the files below a folder whose names end so, hidden ones aside.
+
+  Links to folders are followed, but no folder is entered twice: one may lead to a folder above it.
+  """
   if not os.path.isdir(folder):
     raise DataError(f"folder '{folder}' does not exist; check --images and --labels")
-  return sorted(os.path.join(parent, name)
-                for parent, _, names in os.walk(os.path.abspath(folder), followlinks=True)
-                for name in names if name.endswith(endings) and not name.startswith('.'))
+  found, hidden, again, seen = [], 0, 0, set()
+  folders, links = [os.path.abspath(folder)], []
+  while folders or links:
+    parent = folders.pop() if folders else links.pop()
+    status = os.stat(parent)
+    if (status.st_dev, status.st_ino) in seen:
+      again += 1
+      continue
+    seen.add((status.st_dev, status.st_ino))
+    for entry in sorted(os.scandir(parent), key=lambda entry: entry.name, reverse=True):
+      if os.path.isdir(entry.path):
+        hidden += entry.name.startswith('.')
+        if not entry.name.startswith('.'):
+          (links if entry.is_symlink() else folders).append(entry.path)
+      elif entry.name.endswith(endings) and not entry.name.startswith('.'):
+        found.append(entry.path)
+  left_out = [text for number, text in ((hidden, f'hidden folders: {hidden}'), (
+      again, f'links to folders that are read already: {again}')) if number]
+  if left_out:
+    print(f"Left out in '{folder}': {'; '.join(left_out)}")
+  return sorted(found)
 
 
 def split_names(names, val_fraction, seed):
@@ -148,11 +170,11 @@ def split_names(names, val_fraction, seed):
           'val': [name for name in names if name in val]}
 
 
-def unpaired_labels(args, splits):
-  """Returns a sentence for each label that no image has."""
+def unpaired_labels(args, splits, labels):
+  """Returns a sentence for each of the labels that no image has."""
   used = {os.path.abspath(pair.label) for pairs, _ in splits.values() for pair in pairs}
   return [f"label '{path}' has no image in '{args.images}'; add it or remove the label"
-          for path in find_labels(args) if path not in used]
+          for path in labels if path not in used]
 
 
 # --- Suggestion ----------------------------------------------------------------------------------

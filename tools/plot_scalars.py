@@ -4,7 +4,9 @@
 
 Reads the event files that train.py writes every --save_summary_steps steps. The picture shows running means.
 """
+import contextlib
 import glob
+import itertools
 import os
 import sys
 
@@ -12,7 +14,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils import files, flags  # noqa: E402
-from utils.errors import DataError  # noqa: E402
+from utils.errors import DataError, UsageError  # noqa: E402
 
 
 def make_parser():
@@ -25,6 +27,7 @@ def make_parser():
 
 
 def main(args):
+  check_format(args.output)
   curves = {path: read_scalar(path, args.scalar) for path in args.model_dirs}
   files.make_folder(os.path.dirname(args.output) or '.', '--output')
   means = {path: running_mean(values, args.window) for path, (_, values) in curves.items()}
@@ -34,20 +37,33 @@ def main(args):
   draw(args.output, args.scalar, {path: (curves[path][0], means[path]) for path in curves})
 
 
+def check_format(path):
+  """Raises UsageError where a picture cannot have this extension, or its path is a folder's."""
+  from matplotlib.backend_bases import FigureCanvasBase
+
+  allowed = sorted(FigureCanvasBase.get_supported_filetypes())
+  if picture_format(path) not in allowed:
+    raise UsageError(f"--output '{path}' is not supported; use one of the extensions {', '.join(allowed)}")
+  if os.path.isdir(path):
+    raise UsageError(f"--output '{path}' is a folder; give the path of a picture")
+
+
+def picture_format(path):
+  return os.path.splitext(path)[1][1:].lower() or 'png'
+
+
 def read_scalar(model_dir, name):
   """Returns (steps, values), lists in the order of steps.
 
   Raises:
     DataError: there are no event files, or none of them holds the scalar.
   """
-  import tensorflow.compat.v1 as tf
-
   paths = glob.glob(os.path.join(glob.escape(model_dir), 'events.out.tfevents.*'))
   if not paths:
     raise DataError(f"'{model_dir}' holds no event files; give the --model_dir of a training")
   found, others = {}, set()
   for path in sorted(paths):
-    for event in tf.train.summary_iterator(path):
+    for event in read_events(path):
       for value in event.summary.value:
         if value.tag != name:
           others.add(value.tag)
@@ -57,6 +73,25 @@ def read_scalar(model_dir, name):
     raise DataError(f"the event files in '{model_dir}' hold no scalar '{name}'; they hold "
                     f"{', '.join(sorted(others)) or 'none'}")
   return tuple(map(list, zip(*sorted(found.items()), strict=True)))
+
+
+def read_events(path):
+  """Yields the events of a file; where it is damaged or cut off, those before, and a line says so."""
+  import tensorflow.compat.v1 as tf
+  from google.protobuf.message import DecodeError
+
+  from utils import tf_record
+
+  files.check_regular(path, f"event file '{path}'")
+  # An event file is a record file. TensorFlow is not shown lengths beyond its end, which it may not survive.
+  whole, rest = tf_record.whole_examples(path)
+  used = 0
+  with contextlib.suppress(tf.errors.DataLossError, DecodeError):
+    for event in itertools.islice(tf.train.summary_iterator(path), whole):
+      yield event
+      used += 1
+  if rest or used < whole:
+    print(f'{path} is damaged or cut off; the {used} entries before are used')
 
 
 def running_mean(values, window):
@@ -72,13 +107,14 @@ def draw(path, title, curves):
   from matplotlib import pyplot
 
   figure, axes = pyplot.subplots(figsize=(7, 4), layout='constrained')
-  for name, (steps, means) in curves.items():
-    axes.plot(steps[-len(means):], means, label=os.path.basename(os.path.normpath(name)), linewidth=1.5)
+  lines = [axes.plot(steps[-len(means):], means, linewidth=1.5)[0] for steps, means in curves.values()]
   axes.set(xlabel='step', ylabel=title)
   axes.grid(alpha=0.3)
-  axes.legend()
+  legend = axes.legend(lines, [os.path.basename(os.path.normpath(name)) for name in curves])
+  for text in (axes.yaxis.label, *legend.get_texts()):
+    text.set_parse_math(False)  # a $ in a name is no formula
   with files.replacing(path) as temporary:
-    figure.savefig(temporary, format=os.path.splitext(path)[1][1:] or 'png', dpi=120)
+    figure.savefig(temporary, format=picture_format(path), dpi=120)
   pyplot.close(figure)
 
 

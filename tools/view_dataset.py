@@ -19,7 +19,7 @@ import sys
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import datasets, files, flags  # noqa: E402
+from utils import datasets, failures, files, flags  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 
@@ -40,15 +40,18 @@ def make_parser():
   return parser
 
 
+@failures.explaining('leave out the largest images, or end other programs that hold memory')
 def main(args):
+  from tools import view_dataset_page
+  from utils import dataset_facts
+
   dataset = datasets.get_dataset(args.dataset)
   sources = open_sources(args, dataset)
+  view_dataset_page.check_replaceable(args.output_dir)
+  files.check_json_output(args.json, '--json')
   files.make_folder(args.output_dir, '--output_dir')
   if args.json:
     files.make_folder(os.path.dirname(args.json) or '.', '--json')
-
-  from tools import view_dataset_page
-  from utils import dataset_facts
 
   sets = [read_set(title, *source, dataset) for title, source in sources.items()]
   doubles = dataset_facts.near_identical(*sets) if len(sets) == 2 else []

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from utils import files, visualization
+from utils.errors import UsageError
 
 _PICTURE_WIDTH = 480      # pixels of what is shown; larger photos are scaled down
 _SHOWN_OF_A_PROBLEM = 6   # pictures
@@ -44,8 +45,18 @@ def write(folder, content):
       sections=(_problems(folder, content) + _classes(content) + _sizes(content)
                 + ''.join(_examples(folder, content, one) for one in content.sets)))
   with files.replacing(os.path.join(folder, 'index.html')) as temporary:
-    with open(temporary, 'w', encoding='utf-8') as file:
+    # Names of files need not be text.
+    with open(temporary, 'w', encoding='utf-8', errors='backslashreplace') as file:
       file.write(page)
+
+
+def check_replaceable(folder):
+  """Raises UsageError where the page would take the place of an index.html that is no such page."""
+  path = os.path.join(folder, 'index.html')
+  if os.path.lexists(path):
+    page = files.read_bytes(path, f"'{path}'", limit=1 << 30)
+    if _MARK.encode() not in page:
+      raise UsageError(f"--output_dir holds '{path}', which is no page of this tool; give another folder")
 
 
 # --- Sections ------------------------------------------------------------------------------------
@@ -206,6 +217,7 @@ def _percent(share):
   return f'{percent:.{1 if percent >= 1 else 2 if percent >= .1 else 3}f} %'
 
 
+_MARK = '<label class="slider">overlay'  # what no other page holds
 _PAGE = string.Template('''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>$title</title>

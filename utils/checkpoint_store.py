@@ -210,7 +210,9 @@ def choose(model_dir, prefix, keep_max=0):
   others = [other for _, other in numbered(model_dir) if other != prefix]
   removed = others[:max(0, len(others) + 1 - keep_max)] if keep_max else []
   names = [os.path.basename(other) for other in [*others[len(removed):], prefix]]  # the newest is the last
-  tf.train.update_checkpoint_state(model_dir, names[-1], names)  # writes under another name first
+  # It writes under another name first. Beside a relative folder it would take the names for relative to the
+  # current one, and write ../model.ckpt-7, where tf.estimator finds nothing.
+  tf.train.update_checkpoint_state(os.path.abspath(model_dir), names[-1], names)
   for other in removed:
     _remove(other)
 

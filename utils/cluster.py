@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import os
+import re
 
 from utils.errors import UsageError
 
@@ -21,27 +22,55 @@ class Task:
 
 
 def task_from_environment():
-  """Returns the Task that TF_CONFIG gives to this process; a single one where it is not set.
+  """Returns the Task that TF_CONFIG gives to this process.
+
+  It is a single one, Task(), where TF_CONFIG is not set, is empty, or lists one machine, a chief or a worker,
+  as for a job of Kubernetes that is scaled to one.
 
   Raises:
-    UsageError: TF_CONFIG is no such JSON, or asks for parameter servers or an evaluator.
+    UsageError: TF_CONFIG is no such JSON, asks for parameter servers or an evaluator, or contradicts itself.
   """
-  text = os.environ.get('TF_CONFIG')
+  text = os.environ.get('TF_CONFIG', '').strip()
   if not text:
     return Task()
   try:
-    config = json.loads(text)
-    jobs = {job: len(addresses) for job, addresses in config.get('cluster', {}).items()}
-    if not jobs:
-      return Task()
-    job, index = config['task']['type'], int(config['task']['index'])
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UsageError(f'TF_CONFIG is {text}; it should be JSON such as {_EXAMPLE}') from error
-  others = sorted(set(jobs) - {'chief', 'worker'})
-  if others:
+    jobs, job, index = _parsed(text)
+  except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    shown = text if len(text) <= 300 else text[:300] + '...'
+    raise UsageError(f'TF_CONFIG is {shown}; it should be JSON such as {_EXAMPLE}') from error
+  if not jobs:
+    return Task()
+  _check(jobs)
+  if not 0 <= index < len(jobs.get(job, ())):
+    raise UsageError(f'TF_CONFIG says that this is {job} {index}, which its cluster does not list')
+  first = 'chief' if 'chief' in jobs else 'worker'
+  return Task(sum(map(len, jobs.values())), (job, index) == (first, 0))
+
+
+def _parsed(text):
+  """Returns the jobs that have machines, a dict of lists of addresses, and this machine's job and index.
+
+  Raises:
+    ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError: it is something else.
+  """
+  config = json.loads(text)
+  jobs = {job: addresses for job, addresses in config.get('cluster', {}).items() if addresses}
+  if not jobs:
+    return {}, None, None
+  for addresses in jobs.values():
+    if not (isinstance(addresses, list) and all(re.fullmatch(r'\S+:\d+', address) for address in addresses)):
+      raise ValueError(f'{addresses} are no addresses')
+  return jobs, str(config['task']['type']), int(config['task']['index'])
+
+
+def _check(jobs):
+  """Raises UsageError where TF_CONFIG lists what cannot train together."""
+  if set(jobs) - {'chief', 'worker'}:
     raise UsageError(f"TF_CONFIG has the jobs {', '.join(sorted(jobs))}; give chief and worker alone: every "
                      'worker holds all variables, and the chief evaluates')
-  if not 0 <= index < jobs.get(job, 0):
-    raise UsageError(f'TF_CONFIG says that this is {job} {index}, which its cluster does not list')
-  first = 'chief' if jobs.get('chief') else 'worker'
-  return Task(sum(jobs.values()), (job, index) == (first, 0))
+  if len(jobs.get('chief', ())) > 1:
+    raise UsageError(f"TF_CONFIG lists {len(jobs['chief'])} chiefs; give one, and the others as workers")
+  addresses = [address for job in jobs.values() for address in job]
+  doubled = [address for address in addresses if addresses.count(address) > 1]
+  if doubled:
+    raise UsageError(f'TF_CONFIG lists {doubled[0]} twice; give each machine an address of its own')

@@ -32,7 +32,7 @@ import threading
 from tqdm import tqdm
 
 from utils import datasets, files, tf_record
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 # Pairs that a process encodes at a time: few enough that some batches of Cityscapes (2.5 MB a pair)
 # fit into memory, and enough that handing them over costs little.
@@ -136,6 +136,33 @@ def _fits(index, folder, split):
   return (names == [shard['file'] for shard in shards]
           and list(map(os.path.getsize, paths)) == [shard['bytes'] for shard in shards]
           and tf_record.count_examples(paths) == [shard['examples'] for shard in shards])
+
+
+def check_classes(index, dataset, split, folder):
+  """Checks that records hold the classes of a dataset, as far as their index tells.
+
+  Args:
+    index: dict, or None (records of the original scripts, or from elsewhere): see read_index.
+    dataset: Dataset.
+    split, folder: str, for the message.
+
+  Raises:
+    UsageError: number, names, order or ignore label differ.
+  """
+  if index is None:
+    return
+  stored = index['dataset']
+  if (len(stored['class_names']), stored['ignore_label']) != (dataset.num_classes, dataset.ignore_label):
+    raise UsageError(
+        f"the {split} records in {folder} hold the {len(stored['class_names'])} classes of "
+        f"'{stored['name']}' (ignore label {stored['ignore_label']}), but --dataset '{dataset.name}' has "
+        f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
+        'were made with, or another --data_dir')
+  if tuple(stored['class_names']) != dataset.class_names:
+    number, held, asked = datasets.first_difference(stored['class_names'], dataset.class_names)
+    raise UsageError(
+        f"class {number} of the {split} records in {folder} is '{held}', but that of --dataset "
+        f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
 
 
 # --- Encoding ------------------------------------------------------------------------------------

@@ -142,6 +142,11 @@ def to_json(dataset):
   return descriptor
 
 
+def first_difference(names, others):
+  """Returns (position, name, other name) of the first difference of two lists of as many class names."""
+  return next((number, *pair) for number, pair in enumerate(zip(names, others)) if pair[0] != pair[1])
+
+
 def hex_color(color):
   """Returns (red, green, blue), 0..255, as '#rrggbb'."""
   return '#' + bytes(color).hex()

@@ -9,7 +9,6 @@
 A signal raises in the main thread, so that what was half written is removed on the way out.
 """
 import contextlib
-import errno
 import os
 import re
 import select
@@ -22,6 +21,7 @@ import threading
 import time
 import traceback
 
+from utils import failures
 from utils.errors import DataError, UsageError
 
 # One signal, for a person, may be two for a process: `timeout` sends to it and then to its group.
@@ -30,25 +30,6 @@ SAME_SIGNAL_SECONDS = 0.2
 _WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', signal.SIGHUP: 'hung up'}
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _MEMORY = 'give smaller images, crops or batches, or fewer processes, or end other programs'
-_FULL = {errno.ENOSPC: 'no space is left', errno.EDQUOT: 'the quota is used up'}
-# What to do where the system refuses something. Libraries that do not raise OSError quote its text.
-_ADVICE = {
-    errno.EACCES: 'change its permissions, or give a place of your own',
-    errno.EPERM: 'change its permissions, or give a place of your own',
-    errno.EROFS: 'give a place that can be written to',
-    errno.EIO: 'the disk or network share is failing: see the log of the system',
-    errno.ESTALE: 'the network share has gone; mount it again',
-    errno.EMFILE: 'raise the limit of open files (ulimit -n)',
-    errno.ENFILE: 'the system has too many files open; end other programs',
-    errno.EFBIG: 'the file system, or ulimit -f, allows no larger file; give another place',
-    errno.EAGAIN: 'the system allows no further process or thread; end other programs, or raise ulimit -u',
-}
-_OTHER_WORDS = {
-    'Insufficient memory': errno.ENOMEM,  # OpenCV
-    'std::bad_alloc': errno.ENOMEM,
-    "can't start new thread": errno.EAGAIN,
-}
-
 
 class Terminated(BaseException):
   """A signal asked the process to end. As KeyboardInterrupt it is no Exception."""
@@ -191,9 +172,15 @@ def explain(error, places=lambda: []):
   if isinstance(error, (KeyboardInterrupt, Terminated)):
     signum = getattr(error, 'signum', signal.SIGINT)
     return 128 + signum, _WORDS[signum]
-  refused = _refused(error) or _refused(error.__cause__)
-  if refused:
-    return 1, f'error: {_refusal(*refused, places)}'
+  for candidate in (error, error.__cause__):
+    if candidate is None:
+      continue
+    if failures.is_full_disk(candidate) and failures.errno_and_path(candidate)[1] is None:
+      return 1, (f'error: no space is left {_fullest_disk(places())}; what was complete before is kept. Free '
+                 'some there, or give another folder, and start again')
+    known = failures.explain(candidate, _MEMORY)
+    if known is not candidate:
+      return known.exit_status, f'error: {known}'
   if isinstance(error, ImportError):
     return 1, f'error: {_first_line(error)}; install what requirements.txt lists'
   return 1, (f'error: {type(error).__name__}: {_first_line(error)}; this is a defect of the program, not of '
@@ -210,46 +197,12 @@ def _first_line(error, length=300):
   return lines[0] if len(lines[0]) <= length else lines[0][:length] + '...'
 
 
-def _refused(error):
-  """Returns what the system refused as (errno, text, path or None); None where it is not that."""
-  if isinstance(error, MemoryError):
-    return errno.ENOMEM, str(error) and _first_line(error), None
-  if isinstance(error, OSError) and error.errno:
-    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return error.errno, error.strerror, "' -> '".join(map(os.fsdecode, names)) or None
-  text = str(error)
-  for words, code in _OTHER_WORDS.items():
-    if words in text:
-      return code, _first_line(error), None
-  for code in (*_FULL, errno.ENOMEM, *_ADVICE):
-    found = re.search(rf'(?:(\S+); )?{re.escape(os.strerror(code))}', text)  # as TensorFlow puts it
-    if found:
-      return code, os.strerror(code), found[1]
-  return None
-
-
-def _refusal(code, text, path, places):
-  """Returns the sentence of what `_refused` returned."""
-  if code == errno.ENOMEM:
-    return f'memory ran out{f" ({text})" * bool(text)}; {_MEMORY}'
-  if code in _FULL:
-    return (f'{_FULL[code]} {_fullest_disk(path, places())}; free some there, or give another folder, and '
-            'start again')
-  advice = _ADVICE.get(code, 'check that it is there and stays as it is while this runs')
-  return f"'{path}' cannot be read or written ({text}); {advice}" if path else f'{text}; {advice}'
-
-
-def _fullest_disk(path, places):
-  """Returns words for where no space is left: the disk of a path, or of what has the least left.
+def _fullest_disk(places):
+  """Returns words for where no space is left, which the system did not say: the disk that has the least.
 
   Args:
-    path: str, or None where the system did not say.
-    places: list of (flag, path), from which a disk is chosen then.
+    places: list of (flag, path), from which a disk is chosen.
   """
-  if path:
-    above = [(len(place), f'{flag} {place}') for flag, place in places
-             if os.path.abspath(path).startswith(os.path.join(os.path.abspath(place), ''))]
-    return f'on the disk of {max(above)[1]}' if above else f"on the disk of '{path}'"
   with contextlib.suppress(OSError):  # where there is none
     places = [*places, ('temporary files in', tempfile.gettempdir())]
   disks = {}

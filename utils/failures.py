@@ -17,6 +17,17 @@ from utils.errors import DataError, UsageError
 SENTENCE_BEGIN, SENTENCE_END = '<<<', '>>>'
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PERMISSIONS = 'check who owns it and what its permissions are, or give another'
+_ADVICE = {
+    errno.EACCES: _PERMISSIONS,
+    errno.EPERM: _PERMISSIONS,
+    errno.EROFS: 'its file system can only be read; give another place',
+    errno.EIO: 'the disk or the network share is failing: see the log of the system',
+    errno.ESTALE: 'the network share has gone; mount it again',
+    errno.EMFILE: 'too many files are open; raise the limit by ulimit -n 4096',
+    errno.ENFILE: 'the system has too many files open; end other programs',
+    errno.EAGAIN: 'the system allows no further process or thread; end other programs, or raise ulimit -u',
+}
 # TensorFlow's "<path>; <reason>" and Python's "[Errno 28] <reason>: '<path>'", also within longer messages.
 _REASONS = {os.strerror(number): number for number in sorted(errno.errorcode)}
 _ANY_REASON = '|'.join(sorted(map(re.escape, _REASONS), key=len, reverse=True))
@@ -93,14 +104,14 @@ def error_sentence(message):
 
 def is_full_disk(error):
   """Returns whether the disk, a quota or a limit of file sizes left no room for what was written."""
-  return _errno_and_path(error, _text(error))[0] in _FULL_DISK
+  return errno_and_path(error)[0] in _FULL_DISK
 
 
 def is_out_of_memory(error):
   """Returns whether memory, of a GPU or of the host, ran out; in whatever way that was reported."""
   text = _text(error)
-  if _errno_and_path(error, text)[0] is not None:
-    return _errno_and_path(error, text)[0] == errno.ENOMEM
+  if errno_and_path(error)[0] is not None:
+    return errno_and_path(error)[0] == errno.ENOMEM
   if isinstance(error, MemoryError) or _op_error_kind(error) == 'ResourceExhaustedError':
     return True
   # RuntimeError and SystemError carry what C++ reported to Python.
@@ -113,24 +124,21 @@ def is_out_of_memory(error):
 
 def _failed_file(error, text):
   """Returns the DataError of a file that could not be read or written, or None."""
-  number, path = _errno_and_path(error, text)
+  number, path = errno_and_path(error)
   if number is None or number == errno.ENOMEM:
     return None
   what = f"'{path}'" if path else 'a file'
   if number in _FULL_DISK:
-    folder = f"in '{os.path.dirname(path) or '.'}'" if path else 'to write to'
+    folder = os.path.dirname(path) if path else ''
+    folder = f"in '{folder}'" if folder else 'to write to'
     return DataError(f'no space is left {folder} ({os.strerror(number)}: {what}); what was complete before '
                      'is kept. Free some, or raise the quota or the limit of file sizes, and start again')
-  if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-    return DataError(f'{what} cannot be used ({os.strerror(number)}); check who owns it and what its '
-                     'permissions are, or give another')
   if number == errno.ENOENT:
     if path and _CHECKPOINT_FILE.search(path):
       return _gone_checkpoint(path)
     return DataError(f'{what} is not there, or not any more; do not move or remove files while they are used')
-  if number in (errno.EMFILE, errno.ENFILE):
-    return DataError(f'too many files are open at a time ({what}); raise the limit by ulimit -n 4096')
-  return DataError(f'{what} cannot be used: {os.strerror(number)}; check the path and the disk')
+  return DataError(f'{what} cannot be used ({os.strerror(number)}); '
+                   + _ADVICE.get(number, 'check the path, and that it stays as it is while this runs'))
 
 
 def _missing_checkpoint(text):
@@ -159,11 +167,15 @@ def _memory(error, text, advice):
 # --- Parts ---------------------------------------------------------------------------------------
 
 
-def _errno_and_path(error, text):
+def errno_and_path(error):
   """Returns the number and the path of a failure of the operating system; each may be None."""
+  text = _text(error)
   if isinstance(error, OSError):
-    return error.errno, error.filename if error.filename is None else os.fsdecode(error.filename)
-  if not _op_error_kind(error):
+    path = error.filename2 or error.filename  # of a renaming, the new name
+    return error.errno, os.fsdecode(path) if isinstance(path, (str, bytes)) else None
+  if text == "can't start new thread":  # a RuntimeError of Python
+    return errno.EAGAIN, None
+  if not (_op_error_kind(error) or isinstance(error, RuntimeError)):
     return None, None
   if found := _FAILED_PATH.search(text):
     return _REASONS[found[2]], found[1]

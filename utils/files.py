@@ -4,12 +4,13 @@ Lists, descriptors and indexes come from elsewhere: what is no regular file (a p
 /dev/zero), larger than any of its kind, or no text is refused with a sentence that names it.
 """
 import contextlib
+import errno
 import json
 import os
 import stat
 import tempfile
 
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 _MAX_TEXT = 1 << 28  # bytes; a list of some millions of names
 _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
@@ -17,7 +18,13 @@ _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
 
 @contextlib.contextmanager
 def replacing(path):
-  """Yields a temporary name in `path`'s folder; renames it to `path` on success, removes it on failure."""
+  """Yields a temporary name in `path`'s folder; renames it to `path` on success, removes it on failure.
+
+  A device such as /dev/stdout is not replaced, but written to. Where a folder or pipe is, OSError is raised.
+  """
+  if _is_special(path):
+    yield path
+    return
   temporary = f'{path}.{os.getpid()}.tmp'
   try:
     yield temporary
@@ -31,6 +38,16 @@ def replacing(path):
       os.remove(temporary)
 
 
+def _is_special(path):
+  """Returns whether a path is a device; raises OSError where it is a folder or pipe."""
+  if not os.path.exists(path) or os.path.isfile(path):
+    return False
+  if not stat.S_ISCHR(os.stat(path).st_mode):
+    number = errno.EISDIR if os.path.isdir(path) else errno.EINVAL
+    raise OSError(number, 'it is a folder' if number == errno.EISDIR else 'it is no file', path)
+  return True
+
+
 def make_folder(path, flag):
   """Creates the folder and its parents; raises DataError, naming the flag, where nothing can be written."""
   try:
@@ -42,6 +59,33 @@ def make_folder(path, flag):
                     f'give a folder of your own') from error
 
 
+def check_outputs(outputs, inputs, flag):
+  """Raises UsageError, naming the flag, where a file that is read would be written over.
+
+  Args:
+    outputs, inputs: lists of str, paths.
+    flag: str, that says where the outputs go.
+  """
+  read = {os.path.realpath(path) for path in inputs}
+  for path in outputs:
+    if os.path.realpath(path) in read:
+      raise UsageError(f"{flag} would write over '{path}', which is read; give another folder")
+
+
+def check_json_output(path, flag):
+  """Raises UsageError, naming the flag, where JSON would take the place of something else.
+
+  Args:
+    path: str, or None where nothing is written.
+    flag: str.
+  """
+  if path is not None and os.path.exists(path) and not stat.S_ISCHR(os.stat(path).st_mode):
+    try:
+      read_json(path, f"'{path}'")
+    except DataError as error:
+      raise UsageError(f'{flag} would write over what is no JSON: {error}; give another name') from error
+
+
 def write_json(path, content):
   """Writes a dict or list as JSON, under a temporary name first."""
   with replacing(path) as temporary:
@@ -50,6 +94,11 @@ def write_json(path, content):
       file.write('\n')
       file.flush()
       os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
+
+
+def check_regular(path, source):
+  """Raises DataError, naming the source, where a path is no file with an end: a folder, device or pipe."""
+  os.close(_open_regular(path, source)[0])
 
 
 def read_bytes(path, source, limit):
@@ -63,23 +112,28 @@ def read_bytes(path, source, limit):
   Raises:
     DataError: it is missing, no regular file, or larger.
   """
+  descriptor, size = _open_regular(path, source)
+  with open(descriptor, 'rb') as file:
+    if size > limit:
+      raise DataError(f'{source} has {size:,} bytes, and up to {limit:,} are allowed; give another')
+    try:
+      return file.read(limit)
+    except OSError as error:
+      raise DataError(f'{source} cannot be read: {error.strerror}') from error
+
+
+def _open_regular(path, source):
+  """Returns the descriptor of a regular file that is open for reading, and its size in bytes."""
   try:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # waits for no pipe
   except (OSError, ValueError) as error:  # ValueError: a path that holds the byte 0
     raise DataError(f'{source} cannot be read: {getattr(error, "strerror", error)}') from error
-  try:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-      kind = 'folder' if stat.S_ISDIR(status.st_mode) else 'device or pipe'
-      raise DataError(f'{source} cannot be read: it is a {kind}; give a file')
-    if status.st_size > limit:
-      raise DataError(f'{source} has {status.st_size:,} bytes, and up to {limit:,} are allowed; give another')
-    with open(descriptor, 'rb', closefd=False) as file:
-      return file.read(limit)
-  except OSError as error:
-    raise DataError(f'{source} cannot be read: {error.strerror}') from error
-  finally:
+  status = os.fstat(descriptor)
+  if not stat.S_ISREG(status.st_mode):
     os.close(descriptor)
+    kind = 'folder' if stat.S_ISDIR(status.st_mode) else 'device or pipe'
+    raise DataError(f'{source} cannot be read: it is a {kind}; give a file')
+  return descriptor, status.st_size
 
 
 def read_text(path, source, limit=_MAX_TEXT):

@@ -1,8 +1,8 @@
-"""SIGTERM and SIGINT in a training: the step is finished and saved before the process ends.
+"""Signals in a training: the step is finished and saved before the process ends.
 
-Schedulers of clusters send SIGTERM some seconds before they take the machine away; Ctrl-C is SIGINT. The
-first one asks; a second one ends the process at once, whatever it does (utils/ending.py). The exit status is
-128 and the number of the signal, as a shell counts: 143 and 130.
+Schedulers of clusters send SIGTERM some seconds before they take the machine away; Ctrl-C is SIGINT, and a
+terminal that is closed SIGHUP. The first one asks; a second one ends the process at once, whatever it does
+(utils/ending.py). The exit status is 128 and the number of the signal, as a shell counts: 143, 130 and 129.
 """
 import contextlib
 import signal
@@ -36,7 +36,9 @@ class Requests:
     if threading.current_thread() is not threading.main_thread():
       yield
       return
-    before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, self._handle)
+              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+              if signal.getsignal(number) is not signal.SIG_IGN}  # as nohup has it
     try:
       yield
     finally:

@@ -94,7 +94,7 @@ def resolve(args, stored):
       raise _contradiction(args, 'dataset', f'{dataset.name} with {dataset.num_classes} classes',
                            f'{given.name} with {given.num_classes} classes')
     if given.class_names != dataset.class_names:
-      number, before, now = first_difference(dataset.class_names, given.class_names)
+      number, before, now = datasets.first_difference(dataset.class_names, given.class_names)
       raise _contradiction(args, 'dataset', f"{dataset.name}, whose class {number} is '{before}'",
                            f"{given.name}, whose class {number} is '{now}'")
     dataset = given
@@ -103,11 +103,6 @@ def resolve(args, stored):
       architecture = _with_flag(architecture, field.name, args)
   check(architecture)
   return architecture, dataset
-
-
-def first_difference(names, others):
-  """Returns (position, name, other name) of the first difference of two lists of as many class names."""
-  return next((number, *pair) for number, pair in enumerate(zip(names, others)) if pair[0] != pair[1])
 
 
 def check(architecture):

@@ -43,7 +43,7 @@ def output_paths(folder, names, submission, split):
   """
   names_of = {}
   for name in names:
-    path = os.path.join(folder, _RELATIVE_PATH[submission](name, split))
+    path = os.path.join(folder, os.path.normpath(_RELATIVE_PATH[submission](name, split)))
     if path in names_of:
       raise DataError(f"the predictions of two images, '{names_of[path]}' and '{name}', would both be "
                       f'written to {path}; evaluate them with two lists, into two folders')
@@ -52,9 +52,10 @@ def output_paths(folder, names, submission, split):
 
 
 def _plain_path(name, split):
-  if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
-    raise DataError(f"image '{name}' lies outside --image_data_dir, whose layout the predictions copy; "
-                    'give a folder that holds all images')
+  # A name may come from a record, and a record from anywhere.
+  if os.path.isabs(name) or os.pardir in name.split(os.sep) or '\0' in name:
+    raise DataError(f"image '{name}' lies outside the folder of all images, whose layout the predictions "
+                    'copy; give a folder that holds all of them, or write the records from one')
   return name + '.png'
 
 

@@ -543,6 +543,20 @@ def count_examples(paths):
 
 def _count_examples(path):
   """`count_examples` of one file."""
+  count, rest = whole_examples(path)
+  if rest:
+    size = os.path.getsize(path)
+    raise DataError(f"record '{path}' is damaged: example {count} (from 0), at byte {size - rest}, does not "
+                    f'end within the {size} bytes of the file; write it again')
+  return count
+
+
+def whole_examples(path):
+  """Returns the number of examples that end within a record file, and the bytes behind the last of them.
+
+  Raises:
+    DataError: the file cannot be read.
+  """
   count = offset = 0
   try:
     with open(path, 'rb', buffering=0) as file:  # a buffer would read 8 KB for each length
@@ -550,13 +564,12 @@ def _count_examples(path):
       while offset < size:
         end = offset + 16 + int.from_bytes(file.read(8), 'little')
         if end > size:
-          raise DataError(f"record '{path}' is damaged: example {count} (from 0), at byte {offset},"
-                          f' does not end within the {size} bytes of the file; write it again')
+          break
         offset = file.seek(end)
         count += 1
   except OSError as error:
     raise DataError(f"record '{path}' cannot be read: {error.strerror}") from error
-  return count
+  return count, size - offset
 
 
 def parse_example(serialized):

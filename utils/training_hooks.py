@@ -34,6 +34,7 @@ class Plan:
     keep_max: int, newest checkpoints to keep; 0 keeps all.
     summary_steps: int; the steps 1, 1 + summary_steps and so on, of all runs together, write scalars and
       pictures.
+    first: int, the global step that the training goes on from.
     writes: bool, whether this process writes at all; of several machines one does.
   """
   model_dir: str
@@ -42,6 +43,7 @@ class Plan:
   save_steps: int = None
   keep_max: int = 5
   summary_steps: int = 100
+  first: int = 0
   writes: bool = True
 
 
@@ -80,6 +82,8 @@ class TrainingHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session, coord):
     self.step = int(session.run(self._global_step))
+    if self.step != self._plan.first:  # TensorFlow has restored something else, or nothing
+      raise RuntimeError(f'the session is at step {self.step} and not at {self._plan.first}')
     self._requests.deferring = True  # from here on there is something to finish
     self._saved_at = self._summed_at = time.monotonic()
     self._summed_step = self.step
