@@ -333,6 +333,8 @@ class Story:
 
   def _do_two(self, how, when, neutral):
     """A second training in the folder of one that runs, is stopped, or is killed meanwhile."""
+    if self.damaged:  # which would stop both
+      return
     neutral = self._usable(neutral)
     first = self._start(neutral, background=True)
     if how != 'both':
