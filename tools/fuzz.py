@@ -54,16 +54,22 @@ def make_parser():
   parser.flag('seed', 0, 'of all cases', type=flags.non_negative_int)
   parser.flag('first', 0, 'number of the first one', type=flags.non_negative_int, metavar='N')
   parser.flag('case', None, 'run the case of this number alone', type=flags.non_negative_int, metavar='N')
+  parser.flag('only', None, 'of these run those alone whose description holds this, such as huge_length',
+              metavar='TEXT')
   parser.flag('keep', None, 'leave the folders of failed cases here', metavar='DIR')
   return parser
 
 
 def main(args):
+  from tools import fuzz_cases
+
   obey_permissions()
   with (tempfile.TemporaryDirectory(prefix='fuzz_') as folder,
         children.Children({'TF_CPP_MIN_LOG_LEVEL': '3'}) as runner):
     lab = Lab(runner, folder)
     numbers = [args.case] if args.case is not None else range(args.first, args.first + args.cases)
+    if args.only:
+      numbers = [number for number in numbers if args.only in fuzz_cases.plan(args.seed, number).label]
     failed = sum(lab.fails(args.seed, number, args.keep, verbose=args.case is not None) for number in numbers)
     print('ends: ' + ', '.join(f'{what} {count}' for what, count in sorted(lab.ends.items())))
     if lab.skipped:
@@ -122,11 +128,11 @@ class Lab:
       argv, child, problem = self._run(case, folder)
       self.ends['timed out' if child.timed_out else f'status {child.status}'] += 1
       if problem:
-        print(f'case {number}: FAILED ({case.command.name}; {case.what}): {problem}\n'
+        print(f'case {number}: FAILED ({case.label}): {problem}\n'
               f'  python tools/fuzz.py --seed {seed} --case {number} --keep build/fuzz\n'
               f'  cd build/fuzz/{number}/in; python {shlex.join(argv)}')
       if problem or verbose:
-        print(f'case {number} ({case.command.name}; {case.what}): status {child.status}, {child.seconds:.1f} s\n'
+        print(f'case {number} ({case.label}): status {child.status}, {child.seconds:.1f} s\n'
               f'{_shortened(child.stdout)}{_shortened(without_progress(child.stderr))}', flush=True)
       if keep and (problem or verbose):
         target = os.path.join(keep, str(number))
@@ -154,7 +160,7 @@ class Lab:
     is_free = case.what.startswith('--')  # a flag may lead anywhere
     odd = [name + '/' for name in ('', *fuzz_cases.fuzz_faults.ODD_NAMES)]
     writable = [f'in/{name.lstrip("/")}{path}/' for name in odd for path in ('out', *case.command.writes)]
-    problem = (wrong_end(child, case)
+    problem = (wrong_end(child, argv)
                or changes(before, after, writable, is_free)
                or left_behind(before, after, folder, case.command.wholesome and child.status != 0))
     return argv, child, problem
@@ -163,7 +169,7 @@ class Lab:
 # --- What has to hold ----------------------------------------------------------------------------
 
 
-def wrong_end(child, case):
+def wrong_end(child, argv):
   """Returns what is wrong with status and output, or None."""
   if child.timed_out:
     return f'it ran longer than {TIMEOUT} s'
@@ -176,16 +182,15 @@ def wrong_end(child, case):
   if child.status == 0:
     return f'stderr after success: {stderr[:300]!r}' if stderr else None
   lines = stderr.rstrip('\n').split('\n')
-  script = os.path.basename(case.command.argv[0])
+  script = os.path.basename(argv[0])
   if not lines[0].startswith(f'{script}: error: '):
     return f'stderr does not begin with the sentence: {stderr[:300]!r}'
   if 'this is a defect' in stderr:
     return 'it calls itself a defect'
-  if any(words in stderr for words in _MEMORY_RAN_OUT) and not case.what.startswith('--'):
+  if any(words in stderr for words in _MEMORY_RAN_OUT) and not is_flag:
     return 'a file took up the memory'
-  if len(lines) > 1 and not any(words in stderr for words in _LISTS) and '\n' not in ' '.join(case.command.argv):
-    if 'new\\nline' not in repr(case.what):
-      return f'{len(lines)} lines on stderr'
+  if len(lines) > 1 and not any(words in stderr for words in _LISTS) and not is_flag:
+    return f'{len(lines)} lines on stderr'
   if re.search(r'[\x00-\x08\x0b-\x1f\x7f]', stderr):
     return 'control characters on stderr'
   return None

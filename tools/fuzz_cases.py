@@ -152,6 +152,10 @@ class Case(typing.NamedTuple):
   needs_permissions: bool
   seed: str
 
+  @property
+  def label(self):
+    return f'{self.command.name}; {self.what}'
+
 
 def plan(seed, number):
   """Returns the Case of a number, int of 0 or more."""
