@@ -459,7 +459,7 @@ class CountExamplesTest(FolderTest):
   def test_file_that_ends_in_zeros_is_an_error_at_once(self):
     path = self.record('a.record', b'abc')  # 19 bytes
     os.truncate(path, 10 << 30)  # of zeros, which would be 600 million empty examples
-    with self.assertRaisesRegex(DataError, r"a.record' is damaged: example 1 \(from 0\), at byte 19, is empty"):
+    with self.assertRaisesRegex(DataError, r"a.record' is damaged: example 1 .* at byte 19, is empty"):
       tf_record.count_examples([path])
 
   def test_file_that_is_no_record_is_an_error(self):

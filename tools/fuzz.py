@@ -4,9 +4,9 @@
   python tools/fuzz.py --seed 0 --case 17 --keep build/fuzz      # that case alone
 
 A case is a pure function of the seed and its number: a script on tiny inputs (tools/fuzz_cases.py), of which
-one has bytes flipped or cut off, another size, type, encoding or name, is missing, a folder, a pipe, a link in
-a circle or unreadable (tools/fuzz_faults.py); or one of whose flags is out of range; or whose folders have odd
-names. It has to end
+one has bytes flipped or cut off, another size, type, encoding or name, is missing, a folder, a pipe, a link
+in a circle or unreadable (tools/fuzz_faults.py); or one of whose flags is out of range; or whose folders have
+odd names. It has to end
 
   within a minute, with status 0, or with 1 or 2 and `<script>: error: <sentence>` on stderr;
   without a traceback, and without calling itself a defect;
@@ -80,7 +80,7 @@ def main(args):
 
 
 def obey_permissions():
-  """Takes the capabilities that pass over permissions from all programs that this process starts from now on."""
+  """Takes the capabilities that pass over permissions from all programs that this process starts later."""
   libc = ctypes.CDLL(None, use_errno=True)
   for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
     libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # which nobody but root needs, or can do
@@ -171,6 +171,8 @@ class Lab:
 
 def wrong_end(child, argv):
   """Returns what is wrong with status and output, or None."""
+  # A number may ask for memory, and a name be two lines.
+  is_flag = any('=' in word or '\n' in word for word in argv)
   if child.timed_out:
     return f'it ran longer than {TIMEOUT} s'
   if child.status not in (0, 1, 2):
@@ -239,8 +241,9 @@ def unreadable(path):
 
 def without_progress(text):
   """Returns stderr without progress bars: what a line shows last, unless it is one."""
+  bar = re.compile(r'.*\|.*(it|image)/s\]|.*\d+%\||.*\d+image \[.*/s\]')
   lines = [line.rsplit('\r', 1)[-1] for line in text.split('\n')]
-  return '\n'.join(line for line in lines if not re.match(r'.*\|.*(it|image)/s\]|.*\d+%\|', line)).strip('\n')
+  return '\n'.join(line for line in lines if not bar.match(line)).strip('\n')
 
 
 def snapshot(folder):
