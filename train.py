@@ -313,13 +313,12 @@ def find_pre_trained_model(args):
 
 def stored_step(prefix):
   """Returns the global step of a checkpoint, or 0 where there is none."""
-  import tensorflow.compat.v1 as tf
 
   from utils import checkpoint_store
 
   if prefix is None:
     return 0
-  reader = tf.train.load_checkpoint(checkpoint_store.readable(prefix))
+  reader = checkpoint_store.open_reader(prefix)
   return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
 
 
