@@ -313,13 +313,12 @@ def find_pre_trained_model(args):
 
 def stored_step(prefix):
   """Returns the global step of a checkpoint, or 0 where there is none."""
-  import tensorflow.compat.v1 as tf
 
   from utils import checkpoint_store
 
   if prefix is None:
     return 0
-  reader = tf.train.load_checkpoint(checkpoint_store.readable(prefix))
+  reader = checkpoint_store.open_reader(prefix)
   return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
 
 
@@ -526,7 +525,8 @@ class Training:
               'command goes on from there', flush=True)
         return
     print(f'Done: {args.model_dir} is at step {step}' + (
-        f', mean Intersection over Union {self.result["mean_iou"]:.4f}' if self.result else ''))
+        f', mean Intersection over Union {self.result["mean_iou"]:.4f}'
+        if self.result and self.result['confusion_matrix'].any() else ''))
 
   def train_options(self, position):
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""

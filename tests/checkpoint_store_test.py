@@ -95,6 +95,21 @@ class FindTest(StoreTest):
       self.assertRegex(self.output.getvalue(),
                        r'ckpt-12 is damaged \(.*\); using .*ckpt-11, the newest good one')
 
+  def test_pipes_are_waited_for_by_nobody(self):
+    self.save(3)
+    self.save(5)
+    os.remove(self.path('checkpoint'))
+    os.mkfifo(self.path('checkpoint'))
+    for end in ('index', 'data-00000-of-00001'):
+      os.rename(self.path('model.ckpt-5.' + end), self.path('kept'))
+      os.mkfifo(self.path('model.ckpt-5.' + end))
+      found = checkpoint_store.find(self.folder)
+      self.assertEqual(found.prefix, self.path('model.ckpt-3'))
+      self.assertIn('it is a device or pipe', found.rejected[self.path('model.ckpt-5')])
+      with self.assertRaisesRegex(DataError, 'it is a device or pipe'):
+        checkpoints.shapes(self.path('model.ckpt-5'))
+      os.replace(self.path('kept'), self.path('model.ckpt-5.' + end))
+
   def test_weights_that_are_not_finite_are_refused_by_name(self):
     self.save(1)
     with tf.Graph().as_default(), tf.Session() as session:  # as earlier versions wrote

@@ -7,6 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from utils import event_files
+from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
 
@@ -42,6 +43,11 @@ class CutTest(unittest.TestCase):
       file.truncate(os.path.getsize(self.path) - 3)
     event_files.cut(self.folder, lambda step: step <= 7)
     self.assertEqual(self.steps(), [1, 3, 5])
+
+  def test_pipe_is_not_waited_for(self):
+    os.mkfifo(os.path.join(self.folder, 'events.out.tfevents.9'))
+    with self.assertRaisesRegex(DataError, "event file '.*9' cannot be read: it is a device or pipe"):
+      event_files.cut(self.folder, lambda step: False)
 
   def test_missing_folder_has_nothing_to_cut(self):
     event_files.cut(self.folder + 'x', lambda step: False)

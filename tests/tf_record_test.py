@@ -443,7 +443,7 @@ class RecordFilesTest(FolderTest):
 class CountExamplesTest(FolderTest):
 
   def test_counts_are_per_file(self):
-    paths = [self.record('a.record', b'x', b'', b'yy'), self.record('b.record')]
+    paths = [self.record('a.record', b'x', b'yyyy', b'yy'), self.record('b.record')]
     self.assertEqual(tf_record.count_examples(paths), [3, 0])
 
   def test_truncation_anywhere_is_an_error_that_names_file_and_position(self):
@@ -455,6 +455,12 @@ class CountExamplesTest(FolderTest):
       sentence = rf"cut.record' is damaged: example 1 \(from 0\), at byte 19, .* {length} bytes"
       with self.subTest(length), self.assertRaisesRegex(DataError, sentence):
         tf_record.count_examples([path])
+
+  def test_file_that_ends_in_zeros_is_an_error_at_once(self):
+    path = self.record('a.record', b'abc')  # 19 bytes
+    os.truncate(path, 10 << 30)  # of zeros, which would be 600 million empty examples
+    with self.assertRaisesRegex(DataError, r"a.record' is damaged: example 1 .* at byte 19, is empty"):
+      tf_record.count_examples([path])
 
   def test_file_that_is_no_record_is_an_error(self):
     path = self.file('text.record', b'These are no examples at all.')

@@ -4,9 +4,9 @@
   python tools/fuzz.py --seed 0 --case 17 --keep build/fuzz      # that case alone
 
 A case is a pure function of the seed and its number: a script on tiny inputs (tools/fuzz_cases.py), of which
-one has bytes flipped or cut off, another size, type, encoding or name, is missing, a folder, a pipe, a link in
-a circle or unreadable (tools/fuzz_faults.py); or one of whose flags is out of range; or whose folders have odd
-names. It has to end
+one has bytes flipped or cut off, another size, type, encoding or name, is missing, a folder, a pipe, a link
+in a circle or unreadable (tools/fuzz_faults.py); or one of whose flags is out of range; or whose folders have
+odd names. It has to end
 
   within a minute, with status 0, or with 1 or 2 and `<script>: error: <sentence>` on stderr;
   without a traceback, and without calling itself a defect;
@@ -54,16 +54,22 @@ def make_parser():
   parser.flag('seed', 0, 'of all cases', type=flags.non_negative_int)
   parser.flag('first', 0, 'number of the first one', type=flags.non_negative_int, metavar='N')
   parser.flag('case', None, 'run the case of this number alone', type=flags.non_negative_int, metavar='N')
+  parser.flag('only', None, 'of these run those alone whose description holds this, such as huge_length',
+              metavar='TEXT')
   parser.flag('keep', None, 'leave the folders of failed cases here', metavar='DIR')
   return parser
 
 
 def main(args):
+  from tools import fuzz_cases
+
   obey_permissions()
   with (tempfile.TemporaryDirectory(prefix='fuzz_') as folder,
         children.Children({'TF_CPP_MIN_LOG_LEVEL': '3'}) as runner):
     lab = Lab(runner, folder)
     numbers = [args.case] if args.case is not None else range(args.first, args.first + args.cases)
+    if args.only:
+      numbers = [number for number in numbers if args.only in fuzz_cases.plan(args.seed, number).label]
     failed = sum(lab.fails(args.seed, number, args.keep, verbose=args.case is not None) for number in numbers)
     print('ends: ' + ', '.join(f'{what} {count}' for what, count in sorted(lab.ends.items())))
     if lab.skipped:
@@ -74,7 +80,7 @@ def main(args):
 
 
 def obey_permissions():
-  """Takes the capabilities that pass over permissions from all programs that this process starts from now on."""
+  """Takes the capabilities that pass over permissions from all programs that this process starts later."""
   libc = ctypes.CDLL(None, use_errno=True)
   for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
     libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # which nobody but root needs, or can do
@@ -122,11 +128,11 @@ class Lab:
       argv, child, problem = self._run(case, folder)
       self.ends['timed out' if child.timed_out else f'status {child.status}'] += 1
       if problem:
-        print(f'case {number}: FAILED ({case.command.name}; {case.what}): {problem}\n'
+        print(f'case {number}: FAILED ({case.label}): {problem}\n'
               f'  python tools/fuzz.py --seed {seed} --case {number} --keep build/fuzz\n'
               f'  cd build/fuzz/{number}/in; python {shlex.join(argv)}')
       if problem or verbose:
-        print(f'case {number} ({case.command.name}; {case.what}): status {child.status}, {child.seconds:.1f} s\n'
+        print(f'case {number} ({case.label}): status {child.status}, {child.seconds:.1f} s\n'
               f'{_shortened(child.stdout)}{_shortened(without_progress(child.stderr))}', flush=True)
       if keep and (problem or verbose):
         target = os.path.join(keep, str(number))
@@ -154,7 +160,7 @@ class Lab:
     is_free = case.what.startswith('--')  # a flag may lead anywhere
     odd = [name + '/' for name in ('', *fuzz_cases.fuzz_faults.ODD_NAMES)]
     writable = [f'in/{name.lstrip("/")}{path}/' for name in odd for path in ('out', *case.command.writes)]
-    problem = (wrong_end(child, case)
+    problem = (wrong_end(child, argv)
                or changes(before, after, writable, is_free)
                or left_behind(before, after, folder, case.command.wholesome and child.status != 0))
     return argv, child, problem
@@ -163,8 +169,10 @@ class Lab:
 # --- What has to hold ----------------------------------------------------------------------------
 
 
-def wrong_end(child, case):
+def wrong_end(child, argv):
   """Returns what is wrong with status and output, or None."""
+  # A number may ask for memory, and a name be two lines.
+  is_flag = any('=' in word or '\n' in word for word in argv)
   if child.timed_out:
     return f'it ran longer than {TIMEOUT} s'
   if child.status not in (0, 1, 2):
@@ -176,16 +184,15 @@ def wrong_end(child, case):
   if child.status == 0:
     return f'stderr after success: {stderr[:300]!r}' if stderr else None
   lines = stderr.rstrip('\n').split('\n')
-  script = os.path.basename(case.command.argv[0])
+  script = os.path.basename(argv[0])
   if not lines[0].startswith(f'{script}: error: '):
     return f'stderr does not begin with the sentence: {stderr[:300]!r}'
   if 'this is a defect' in stderr:
     return 'it calls itself a defect'
-  if any(words in stderr for words in _MEMORY_RAN_OUT) and not case.what.startswith('--'):
+  if any(words in stderr for words in _MEMORY_RAN_OUT) and not is_flag:
     return 'a file took up the memory'
-  if len(lines) > 1 and not any(words in stderr for words in _LISTS) and '\n' not in ' '.join(case.command.argv):
-    if 'new\\nline' not in repr(case.what):
-      return f'{len(lines)} lines on stderr'
+  if len(lines) > 1 and not any(words in stderr for words in _LISTS) and not is_flag:
+    return f'{len(lines)} lines on stderr'
   if re.search(r'[\x00-\x08\x0b-\x1f\x7f]', stderr):
     return 'control characters on stderr'
   return None
@@ -234,8 +241,9 @@ def unreadable(path):
 
 def without_progress(text):
   """Returns stderr without progress bars: what a line shows last, unless it is one."""
+  bar = re.compile(r'.*\|.*(it|image)/s\]|.*\d+%\||.*\d+image \[.*/s\]')
   lines = [line.rsplit('\r', 1)[-1] for line in text.split('\n')]
-  return '\n'.join(line for line in lines if not re.match(r'.*\|.*(it|image)/s\]|.*\d+%\|', line)).strip('\n')
+  return '\n'.join(line for line in lines if not bar.match(line)).strip('\n')
 
 
 def snapshot(folder):

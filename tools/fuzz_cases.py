@@ -13,19 +13,22 @@ import typing
 
 from tools import fuzz_faults
 
-_TRAINING = ['train.py', '--dataset', 'data/sample.json', '--data_dir', 'records', '--base_architecture',
-             'mobilenet_v2_dm05', '--pre_trained_model', 'none', '--crop_size', '33', '33', '--batch_norm_decay',
-             '0.5', '--batch_size', '10', '--train_epochs', '1']
-_DATA = {'data/train.txt': 'list', 'data/val.txt': 'list', 'data/sample.json': 'json', 'data': 'folder',
-         'data/JPEGImages': 'folder', 'data/SegmentationClassAug': 'folder', 'data/JPEGImages/train_*': 'image',
-         'data/JPEGImages/val_*': 'image', 'data/SegmentationClassAug/train_*': 'label',
-         'data/SegmentationClassAug/val_*': 'label'}
-_SCORED = {name: kind for name, kind in _DATA.items() if 'train' not in name and name != 'data/sample.json'}
+_TRAINING = ('train.py --dataset data/sample.json --data_dir records --base_architecture mobilenet_v2_dm05 '
+             '--pre_trained_model none --crop_size 33 33 --batch_norm_decay 0.5 --batch_size 10 '
+             '--train_epochs 1')
+_VOC = ('create_pascal_tf_record.py --dataset data/sample.json --data_dir data '
+        '--train_data_list data/train.txt --valid_data_list data/val.txt')
+_FILES = '--image_data_dir data/JPEGImages --label_data_dir data/SegmentationClassAug'
+_SCORED = {'data/val.txt': 'list', 'data': 'folder', 'data/JPEGImages': 'folder',
+           'data/SegmentationClassAug': 'folder', 'data/JPEGImages/val_*': 'image',
+           'data/SegmentationClassAug/val_*': 'label'}
+_DATA = {**_SCORED, 'data/sample.json': 'json', 'data/train.txt': 'list', 'data/JPEGImages/train_*': 'image',
+         'data/SegmentationClassAug/train_*': 'label'}
 _RECORDS = {'records/train.record': 'record', 'records/val.record': 'record', 'records/train.json': 'json',
             'records/val.json': 'json', 'records': 'folder'}
-_MODEL = {'model/checkpoint': 'state', 'model/model.ckpt-2.index': 'index',
-          'model/model.ckpt-2.data-00000-of-00001': 'data', 'model/model_config.json': 'json', 'model': 'folder'}
-_FILES = ['--image_data_dir', 'data/JPEGImages', '--label_data_dir', 'data/SegmentationClassAug']
+_START = {'start/model.ckpt-2.index': 'index', 'start/model.ckpt-2.data-00000-of-00001': 'data'}
+_MODEL = {'model/checkpoint': 'state', 'model/model.ckpt-2.index': 'index', 'model': 'folder',
+          'model/model.ckpt-2.data-00000-of-00001': 'data', 'model/model_config.json': 'json'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +37,22 @@ class Command:
 
   Attributes:
     name: str.
-    argv: list of str, the script's path and its arguments; inputs and outputs are paths in the case's folder.
+    line: str, the script's path and its arguments; inputs and outputs are paths in the case's folder.
     inputs: dict of what may be broken, a path or pattern, to its kind in fuzz_faults.FAULTS.
     writes: the folders that may change, of those that were there; new files appear in out/ alone.
     wholesome: bool, a command that fails leaves no new file at all.
     weight: int, how often its faults are drawn, in percent.
   """
   name: str
-  argv: list
+  line: str
   inputs: dict
   writes: tuple = ()
   wholesome: bool = False
   weight: int = 100
+
+  @property
+  def argv(self):
+    return self.line.split()
 
   @property
   def materials(self):
@@ -56,82 +63,75 @@ class Command:
 
 MATERIALS = ('data', 'records', 'model', 'city', 'mine', 'archive.tar.gz', 'start', 'sample')
 COMMANDS = (
-    Command('sample', ['dataset/make_sample_data.py', '--output_dir', 'out/new', '--num_train', '2', '--num_val',
-                       '1', '--size', '64', '65'], {}),
-    Command('sample again', ['dataset/make_sample_data.py', '--output_dir', 'sample', '--num_train', '2',
-                             '--num_val', '1', '--size', '64', '65'],
-            {'sample/train.txt': 'list', 'sample/sample.json': 'json', 'sample': 'folder'}, ('sample',), weight=30),
-    Command('voc', ['create_pascal_tf_record.py', '--dataset', 'data/sample.json', '--data_dir', 'data',
-                    '--output_path', 'out', '--train_data_list', 'data/train.txt', '--valid_data_list',
-                    'data/val.txt', '--processes', '1'], _DATA, wholesome=True),
-    Command('voc fast', ['create_pascal_tf_record.py', '--dataset', 'data/sample.json', '--data_dir', 'data',
-                         '--output_path', 'out', '--train_data_list', 'data/train.txt', '--valid_data_list',
-                         'data/val.txt', '--processes', '1', '--fast', '--shards', '2'], _DATA, wholesome=True,
+    Command('sample',
+            'dataset/make_sample_data.py --output_dir out/new --num_train 2 --num_val 1 --size 64 65', {}),
+    Command('sample again',
+            'dataset/make_sample_data.py --output_dir sample --num_train 2 --num_val 1 --size 64 65',
+            {'sample/train.txt': 'list', 'sample/sample.json': 'json', 'sample': 'folder'}, ('sample',),
             weight=30),
-    Command('voc over records', ['create_pascal_tf_record.py', '--dataset', 'data/sample.json', '--data_dir', 'data',
-                                 '--output_path', 'records', '--train_data_list', 'data/train.txt',
-                                 '--valid_data_list', 'data/val.txt', '--processes', '2', '--skip_bad', '2'],
+    Command('voc', f'{_VOC} --output_path out --processes 1', _DATA, wholesome=True),
+    Command('voc fast', f'{_VOC} --output_path out --processes 1 --fast --shards 2', _DATA, wholesome=True,
+            weight=30),
+    Command('voc over records', f'{_VOC} --output_path records --processes 2 --skip_bad 2',
             {**_DATA, **_RECORDS}, ('records',), wholesome=True, weight=30),
-    Command('cityscapes', ['create_cityscapes_tf_record.py', '--cityscapes_dir', 'city', '--split_type', 'val',
-                           '--output_dir', 'out', '--processes', '1'],
-            {'city/leftImg8bit/val/town/*': 'image', 'city/gtFine/val/town/*': 'label',
-             'city/leftImg8bit/val': 'folder', 'city/gtFine/val/town': 'folder', 'city': 'folder'}, wholesome=True),
-    Command('mine', ['tools/create_tf_record.py', '--images', 'mine/images', '--labels', 'mine/labels', '--dataset',
-                     'mine/mine.json', '--output_dir', 'out', '--processes', '1'],
+    Command('cityscapes', 'create_cityscapes_tf_record.py --cityscapes_dir city --split_type val '
+            '--output_dir out --processes 1',
+            {'city/leftImg8bit/val/town/*': 'image', 'city/gtFine/val/town/*': 'label', 'city': 'folder',
+             'city/leftImg8bit/val': 'folder', 'city/gtFine/val/town': 'folder'}, wholesome=True),
+    Command('mine', 'tools/create_tf_record.py --images mine/images --labels mine/labels '
+            '--dataset mine/mine.json --output_dir out --processes 1',
             {'mine/images': 'folder', 'mine/labels': 'folder', 'mine/mine.json': 'json',
              'mine/images/*': 'image', 'mine/labels/*': 'label'}, wholesome=True),
-    Command('suggest', ['tools/create_tf_record.py', '--suggest', '--labels', 'mine/labels', '--dataset',
-                        'out/new.json', '--processes', '1'],
-            {'mine/labels': 'folder', 'mine/labels/*': 'label'}, wholesome=True),
-    Command('view records', ['tools/view_dataset.py', '--data_dir', 'records', '--dataset', 'data/sample.json',
-                             '--output_dir', 'out/page', '--json', 'out/page.json', '--val', 'val', '--samples',
-                             '3'], {**_RECORDS, 'data/sample.json': 'json'}),
-    Command('view files', ['tools/view_dataset.py', *_FILES, '--list', 'data/val.txt', '--dataset',
-                           'data/sample.json', '--output_dir', 'out/page'],
-            {**_SCORED, 'data/sample.json': 'json'}),
-    Command('train', [*_TRAINING, '--model_dir', 'out/model'], {**_RECORDS, 'data/sample.json': 'json'}),
-    Command('train weighted', [*_TRAINING, '--model_dir', 'out/model', '--class_weights', 'median_frequency',
-                               '--cache'], {'records/train.json': 'json', 'records/train.record': 'record'},
-            weight=30),
-    Command('train on', [*_TRAINING, '--model_dir', 'model', '--train_epochs', '2'],
-            {**_MODEL, 'model/validation.json': 'json', 'model/events*': 'events', 'model/eval/events*': 'events',
-             'model/best/scores.json': 'json', 'model/best': 'folder'}, ('model',)),
-    Command('train from', [*_TRAINING, '--model_dir', 'out/model', '--pre_trained_model', 'start/model.ckpt-2'],
-            {'start/model.ckpt-2.index': 'index', 'start/model.ckpt-2.data-00000-of-00001': 'data'}, weight=60),
-    Command('evaluate files', ['evaluate.py', '--model_dir', 'model', *_FILES, '--evaluation_data_list',
-                               'data/val.txt', '--json', 'out/scores.json'], {**_SCORED, **_MODEL}),
-    Command('evaluate records', ['evaluate.py', '--model_dir', 'model', '--data_dir', 'records',
-                                 '--save_predictions', 'out/predicted'],
-            {'records/val.record': 'record', 'records': 'folder', 'model/model_config.json': 'json'}),
-    Command('submission', ['evaluate.py', '--model_dir', 'model', '--image_data_dir', 'data/JPEGImages',
-                           '--label_data_dir', 'none', '--evaluation_data_list', 'data/val.txt',
-                           '--save_predictions', 'out/predicted'],
+    Command('suggest', 'tools/create_tf_record.py --suggest --labels mine/labels --dataset out/new.json '
+            '--processes 1', {'mine/labels': 'folder', 'mine/labels/*': 'label'}, wholesome=True),
+    Command('view records', 'tools/view_dataset.py --data_dir records --dataset data/sample.json --val val '
+            '--output_dir out/page --json out/page.json --samples 3',
+            {**_RECORDS, 'data/sample.json': 'json'}),
+    Command('view files', f'tools/view_dataset.py {_FILES} --list data/val.txt --dataset data/sample.json '
+            '--output_dir out/page', {**_SCORED, 'data/sample.json': 'json'}),
+    Command('train', f'{_TRAINING} --model_dir out/model', {**_RECORDS, 'data/sample.json': 'json'}),
+    Command('train weighted', f'{_TRAINING} --model_dir out/model --class_weights median_frequency --cache',
+            {'records/train.json': 'json', 'records/train.record': 'record'}, weight=30),
+    Command('train on', f'{_TRAINING} --model_dir model --train_epochs 2',
+            {**_MODEL, 'model/validation.json': 'json', 'model/events*': 'events', 'model/best': 'folder',
+             'model/eval/events*': 'events', 'model/best/scores.json': 'json'}, ('model',)),
+    Command('train from', f'{_TRAINING} --model_dir out/model --pre_trained_model start/model.ckpt-2', _START,
+            weight=60),
+    Command('evaluate files', f'evaluate.py --model_dir model {_FILES} --evaluation_data_list data/val.txt '
+            '--json out/scores.json', {**_SCORED, **_MODEL}),
+    Command('evaluate records', 'evaluate.py --model_dir model --data_dir records '
+            '--save_predictions out/predicted',
+            {'records/val.record': 'record', 'records/val.json': 'json', 'records': 'folder',
+             'model/model_config.json': 'json'}),
+    Command('predict', 'evaluate.py --model_dir model --image_data_dir data/JPEGImages --label_data_dir none '
+            '--evaluation_data_list data/val.txt --save_predictions out/predicted',
             {'data/val.txt': 'list', 'data/JPEGImages/val_*': 'image'}, weight=60),
-    Command('inference', ['inference.py', '--model_dir', 'model', '--data_dir', 'data/JPEGImages',
-                          '--infer_data_list', 'data/photos.txt', '--output_dir', 'out/masks', '--overlay'],
-            {**_MODEL, 'data/photos.txt': 'list', 'data/JPEGImages/val_*': 'image', 'data/JPEGImages': 'folder'}),
-    Command('export', ['export_inference_graph.py', '--model_dir', 'model', '--export_dir', 'out/export'], _MODEL),
-    Command('convert archive', ['tools/convert_checkpoint.py', '--checkpoint', 'archive.tar.gz', '--model_dir',
-                                'out/model', '--dataset', 'data/sample.json'],
+    Command('inference', 'inference.py --model_dir model --data_dir data/JPEGImages --output_dir out/masks '
+            '--infer_data_list data/photos.txt --overlay',
+            {**_MODEL, 'data/photos.txt': 'list', 'data/JPEGImages/val_*': 'image',
+             'data/JPEGImages': 'folder'}),
+    Command('export', 'export_inference_graph.py --model_dir model --export_dir out/export', _MODEL),
+    Command('convert archive', 'tools/convert_checkpoint.py --checkpoint archive.tar.gz '
+            '--model_dir out/model --dataset data/sample.json',
             {'archive.tar.gz': 'archive', 'data/sample.json': 'json'}, wholesome=True),
-    Command('convert', ['tools/convert_checkpoint.py', '--checkpoint', 'start/model.ckpt-2', '--model_dir',
-                        'out/model', '--dataset', 'data/sample.json'],
-            {'start/model.ckpt-2.index': 'index', 'start/model.ckpt-2.data-00000-of-00001': 'data'}, wholesome=True),
-    Command('plot', ['tools/plot_scalars.py', 'model', 'start', '--output', 'out/curves.png'],
+    Command('convert', 'tools/convert_checkpoint.py --checkpoint start/model.ckpt-2 --model_dir out/model '
+            '--dataset data/sample.json', _START, wholesome=True),
+    Command('plot', 'tools/plot_scalars.py model start --output out/curves.png',
             {'model/events*': 'events', 'start/events*': 'events', 'start': 'folder'}, wholesome=True),
-    Command('benchmark', ['tools/benchmark.py', 'input', '--data_dir', 'records', '--dataset', 'data/sample.json',
-                          '--crop_size', '33', '33', '--steps', '1', '--warmup', '1', '--repeats', '1', '--json',
-                          'out/speed.json'], {'records/train.record': 'record'}, weight=15),
+    Command('benchmark', 'tools/benchmark.py input --data_dir records --dataset data/sample.json '
+            '--crop_size 33 33 --steps 1 --warmup 1 --repeats 1 --json out/speed.json',
+            {'records/train.record': 'record'}, weight=15),
 )
-_NUMBERS = ('nan', '-1', '0', 'inf', '-inf', '1e999', '1e-400', '99999999999999999999', '2147483648', '4294967297',
-            '1.5', '0x10', '１２', '1_0', '', ' ', 'x', 'None', '--5', '1e3')
+_NUMBERS = ('nan', '-1', '0', 'inf', '-inf', '1e999', '1e-400', '99999999999999999999', '2147483648',
+            '4294967297', '1.5', '0x10', '１２', '1_0', '', ' ', 'x', 'None', '--5', '1e3')
 _WORDS = ('', ' ', 'nothing', 'None', '0', '../x', '*', "'", '-', '--', 'x' * 300, 'none ', 'VOC', 'a\nb')
 # Links to devices: whoever replaces what it should write to takes away the link alone.
 LINKS = {'null': '/dev/null', 'zeros': '/dev/zero', 'full': '/dev/full'}
-_PLACES = ('', *LINKS, 'data/val.txt', 'data/sample.json', 'nowhere/nothing', '/proc/self/mem', '/proc/x', 'x' * 300,
-           'data/val.txt/x', '..', '.', '~/x', 'é/\\', 'none')
+_PLACES = ('', *LINKS, 'data/val.txt', 'data/sample.json', 'nowhere/nothing', '/proc/self/mem', '/proc/x',
+           'x' * 300, 'data/val.txt/x', '..', '.', '~/x', 'é/\\', 'none')
 # Flags for which a large number is a large job, and not wrong.
-_JOBS = {'num_train', 'num_val', 'size', 'train_epochs', 'image_size', 'steps', 'warmup', 'repeats', 'max_steps'}
+_JOBS = {'num_train', 'num_val', 'size', 'train_epochs', 'image_size', 'steps', 'warmup', 'repeats',
+         'max_steps'}
 
 
 class Case(typing.NamedTuple):
@@ -152,6 +152,10 @@ class Case(typing.NamedTuple):
   needs_permissions: bool
   seed: str
 
+  @property
+  def label(self):
+    return f'{self.command.name}; {self.what}'
+
 
 def plan(seed, number):
   """Returns the Case of a number, int of 0 or more."""
@@ -170,7 +174,8 @@ def _all():
              fault.__name__.startswith('unreadable'))
             for path, kind in command.inputs.items() for fault in fuzz_faults.FAULTS[kind]]
     mine += [(command, f'--{name}: {what}', apply, False) for name, what, apply in _flag_cases(command)]
-    mine += [(command, f'odd name {name!r:.40}', _renaming(command, name), False) for name in fuzz_faults.ODD_NAMES]
+    mine += [(command, f'odd name {name!r:.40}', _renaming(command, name), False)
+             for name in fuzz_faults.ODD_NAMES]
     mine.append((command, 'folders that cannot be written', _locking(command), True))
     random.Random(command.name).shuffle(mine)
     found += mine[:max(1, len(mine) * command.weight // 100)]
@@ -267,17 +272,15 @@ def write_materials(folder, run):
     folder: str, an existing one.
     run: function of a script and its arguments, which runs it there and expects success.
   """
-  data = ['--num_train', '20', '--num_val', '4', '--size', '64', '80']
-  run('dataset/make_sample_data.py', ['--output_dir', 'data', *data])
-  run('dataset/make_sample_data.py', ['--output_dir', 'sample', '--num_train', '2', '--num_val', '1', '--size', '64',
-                                      '65'])
-  os.makedirs(os.path.join(folder, 'records'))
-  run('create_pascal_tf_record.py', [word.replace('out', 'records') if word == 'out' else word
-                                     for word in by_name('voc').argv[1:]])
+  for line in ('dataset/make_sample_data.py --output_dir data --num_train 20 --num_val 4 --size 64 80',
+               'dataset/make_sample_data.py --output_dir sample --num_train 2 --num_val 1 --size 64 65',
+               f'{_VOC} --output_path records --processes 1',
+               f'{_TRAINING} --model_dir model --save_summary_steps 1'):
+    script, *argv = line.split()
+    run(script, argv)
   with open(os.path.join(folder, 'data/val.txt')) as names:
     fuzz_faults.write(os.path.join(folder, 'data/photos.txt'),
                       ''.join(f'{name.strip()}.jpg\n' for name in names).encode())
-  run('train.py', [*_TRAINING[1:], '--model_dir', 'model', '--save_summary_steps', '1'])
   shutil.copytree(os.path.join(folder, 'model'), os.path.join(folder, 'start'),
                   ignore=shutil.ignore_patterns('best', 'eval', 'model_config.json', 'checkpoint', '*.lock'))
   _write_layouts(folder)
@@ -312,7 +315,3 @@ def _write_layouts(folder):
   with tarfile.open(os.path.join(folder, 'archive.tar.gz'), 'w:gz', compresslevel=1) as archive:
     for path in sorted(glob.glob(os.path.join(folder, 'start/model.ckpt*'))):
       archive.add(path, 'published/' + os.path.basename(path))
-
-
-def by_name(name):
-  return next(command for command in COMMANDS if command.name == name)

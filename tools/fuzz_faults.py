@@ -14,10 +14,11 @@ import zlib
 import numpy as np
 from PIL import Image
 
-ODD_NAMES = ('m[lr=0.1]', 'x*?', 'with blanks', "it's", 'quo"ted', 'é 空 😀', '-leading', '%s %d', 'back\\slash',
-             'new\nline', 'a.record', '..hidden', '{x}', '$HOME', '~', '#x', 'x' * 200)
-_PATHS_ELSEWHERE = ('../../escaped', '/tmp/escaped_by_absolute_name', 'a/../../../escaped', '..', '.', '/dev/zero',
-                    '/dev/null', '/proc/self/mem', 'a\0b', '%s%n', '<script>', 'x' * 5000, '\ud7ff', '-rf')
+ODD_NAMES = ('m[lr=0.1]', 'x*?', 'with blanks', "it's", 'quo"ted', 'é 空 😀', '-leading', '%s %d',
+             'back\\slash', 'new\nline', 'a.record', '..hidden', '{x}', '$HOME', '~', '#x', 'x' * 200)
+_PATHS_ELSEWHERE = ('../../escaped', '/tmp/escaped_by_absolute_name', 'a/../../../escaped', '..', '.',
+                    '/dev/zero', '/dev/null', '/proc/self/mem', 'a\0b', '%s%n', '<script>', 'x' * 5000,
+                    '\ud7ff', '-rf')
 
 
 def read(path):
@@ -133,14 +134,15 @@ def unreadable(path, rng):
 
 def other_kind(path, rng):
   """Puts a file of another kind in place."""
-  write(path, rng.choice((b'\x89PNG\r\n\x1a\n', b'{"name": 1}', b'a\nb\n', b'PK\3\4' + bytes(60), b'\x1f\x8b\x08',
-                          b'<svg xmlns="http://www.w3.org/2000/svg"/>', b'%PDF-1.7', b'\x7fELF' + bytes(60),
-                          b'cos\nsystem\n(S"touch escaped"\ntR.', _image('RGB', (7, 9), 'JPEG'))))
+  write(path, rng.choice((b'\x89PNG\r\n\x1a\n', b'{"name": 1}', b'a\nb\n', b'PK\3\4' + bytes(60),
+                          b'\x1f\x8b\x08', b'<svg xmlns="http://www.w3.org/2000/svg"/>', b'%PDF-1.7',
+                          b'\x7fELF' + bytes(60), b'cos\nsystem\n(S"touch escaped"\ntR.',
+                          _image('RGB', (7, 9), 'JPEG'))))
 
 
-ANY = (flip, flip_early, flip_late, cut, cut_a_little, empty, zero_the_end, append, swap_halves, noise, missing,
-       folder_instead, pipe_instead, link_to_itself, link_to_nothing, link_to_zeros, ten_gigabytes, unreadable,
-       other_kind)
+ANY = (flip, flip_early, flip_late, cut, cut_a_little, empty, zero_the_end, append, swap_halves, noise,
+       missing, folder_instead, pipe_instead, link_to_itself, link_to_nothing, link_to_zeros, ten_gigabytes,
+       unreadable, other_kind)
 
 
 # --- Text ----------------------------------------------------------------------------------------
@@ -200,8 +202,8 @@ LIST = (utf_16, latin_1, byte_order_mark, zero_bytes, line_ends, doubled_line, n
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-_VALUES = (None, True, -1, 0, 1, 2.5, 1e300, 10**30, float('nan'), float('inf'), '', 'x', '../../escaped', '\ud800',
-           'a\nb', '\0', [], {}, [[]], [None], {'a': 1}, ['a', 'a'], list(range(300)), 'x' * 100000)
+_VALUES = (None, True, -1, 0, 1, 2.5, 1e300, 10**30, float('nan'), float('inf'), '', 'x', '../../escaped',
+           '\ud800', 'a\nb', '\0', [], {}, [[]], [None], {'a': 1}, ['a', 'a'], list(range(300)), 'x' * 100000)
 
 
 def other_value(path, rng):
@@ -249,8 +251,8 @@ def trailing_comma(path, rng):
   write(path, read(path).rstrip()[:-1] + b',}')
 
 
-JSON = (utf_16, latin_1, byte_order_mark, zero_bytes, other_value, other_value_on_top, missing_key, unknown_key,
-        other_top, deeply_nested, nested_in_a_key, trailing_comma)
+JSON = (utf_16, latin_1, byte_order_mark, zero_bytes, other_value, other_value_on_top, missing_key,
+        unknown_key, other_top, deeply_nested, nested_in_a_key, trailing_comma)
 
 
 def _places(content):
@@ -299,7 +301,8 @@ def as_png(path):
 
 
 def claimed_size(path, rng):
-  size = rng.choice(((100000, 100000), (0xffffffff, 0xffffffff), (20000, 20000), (0, 0), (1, 0x7fffffff), (64, 0)))
+  size = rng.choice(((100000, 100000), (0xffffffff, 0xffffffff), (20000, 20000), (0, 0), (1, 0x7fffffff),
+                     (64, 0)))
   write(path, claiming(as_png(path), *size))
 
 
@@ -331,8 +334,9 @@ def other_format(path, rng):
 
 
 def other_mode(path, rng):
-  mode, format_ = rng.choice((('RGBA', 'PNG'), ('LA', 'PNG'), ('I;16', 'PNG'), ('CMYK', 'JPEG'), ('1', 'PNG'),
-                              ('P', 'PNG'), ('F', 'TIFF'), ('I', 'TIFF'), ('YCbCr', 'JPEG'), ('LAB', 'TIFF')))
+  mode, format_ = rng.choice((
+      ('RGBA', 'PNG'), ('LA', 'PNG'), ('I;16', 'PNG'), ('CMYK', 'JPEG'), ('1', 'PNG'), ('P', 'PNG'),
+      ('F', 'TIFF'), ('I', 'TIFF'), ('YCbCr', 'JPEG'), ('LAB', 'TIFF')))
   image = _of(path).convert('RGB')
   if mode in ('I;16', 'F', 'I'):
     image = image.convert('L').convert('I' if mode != 'F' else 'F')
@@ -376,15 +380,17 @@ def wrong_checksum(path, rng):
 
 
 def program(path, rng):
-  write(path, b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 80 64\n%%EndComments\n(escaped) (w) file closefile\n')
+  write(path, b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 80 64\n%%EndComments\n'
+              b'(escaped) (w) file closefile\n')
 
 
 def progressive(path, rng):
   _save(_of(path).convert('RGB'), path, 'JPEG', progressive=True)
 
 
-IMAGE = (claimed_size, claimed_size_of_jpeg, other_size, tiny, extreme_shape, other_format, other_mode, broken_exif,
-         turned_by_exif, text_that_unpacks, data_that_unpack, wrong_checksum, program, progressive)
+IMAGE = (claimed_size, claimed_size_of_jpeg, other_size, tiny, extreme_shape, other_format, other_mode,
+         broken_exif, turned_by_exif, text_that_unpacks, data_that_unpack, wrong_checksum, program,
+         progressive)
 
 
 def other_classes(path, rng):
@@ -457,7 +463,8 @@ def huge_length(path, rng):
 def other_payload(path, rng):
   """Adds an entry that is no protocol buffer, or an empty one."""
   content = [framed(data) for data in entries(path)]
-  content.insert(rng.randrange(len(content) + 1), framed(rng.choice((b'', b'no example', rng.randbytes(300)))))
+  payload = rng.choice((b'', b'no example', rng.randbytes(300)))
+  content.insert(rng.randrange(len(content) + 1), framed(payload))
   write(path, b''.join(content))
 
 
@@ -516,7 +523,8 @@ def record_sizes(path, rng):
 
 
 def record_values(path, rng):
-  _change_example(path, rng, _set_bytes('label/encoded', _image('L', (80, 64), 'PNG', color=rng.choice((5, 254)))))
+  label = _image('L', (80, 64), 'PNG', color=rng.choice((5, 254)))
+  _change_example(path, rng, _set_bytes('label/encoded', label))
 
 
 def record_features(path, rng):
@@ -551,8 +559,9 @@ def state_elsewhere(path, rng):
 
 
 def state_nonsense(path, rng):
-  write(path, rng.choice((b'model_checkpoint_path: ', b'model_checkpoint_path: 5\n', b'x: "y"\n', b'{' * 5000,
-                          'model_checkpoint_path: "é"\n'.encode('latin-1'), b'model_checkpoint_path: "a\\377"\n')))
+  write(path, rng.choice((
+      b'model_checkpoint_path: ', b'model_checkpoint_path: 5\n', b'x: "y"\n', b'{' * 5000,
+      'model_checkpoint_path: "é"\n'.encode('latin-1'), b'model_checkpoint_path: "a\\377"\n')))
 
 
 def huge_block(path, rng):
@@ -593,28 +602,31 @@ def members_elsewhere(path, rng):
 def member_of_any_size(path, rng):
   import gzip
   member = tarfile.TarInfo('model.ckpt.data-00000-of-00001')
-  member.type = rng.choice((tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE))
+  member.type = rng.choice((tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE,
+                            tarfile.GNUTYPE_SPARSE))
   member.size = rng.choice((1 << 33, 1 << 40, 1 << 60))
   with gzip.open(path, 'wb') as file:
     file.write(member.tobuf(tarfile.GNU_FORMAT) + bytes(100000))
 
 
 def archive_of_zeros(path, rng):
-  """Packs 3 GB of zeros."""
+  """Packs 256 MB of zeros."""
   packer = zlib.compressobj(1, zlib.DEFLATED, 31)
   block = bytes(1 << 24)
-  write(path, b''.join([*(packer.compress(block) for _ in range(192)), packer.flush()]))
+  write(path, b''.join([*(packer.compress(block) for _ in range(16)), packer.flush()]))
 
 
 def other_archive(path, rng):
-  _archive(path, ('model.ckpt.index', tarfile.REGTYPE, '', b'nothing'), mode=rng.choice(('w', 'w:bz2', 'w:xz')))
+  _archive(path, ('model.ckpt.index', tarfile.REGTYPE, '', b'nothing'),
+           mode=rng.choice(('w', 'w:bz2', 'w:xz')))
 
 
 def archive_without_a_checkpoint(path, rng):
   _archive(path, ('frozen_inference_graph.pb', tarfile.REGTYPE, '', b'nothing'))
 
 
-ARCHIVE = (members_elsewhere, member_of_any_size, archive_of_zeros, other_archive, archive_without_a_checkpoint)
+ARCHIVE = (members_elsewhere, member_of_any_size, archive_of_zeros, other_archive,
+           archive_without_a_checkpoint)
 
 
 # --- Folders -------------------------------------------------------------------------------------
@@ -650,8 +662,8 @@ def clutter(path, rng):
   os.mkfifo(os.path.join(path, 'pipe.jpg'))
 
 
-FOLDER = (missing, empty_folder, file_instead, pipe_instead, link_to_itself, link_to_nothing, unreadable_folder,
-          link_to_above, clutter)
+FOLDER = (missing, empty_folder, file_instead, pipe_instead, link_to_itself, link_to_nothing,
+          unreadable_folder, link_to_above, clutter)
 
 # Kind of input -> its faults.
 FAULTS = {

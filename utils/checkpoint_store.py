@@ -19,6 +19,7 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from utils import files
 from utils.errors import DataError
 
 NAME = 'model.ckpt'
@@ -89,12 +90,19 @@ def not_finite(prefix):
   Raises what TensorFlow does for a damaged checkpoint.
   """
   found = []
-  reader = tf.train.load_checkpoint(readable(prefix))
+  reader = open_reader(prefix)
   for name in sorted(reader.get_variable_to_shape_map()):
     value = reader.get_tensor(name)
     if value.dtype.kind == 'f' and not np.isfinite(value).all():
       found.append(name)
   return ', '.join(found[:1]) + (f' and {len(found) - 1} other variables' if found[1:] else '')
+
+
+def open_reader(prefix):
+  """Returns TensorFlow's reader of a checkpoint; raises DataError, or what TensorFlow does, if it is damaged."""
+  for path in _files(prefix):
+    files.check_regular(path, f"'{path}'")  # TensorFlow would wait for a pipe for ever
+  return tf.train.load_checkpoint(readable(prefix))
 
 
 def readable(prefix):
@@ -149,6 +157,8 @@ def _candidates(model_dir):
 def _named(model_dir):
   """Returns the checkpoint that the file `checkpoint` names, or None where it is missing or damaged."""
   try:
+    path = os.path.join(model_dir, 'checkpoint')
+    files.read_bytes(path, f"'{path}'", limit=1 << 20)  # TensorFlow would also read a pipe, or a disk full
     state = tf.train.get_checkpoint_state(model_dir)
   except Exception:  # what TensorFlow does not expect in that file, such as other encodings
     return None

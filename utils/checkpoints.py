@@ -67,7 +67,7 @@ def resolve(path):
 def shapes(prefix):
   """Returns a dict: variable name -> shape (list of int). Raises DataError for an unreadable checkpoint."""
   try:
-    return dict(tf.train.load_checkpoint(checkpoint_store.readable(prefix)).get_variable_to_shape_map())
+    return dict(checkpoint_store.open_reader(prefix).get_variable_to_shape_map())
   except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
     reason = checkpoint_store.first_line(error)
     raise DataError(f'{prefix} is no readable checkpoint ({reason}); copy or download it again') from error

@@ -9,6 +9,8 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from utils import files
+
 _HEADER, _FOOTER = 12, 4  # length and its checksum before each event, a checksum after it
 
 
@@ -20,6 +22,7 @@ def cut(folder, is_past):
     is_past: function of a step, int, that says whether the events of that step stay.
   """
   for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events.out.tfevents.*'))):
+    files.check_regular(path, f"event file '{path}'")
     size = _size_of_past(path, is_past)
     if size < os.path.getsize(path):
       os.truncate(path, size)

@@ -261,6 +261,8 @@ def run(main, parser, argv=None):
   with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
     args = parser.parse(argv)
+    if not args.verbose and argv is None:
+      quiet.silence()  # also while the process ends, when TensorFlow tells of what was never used
     with contextlib.nullcontext() if args.verbose else quiet.silenced():
       main(args)
 

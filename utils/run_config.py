@@ -22,7 +22,6 @@ def run_config(seed=None, xla=False, strategy=None):
     xla: bool, compile clusters of operations.
     strategy: tf.distribute.Strategy that trains and, on one machine, evaluates; or None.
   """
-  tf.logging.set_verbosity(tf.logging.ERROR)  # the scripts print what matters themselves
   if not isinstance(strategy, tf.distribute.experimental.MultiWorkerMirroredStrategy):
     # One machine. tf.estimator would read it, and wait for machines that this script does not need.
     os.environ.pop('TF_CONFIG', None)

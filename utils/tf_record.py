@@ -546,13 +546,13 @@ def _count_examples(path):
   count, rest = whole_examples(path)
   if rest:
     size = os.path.getsize(path)
-    raise DataError(f"record '{path}' is damaged: example {count} (from 0), at byte {size - rest}, does not "
-                    f'end within the {size} bytes of the file; write it again')
+    raise DataError(f"record '{path}' is damaged: example {count} (from 0), at byte {size - rest}, is empty "
+                    f'or does not end within the {size} bytes of the file; write it again')
   return count
 
 
 def whole_examples(path):
-  """Returns the number of examples that end within a record file, and the bytes behind the last of them.
+  """Returns the number of examples, none empty, that end within a record file, and the bytes after them.
 
   Raises:
     DataError: the file cannot be read.
@@ -562,10 +562,10 @@ def whole_examples(path):
     with open(path, 'rb', buffering=0) as file:  # a buffer would read 8 KB for each length
       size = os.fstat(file.fileno()).st_size
       while offset < size:
-        end = offset + 16 + int.from_bytes(file.read(8), 'little')
-        if end > size:
+        length = int.from_bytes(file.read(8), 'little')
+        if not length or offset + 16 + length > size:  # a file that ends in zeros could hold any number of them
           break
-        offset = file.seek(end)
+        offset = file.seek(offset + 16 + length)
         count += 1
   except OSError as error:
     raise DataError(f"record '{path}' cannot be read: {error.strerror}") from error
