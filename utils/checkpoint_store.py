@@ -149,8 +149,8 @@ def _candidates(model_dir):
     print(f'{path} names {named}, which is not here; looking for the newest checkpoint beside it')
   # A training that was killed between the last two things that it does for a checkpoint has left a complete
   # one of a later step, which the file does not know yet.
-  unknown = [prefix for step, prefix in reversed(numbered(model_dir)) if first == here
-             and step > _step_and_time(first + '.index')[0] and known and os.path.basename(prefix) not in known]
+  unknown = [prefix for step, prefix in reversed(numbered(model_dir)) if first == here and known
+             and step > _step_and_time(first + '.index')[0] and os.path.basename(prefix) not in known]
   return list(dict.fromkeys([*unknown, *filter(None, [first]), *beside]))
 
 
