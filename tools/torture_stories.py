@@ -181,6 +181,7 @@ class Story:
     if self.small_disk:
       subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={_DISK}', 'tmpfs', self.root], check=True)
     self.log = []      # the story so far, in lines like those of a shell
+    self._lines = {}   # Child -> the number of its line there
     self.last = None   # the Child to blame
     self.done = self.seconds = 0
     self.training = lab.training(story_plan.training)
@@ -492,7 +493,7 @@ class Story:
 
   def _launch(self, script, argv, limits, line):
     self.last = self.lab.runner.start(script, argv, cwd=self.folder, limits=limits)
-    self.last.line = len(self.log)
+    self._lines[self.last] = len(self.log)
     self.log.append(line)
     return self.last
 
@@ -500,7 +501,7 @@ class Story:
     """Waits for a child's end; no output may hold what is FORBIDDEN."""
     child.wait(TIMEOUT)
     self.last = child
-    self.log[child.line] += f'  # status {child.status}, {child.seconds:.1f} s'
+    self.log[self._lines[child]] += f'  # status {child.status}, {child.seconds:.1f} s'
     self._demand(not child.timed_out, f'it has not ended after {TIMEOUT} s')
     for word in FORBIDDEN:
       self._demand(word not in child.output or word == 'Traceback' and '--verbose' in child.command,
