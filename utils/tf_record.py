@@ -552,7 +552,7 @@ def _count_examples(path):
 
 
 def whole_examples(path):
-  """Returns the number of examples, none empty, that end within a record file, and the bytes after them.
+  """Returns the number of examples, none empty, that end within a record, and the bytes after them.
 
   Raises:
     DataError: the file cannot be read.
@@ -563,7 +563,7 @@ def whole_examples(path):
       size = os.fstat(file.fileno()).st_size
       while offset < size:
         length = int.from_bytes(file.read(8), 'little')
-        if not length or offset + 16 + length > size:  # a file that ends in zeros could hold any number of them
+        if not length or offset + 16 + length > size:  # zeros at the end could be any number of examples
           break
         offset = file.seek(offset + 16 + length)
         count += 1
