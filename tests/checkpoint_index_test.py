@@ -72,7 +72,8 @@ class IndexTest(unittest.TestCase):
     for sentence, fields in (
         ('has a shape that cannot be', {'shape': (1 << 40, 1 << 40)}),  # TensorFlow aborts at this and others
         ('has a shape that cannot be', {'shape': (1 << 40, 1 << 40, 0)}),
-        ('has a shape that cannot be', {'shape': (-5,)}), ('has a shape that cannot be', {'shape': (1,) * 300}),
+        ('has a shape that cannot be', {'shape': (-5,)}),
+        ('has a shape that cannot be', {'shape': (1,) * 300}),
         ('has a shape that cannot be', {'unknown_rank': True}),
         ('is of a type that no variable has', {'dtype': 99}), ('is of a type', {'dtype': 0}),
         ('is of a type', {'dtype': 101}), ('is of a type', {'dtype': 20}), ('is of a type', {'dtype': 21}),
