@@ -313,7 +313,6 @@ def find_pre_trained_model(args):
 
 def stored_step(prefix):
   """Returns the global step of a checkpoint, or 0 where there is none."""
-
   from utils import checkpoint_store
 
   if prefix is None:

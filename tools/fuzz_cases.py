@@ -166,6 +166,13 @@ def plan(seed, number):
   return Case(number, command, what, apply, needs_permissions, f'{seed}/{number}')
 
 
+def find(label, seed=0):
+  """Returns the Case of a label, such as 'voc; data/train.txt: flip'; its number is -1."""
+  command, what, apply, needs_permissions = next(
+      case for case in _all() if f'{case[0].name}; {case[1]}' == label)
+  return Case(-1, command, what, apply, needs_permissions, f'{seed}/{label}')
+
+
 def _all():
   """Returns the list of all (command, what, apply, needs_permissions), a weighted choice of them."""
   found = []

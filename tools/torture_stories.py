@@ -260,7 +260,7 @@ class Story:
     self.log.append(f'{f"; sleep {pause}; ".join(f"kill -{name} $!" for name in signals)}  # {spoken(when)}')
     self._finish(child)
     allowed = {0} | {{'KILL': -9, 'TERM': 143, 'INT': 130, 'HUP': 129}[name] for name in signals}
-    if not trained(child):  # so early that the system itself answers
+    if len(signals) > 1 or not trained(child):  # so early, or so late, that the system itself answers
       allowed |= {-getattr(signal, 'SIG' + name) for name in signals}
     self._expect(child, *allowed)
     if child.status:
@@ -333,6 +333,8 @@ class Story:
 
   def _do_two(self, how, when, neutral):
     """A second training in the folder of one that runs, is stopped, or is killed meanwhile."""
+    if self.damaged:  # which would stop both
+      return
     neutral = self._usable(neutral)
     first = self._start(neutral, background=True)
     if how != 'both':
@@ -529,7 +531,8 @@ class Story:
 
   def _demand_same(self, before):
     after = torture_checks.contents(self.model_dir)
-    changed = sorted(path for path in {*before, *after} if before.get(path, 0) != after.get(path, 0))
+    changed = sorted(path for path in {*before, *after} - {'training.lock'}
+                     if before.get(path, 0) != after.get(path, 0))
     self._demand(not changed, f'it changed {changed} in the model folder')
 
   def _demand(self, condition, what):
@@ -624,14 +627,14 @@ class Story:
       self._demand(not found.doubled, f'{len(found.doubled)} doubled points: {found.doubled[:1]}')
     if self.reference:
       self._demand_equal(found)
-    graceful = graceful and child.status in (130, 143) and trained(child)
-    if child.status == 0 or graceful:
+    graceful = graceful and child.status in (130, 143)
+    if trained(child) and (child.status == 0 or graceful):
       self._demand(not found.unknown, f'it left {found.unknown}')
     if child.status == 0:
       self._demand(not self.keep_max or not trained(child) or len(found.good) <= self.keep_max,
                    f'checkpoints {sorted(found.good)} are more than --keep_checkpoint_max {self.keep_max}')
       self.damaged = {}
-    if self.reference and not self.damaged and (child.status == 0 or graceful):
+    if self.reference and not self.damaged and (child.status == 0 or graceful and trained(child)):
       self._demand_curves(found, ('curve', 'eval_curve') if child.status == 0 else ('curve',))
       if child.status == 0:
         self._demand_scores(found)

@@ -99,7 +99,7 @@ def not_finite(prefix):
 
 
 def open_reader(prefix):
-  """Returns TensorFlow's reader of a checkpoint; raises DataError, or what TensorFlow does, for damage."""
+  """Returns TensorFlow's reader of a checkpoint; a damaged one raises DataError, or what TensorFlow does."""
   for path in _files(prefix):
     files.check_regular(path, f"'{path}'")  # TensorFlow would wait for a pipe for ever
   checkpoint_index.check(prefix)

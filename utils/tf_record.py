@@ -563,7 +563,7 @@ def whole_examples(path):
       size = os.fstat(file.fileno()).st_size
       while offset < size:
         length = int.from_bytes(file.read(8), 'little')
-        if not length or offset + 16 + length > size:  # zeros at the end could be any number of examples
+        if not length or offset + 16 + length > size:  # zeros would be any number of empty examples
           break
         offset = file.seek(offset + 16 + length)
         count += 1
