@@ -19,7 +19,7 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import files
+from utils import checkpoint_index, files
 from utils.errors import DataError
 
 NAME = 'model.ckpt'
@@ -100,6 +100,7 @@ def open_reader(prefix):
   """Returns TensorFlow's reader of a checkpoint; a damaged one raises DataError, or what TensorFlow does."""
   for path in _files(prefix):
     files.check_regular(path, f"'{path}'")  # TensorFlow would wait for a pipe for ever
+  checkpoint_index.check(prefix)
   return tf.train.load_checkpoint(readable(prefix))
 
 
