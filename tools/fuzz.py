@@ -43,7 +43,7 @@ _MEMORY = 12 << 30  # bytes of data that a script may reserve; TensorFlow itself
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 _TEMPORARY = re.compile(r'\.tmp|/temp-|/tmp[^/]{8}$|saving')
 # Sentences that may go on over several lines, one for each bad file.
-_LISTS = ('pairs of image and label are bad', 'no example is left for', 'do not exist', 'does not exist',
+_LISTS = ('pairs of image and label are bad', 'no example is left for', 'is not in ', 'does not exist',
           'have the label', 'could be ')
 _MEMORY_RAN_OUT = ('memory ran out', 'the memory is not enough', 'the memory of ')
 
