@@ -178,7 +178,7 @@ def errno_and_path(error):
     return error.errno, os.fsdecode(path) if isinstance(path, (str, bytes)) else None
   if text == "can't start new thread":  # a RuntimeError of Python
     return errno.EAGAIN, None
-  # What C++ reports to Python directly, as the writer of event files does, becomes one of Python's own errors.
+  # What C++ reports to Python directly, as the writer of event files does, becomes an error of Python's own.
   if not (_op_error_kind(error) or isinstance(error, (RuntimeError, IndexError, ValueError, KeyError))):
     return None, None
   if found := _FAILED_PATH.search(text):
