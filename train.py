@@ -86,9 +86,10 @@ def main(args):
   from utils import interrupts
 
   requests = interrupts.Requests()
-  with requests.catching(), contextlib.ExitStack() as stack:
+  with requests.catching():
     try:
-      run(args, requests, stack)
+      with contextlib.ExitStack() as stack:
+        run(args, requests, stack)
     except interrupts.Interrupted:
       print(f'Stopped by {requests.signal.name}; all that was trained is saved, and the same command goes on '
             'from there', flush=True)
@@ -135,7 +136,7 @@ def run(args, requests, stack):
         f'{counts["val"]} validation examples; seed {args.seed}')
   class_weights = find_class_weights(args, indexes['train'])
   params = {
-      **{name: value for name, value in vars(args).items() if name != 'explicit'},
+      **flag_values(args),
       **vars(architecture),
       **compute_params,
       'class_names': dataset.class_names,
@@ -147,7 +148,7 @@ def run(args, requests, stack):
       'pre_trained_model': pre_trained_model,
   }
   if args.batch_size == 'auto':
-    args.batch_size = find_batch_size(args, params)
+    args.batch_size = stored_batch_size(stored) or find_batch_size(args, params)
   if counts['train'] < images_per_step(args):
     raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
                     f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
@@ -184,6 +185,18 @@ def run(args, requests, stack):
     validation = forget_later(args.model_dir, step)
   training = Training(args, task, requests, dataset, records, counts, params, validation)
   training.run(resume_from, step, position, ends, is_pending)
+
+
+def stored_batch_size(stored):
+  """Returns what --batch_size auto stood for in an earlier run, or None.
+
+  Args:
+    stored: model_config.Stored of the earlier run, or None.
+  """
+  found = stored.history[-1]['flags'].get('batch_size') if stored and stored.history else None
+  if found:
+    print(f'--batch_size auto is {found}, as before')
+  return found
 
 
 def find_batch_size(args, params):
@@ -231,7 +244,7 @@ def find_class_weights(args, index):
 
 
 def check_dataset(args, stored, dataset):
-  """Raises UsageError where a model was trained on another dataset so far, if only by name.
+  """Raises UsageError if a model was trained on another dataset so far, if only by name.
 
   Args:
     args: the parsed flags.
@@ -278,6 +291,8 @@ def check_devices(args, task):
                      f'(--num_gpus {args.num_gpus}, {task.workers} machines); give a multiple')
   if replicas > 1 and args.accumulate_steps > 1:
     raise UsageError('--accumulate_steps works on one device; leave it out, or train on one')
+  if task.workers > 1 and args.early_stopping_evals:
+    raise UsageError('--early_stopping_evals works on one machine; leave it out')
   if task.workers > 1 and args.clean_model_dir:
     raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
                      'they start')
@@ -312,7 +327,7 @@ def find_pre_trained_model(args):
 
 
 def stored_step(prefix):
-  """Returns the global step of a checkpoint, or 0 where there is none."""
+  """Returns the global step of a checkpoint, or 0 if there is none."""
   from utils import checkpoint_store
 
   if prefix is None:
@@ -363,7 +378,7 @@ def find_position(args, past, step):
   return history.images_between(past, args.initial_global_step, step, images_per_step(args))
 
 
-def round_ends(args, num_train, step, position=None):
+def round_ends(args, num_train, step, position):
   """Returns the global steps, from `step` on, at which a round of training ends.
 
   Epochs follow one another without a gap: 26 epochs of 103 images in batches of 10, evaluated every 10, end
@@ -374,10 +389,8 @@ def round_ends(args, num_train, step, position=None):
     args: the parsed flags.
     num_train: int, the training examples.
     step: int, the global step.
-    position: int, the images seen since --initial_global_step; None if all steps took as many.
+    position: int, the images seen since --initial_global_step.
   """
-  if position is None:
-    position = (step - args.initial_global_step) * images_per_step(args)
   epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
   ends = [step + (epoch * num_train - position) // images_per_step(args) for epoch in epochs]
   if args.max_steps:
@@ -387,7 +400,7 @@ def round_ends(args, num_train, step, position=None):
 
 def is_unscored(validation, step):
   """Whether a run saved the round that ends at this step, and was then stopped before its evaluation."""
-  return bool(validation and validation.is_kept and step and step not in validation.steps)
+  return bool(step and validation and validation.since is not None and not validation.has(step))
 
 
 def is_finished(args, resume_from, step, ends, validation):
@@ -447,23 +460,24 @@ def warn_of_slow_averages(decay, steps):
 
 
 def check_cleanable(model_dir):
-  """Raises UsageError where --clean_model_dir would remove something that is no model folder."""
-  found = [path for pattern in ('checkpoint', '*.index', 'events.out.tfevents.*')
-           for path in glob.glob(os.path.join(glob.escape(model_dir), pattern))]
-  if os.listdir(model_dir) and not found:
+  """Raises UsageError if --clean_model_dir would remove something that is no model folder."""
+  from utils import locks
+
+  signs = ('checkpoint', '*.index', 'events.out.tfevents.*', 'model_config.json', 'validation.json')
+  found = [path for pattern in signs for path in glob.glob(os.path.join(glob.escape(model_dir), pattern))]
+  if set(os.listdir(model_dir)) - {locks.FILE_NAME} and not found:
     raise UsageError(f'--clean_model_dir: {model_dir} holds neither a checkpoint nor event files, so it '
                      f'is not removed; check --model_dir')
 
 
 def clean(model_dir):
   """Removes all in model_dir but its lock; the folder itself, maybe a link or a mount point, stays."""
-  from utils import locks
+  from utils import checkpoint_store, locks, model_config
 
-  for entry in os.scandir(model_dir):
-    if entry.is_dir(follow_symlinks=False):
-      shutil.rmtree(entry.path)
-    elif entry.name != locks.FILE_NAME:
-      os.remove(entry.path)
+  # The last one tells what the folder is, should this be interrupted.
+  for name in sorted(os.listdir(model_dir), key=lambda name: name == model_config.FILE_NAME):
+    if name != locks.FILE_NAME:
+      checkpoint_store.remove(os.path.join(model_dir, name))
 
 
 def forget_later(model_dir, step):
@@ -475,11 +489,9 @@ def forget_later(model_dir, step):
 
   tf.summary.FileWriterCache.clear()  # of an earlier training by this process; it would write beyond the cut
   validation = Validation(model_dir)
-  validation.forget_after(step)
+  validation.go_on_from(step)
   event_files.cut(model_dir, lambda past: past <= step)
-  event_files.cut(os.path.join(model_dir, 'eval'),
-                  lambda past: past in validation.steps if validation.is_kept else past <= step)
-  validation.write()
+  event_files.cut(os.path.join(model_dir, 'eval'), lambda past: past <= step and validation.has(past))
   return validation
 
 
@@ -571,12 +583,12 @@ class Training:
         self.estimator.train(functools.partial(inputs.train_dataset, files, self.dataset, options),
                              hooks=[hook, *([debug_hook()] if self.args.debug else [])], max_steps=last)
     except UsageError:
-      if self.requests.signal:  # all machines are told to stop, and the one that saves has done so
+      if self.requests.signal and not self.task.is_chief:  # all were told to stop, and the chief has saved
         raise interrupts.Interrupted() from None
       raise
 
   def evaluate(self, step, checkpoint):
-    """Scores a checkpoint and keeps it where it is the best; returns whether to stop training early."""
+    """Scores a checkpoint and keeps it if it is the best; returns whether to stop training early."""
     from utils import inputs, metrics, run_config, validation
 
     replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
@@ -590,7 +602,7 @@ class Training:
     names = self.dataset.class_names
     print(f'step {step}, validation on {self.args.data_dir}:')
     print(metrics.report(self.result, names), flush=True)
-    scores = validation.scores(self.result['confusion_matrix'], names)
+    scores = {'images': count, **validation.scores(self.result['confusion_matrix'], names)}
     self.keep_if_best(step, checkpoint, scores)
     self.validation.add(step, scores)
     stop = is_stopped_early(self.args, self.validation)
@@ -606,12 +618,16 @@ class Training:
         memory_advice, functools.partial(tf_record.find_bad_example, self.records[split], self.dataset))
 
   def keep_if_best(self, step, checkpoint, scores):
-    """Copies a checkpoint to model_dir/best where no earlier one has a higher mean IoU."""
+    """Copies a checkpoint to model_dir/best if no earlier one has as high a mean IoU."""
     from utils import checkpoint_store, files, model_config, validation
 
     folder = os.path.join(self.args.model_dir, checkpoint_store.BEST)
     before = validation.best_scores(folder)
-    if before and before['mean_iou'] >= scores['mean_iou']:
+    what = before and (checkpoint_store.problem_of_best(folder, before['step']) or (
+        before.get('images') != scores['images'] and 'was scored on other images'))
+    if what:
+      print(f'The best so far, step {before["step"]} in {folder}, {what}; it begins anew')
+    elif before and before['mean_iou'] >= scores['mean_iou']:
       print(f'The best is still step {before["step"]}, mean IoU {before["mean_iou"]:.4f}, in {folder}')
       return
     files.make_folder(folder, '--model_dir')

@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import shutil
 import tempfile
 import unittest
 
@@ -119,7 +120,7 @@ class FindTest(StoreTest):
     self.assertEqual(checkpoint_store.find(self.folder).prefix, self.path('model.ckpt-1'))
     self.assertIn('ckpt-2 holds values that are not finite in a/weights; using', self.output.getvalue())
     os.remove(self.path('model.ckpt-1.index'))
-    with self.assertRaisesRegex(DataError, 'no checkpoint of --model_dir .* can be used: .*ckpt-2 holds'):
+    with self.assertRaisesRegex(DataError, 'no checkpoint in .* can be used: .*ckpt-2 holds'):
       checkpoint_store.find(self.folder)
 
   def test_folder_copied_from_elsewhere_uses_its_own_files(self):
@@ -140,6 +141,21 @@ class FindTest(StoreTest):
       with open(self.path('checkpoint'), 'wb') as file:
         file.write(content)
       self.assertEqual(checkpoint_store.find(self.folder).prefix, self.path('model.ckpt-1200'))
+
+
+  def test_complete_checkpoint_that_the_checkpoint_file_does_not_know_yet_is_the_newest(self):
+    self.save(3)
+    shutil.copy(self.path('checkpoint'), self.path('earlier'))
+    self.save(4)
+    os.replace(self.path('earlier'), self.path('checkpoint'))  # killed before the file was written
+    self.assertEqual(checkpoint_store.find(self.folder).prefix, self.path('model.ckpt-4'))
+
+  def test_checkpoint_in_another_folder_stays_named(self):
+    prefix = self.save(3)
+    other = self.path('other')
+    os.mkdir(other)
+    checkpoint_store.choose(other, prefix)
+    self.assertEqual(checkpoint_store.find(other).prefix, prefix)
 
 
 class OddFolderTest(StoreTest):
@@ -164,6 +180,22 @@ class SaveTest(StoreTest):
     self.assertEqual(self.names(), ['model.ckpt-100.index', 'model.ckpt-101.index'])
     self.assertEqual(tf.train.get_checkpoint_state(self.folder).all_model_checkpoint_paths,
                      [self.path('model.ckpt-100'), self.path('model.ckpt-101')])
+
+  def test_copies_under_other_names_are_nobodys_to_remove(self):
+    self.save(1)
+    for name in os.listdir(self.folder):
+      if 'ckpt-1.' in name:
+        shutil.copy(self.path(name), self.path(name.replace('model.ckpt', 'good')))
+    self.save(2, keep_max=1)
+    checkpoint_store.set_aside(self.folder, 0, [])
+    self.assertEqual(self.names(), ['good-1.index'])
+
+  def test_file_in_the_place_of_the_folder_to_write_in_goes(self):
+    open(self.path('saving.tmp'), 'w').close()
+    self.save(1)
+    os.symlink('/nowhere', self.path('saving.tmp'))
+    self.save(2)
+    self.assertEqual(self.names(), ['model.ckpt-1.index', 'model.ckpt-2.index'])
 
   def test_weights_that_are_not_finite_are_not_kept(self):
     self.save(1)
@@ -201,6 +233,10 @@ class BestTest(StoreTest):
     self.assertEqual(checkpoint_store.find(best), (os.path.join(best, 'model.ckpt-2'), {}))
     with open(os.path.join(best, 'checkpoint')) as file:
       self.assertNotIn('ckpt-1"', file.read())
+    self.assertIsNone(checkpoint_store.problem_of_best(best, 2))
+    self.assertIn('not the one', checkpoint_store.problem_of_best(best, 1))
+    self.cut('best/model.ckpt-2.index', 9)
+    self.assertIn('damaged', checkpoint_store.problem_of_best(best, 2))
 
 
 class SetAsideTest(StoreTest):
@@ -211,6 +247,7 @@ class SetAsideTest(StoreTest):
     self.cut('model.ckpt-2.index', 9)
     os.remove(self.path('model.ckpt-3.index'))
     os.mkdir(self.path('saving.tmp'))  # a process was killed while it saved
+    open(self.path('validation.json.123.tmp'), 'w').close()
     for _ in range(2):
       checkpoint_store.set_aside(self.folder, 1, [self.path('model.ckpt-2')])
     self.assertEqual(sorted(os.listdir(self.folder)), ['checkpoint', 'model.ckpt-1.data-00000-of-00001',

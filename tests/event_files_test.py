@@ -49,6 +49,14 @@ class CutTest(unittest.TestCase):
     with self.assertRaisesRegex(DataError, "event file '.*9' cannot be read: it is a device or pipe"):
       event_files.cut(self.folder, lambda step: False)
 
+  def test_link_to_another_file_is_left_alone(self):
+    other = os.path.join(os.path.dirname(self.folder), 'other')
+    os.rename(self.path, other)
+    os.symlink(other, self.path)
+    size = os.path.getsize(other)
+    event_files.cut(self.folder, lambda step: False)
+    self.assertEqual(os.path.getsize(other), size)
+
   def test_missing_folder_has_nothing_to_cut(self):
     event_files.cut(self.folder + 'x', lambda step: False)
 

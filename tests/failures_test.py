@@ -171,6 +171,7 @@ class ExplainTest(unittest.TestCase):
     bad = DataError('example 3 is bad')
     for kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError'):
       self.assertIs(explained(op_error(kind, 'x'), lambda: bad), bad)
+    self.assertIs(explained(UnicodeDecodeError('utf-8', b'\x97', 0, 1, 'x'), lambda: bad), bad)
     for error in (op_error('InternalError', 'x'), op_error('ResourceExhaustedError', 'OOM when allocating'),
                   op_error('NotFoundError', 'x'), ValueError('x')):
       explained(error, lambda: self.fail('searched'))

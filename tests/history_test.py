@@ -44,6 +44,11 @@ class ExtendedTest(unittest.TestCase):
     self.assertEqual(history.images_between(found, 0, 5, 1), 60)
     self.assertEqual(history.read({'flags': {'converted_from': 'x'}}), [])
 
+  def test_history_that_cannot_be_is_refused(self):
+    for entries in ([entry(0, 0)], [entry(-1, 5)], [entry(5, 5), entry(5, 6)], [entry(9, 5), entry(5, 6)]):
+      with self.assertRaises(ValueError):
+        history.read({'history': entries})
+
 
 if __name__ == '__main__':
   unittest.main()

@@ -479,13 +479,3 @@ class SyntheticDatasetTest(unittest.TestCase):
     self.assertEqual((images.min(), images.max()), (0, 255))
     np.testing.assert_array_equal(images, more)
     np.testing.assert_array_equal(images, rows(inputs.synthetic_dataset(2, (33, 41), 19, 3), 1)[0][0])
-
-
-class ErrorSentenceTest(unittest.TestCase):
-
-  def test_data_error_carries_sentence_or_is_the_error_itself(self):
-    error = ValueError('assertion failed: [<<<label \\\'a\\\\b\\\' is bad>>>] <<<later>>>')
-    self.assertEqual(str(inputs.data_error(error)), "label 'a\\b' is bad")
-    self.assertIsInstance(inputs.data_error(error), DataError)
-    other = ValueError('OOM')
-    self.assertIs(inputs.data_error(other), other)

@@ -26,14 +26,14 @@ sys.exit(requests.status)
 
 class InterruptsTest(unittest.TestCase):
 
-  def run_and_signal(self, mode, *signals, work='python', seconds=20):
-    """Returns the status and the last line of a process that gets the signals, 0.3 s apart."""
+  def run_and_signal(self, mode, *signals, work='python', seconds=20, pause=0.3):
+    """Returns the status and the last line of a process that gets the signals, `pause` seconds apart."""
     with subprocess.Popen([sys.executable, '-c', _WORK.format(seconds=seconds), mode, work],
                           stdout=subprocess.PIPE, text=True) as process:
       process.stdout.readline()
       for number in signals:
         process.send_signal(number)
-        time.sleep(0.3)
+        time.sleep(pause)
       return process.wait(timeout=20), process.stdout.read().strip()
 
   def test_request_is_noted_while_there_is_something_to_finish(self):
@@ -42,6 +42,10 @@ class InterruptsTest(unittest.TestCase):
 
   def test_request_ends_other_work_at_once(self):
     self.assertEqual(self.run_and_signal('now', signal.SIGTERM), (143, 'interrupted SIGTERM'))
+
+  def test_signal_within_the_same_moment_does_not_break_off_the_end(self):
+    self.assertEqual(self.run_and_signal('now', signal.SIGTERM, signal.SIGTERM, pause=0),
+                     (143, 'interrupted SIGTERM'))
 
   def test_second_signal_does_not_wait_for_the_work(self):
     begun = time.monotonic()

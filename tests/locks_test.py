@@ -62,6 +62,16 @@ class LocksTest(unittest.TestCase):
       self.lock()
     self.assertIn('process 7 on another, which trained here, has ended', self.output.getvalue())
 
+  def test_link_is_not_followed(self):
+    victim = os.path.join(self.folder, 'victim')
+    with open(victim, 'w') as file:
+      file.write('content')
+    os.symlink(victim, self.path)
+    with self.assertRaises(OSError):
+      self.lock()
+    with open(victim) as file:
+      self.assertEqual(file.read(), 'content')
+
   def test_file_of_other_content_is_no_holder(self):
     for content in ('', '[]', '{', 'null'):
       with open(self.path, 'w') as file:

@@ -179,6 +179,19 @@ class FoldersTest(ResumeTest):
     self.assertEqual(self.steps('stopped'), [3])
     self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
 
+  def test_model_folder_of_an_earlier_version_keeps_its_curve(self):
+    self.train('older', '--train_epochs', 2)
+    os.remove(f'{self.model("older")}/validation.json')
+    for epochs in (3, 4):  # the first resume begins a new file, the second one goes on with it
+      self.train('older', '--train_epochs', epochs)
+    steps = [step for tag, step, _ in curve(self.model('older') + '/eval') if tag == 'mean_iou']
+    self.assertEqual(steps, [2, 4, 6, 8])
+
+  def test_empty_folder_may_be_cleaned(self):
+    os.mkdir(self.model('empty'))
+    self.train('empty', '--max_steps', 1, '--clean_model_dir')
+    self.assertEqual(self.steps('empty'), [1])
+
   def test_clean_model_dir_keeps_the_folder_and_follows_a_link(self):
     self.train('content', '--max_steps', 1)
     os.symlink(self.model('content'), self.model('link'))
@@ -257,8 +270,15 @@ class ContradictionsTest(ResumeTest):
       self.assertIn('Stopping early: no better mean IoU in the last 2 evaluations', printed)
       self.assertIn('Nothing left to train: the last 2 evaluations',
                     self.train('early', '--train_epochs', 5, '--early_stopping_evals', 2))
-    with open(f'{self.model("early")}/best/scores.json') as file:
+    scores = f'{self.model("early")}/best/scores.json'
+    with open(scores) as file:
       self.assertEqual(json.load(file)['step'], 4)
+    with open(f'{self.model("early")}/best/model.ckpt-4.index', 'r+b') as file:
+      file.truncate(9)
+    self.assertRegex(self.train('early', '--train_epochs', 5),
+                     'best so far, step 4 .*, is damaged .*; it begins anew')
+    with open(scores) as file:
+      self.assertEqual(json.load(file)['step'], 10)
 
   def test_tf_config_of_one_machine_is_one_machine(self):
     one = json.dumps({'cluster': {'worker': ['localhost:2222']}, 'task': {'type': 'worker', 'index': 0}})

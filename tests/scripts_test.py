@@ -429,7 +429,9 @@ class BadInputTest(ScriptsTest):
 class RoundsTest(unittest.TestCase):
 
   def _ends(self, *argv, num_train=103, step=0):
-    return train.round_ends(train.make_parser().parse([str(arg) for arg in argv]), num_train, step)
+    args = train.make_parser().parse([str(arg) for arg in argv])
+    position = (step - args.initial_global_step) * args.batch_size
+    return train.round_ends(args, num_train, step, position)
 
   def test_last_partial_round_is_trained_too(self):
     self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])

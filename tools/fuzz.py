@@ -43,7 +43,7 @@ _MEMORY = 12 << 30  # bytes of data that a script may reserve; TensorFlow itself
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 _TEMPORARY = re.compile(r'\.tmp|/temp-|/tmp[^/]{8}$|saving')
 # Sentences that may go on over several lines, one for each bad file.
-_LISTS = ('pairs of image and label are bad', 'no example is left for', 'do not exist', 'does not exist',
+_LISTS = ('pairs of image and label are bad', 'no example is left for', 'is not in ', 'does not exist',
           'have the label', 'could be ')
 _MEMORY_RAN_OUT = ('memory ran out', 'the memory is not enough', 'the memory of ')
 
@@ -116,10 +116,21 @@ class Lab:
     return subprocess.run(reads, stderr=subprocess.DEVNULL, check=False).returncode != 0
 
   def fails(self, seed, number, keep=None, verbose=False):
-    """Runs a case; returns whether it failed, and prints how."""
+    """Runs the case of a number; returns whether it failed, and prints how."""
     from tools import fuzz_cases
 
-    case = fuzz_cases.plan(seed, number)
+    return self.fails_at(fuzz_cases.plan(seed, number), f'--seed {seed} --case {number}', keep, verbose)
+
+  def fails_at(self, case, again, keep=None, verbose=False):
+    """Runs a case; returns whether it failed, and prints how.
+
+    Args:
+      case: fuzz_cases.Case.
+      again: str, the flags that run it again.
+      keep: str, the folder to which the files of a failed one are copied, or None.
+      verbose: bool, print the output of one that is right, too.
+    """
+    number = case.number
     if case.needs_permissions and not self._has_permissions:
       self.skipped += 1
       return False
@@ -129,7 +140,7 @@ class Lab:
       self.ends['timed out' if child.timed_out else f'status {child.status}'] += 1
       if problem:
         print(f'case {number}: FAILED ({case.label}): {problem}\n'
-              f'  python tools/fuzz.py --seed {seed} --case {number} --keep build/fuzz\n'
+              f'  python tools/fuzz.py {again} --keep build/fuzz\n'
               f'  cd build/fuzz/{number}/in; python {shlex.join(argv)}')
       if problem or verbose:
         print(f'case {number} ({case.label}): status {child.status}, {child.seconds:.1f} s\n'

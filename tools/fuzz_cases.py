@@ -4,6 +4,7 @@ A case is a command on a folder of tiny inputs of which one is broken (tools/fuz
 flags holds what it should not, or whose folders have odd names.
 """
 import dataclasses
+import functools
 import glob
 import importlib
 import os
@@ -159,13 +160,26 @@ class Case(typing.NamedTuple):
 
 def plan(seed, number):
   """Returns the Case of a number, int of 0 or more."""
-  everything = _all()
-  round_, place = divmod(number, len(everything))
-  random.Random(f'{seed}/{round_}').shuffle(everything)
-  command, what, apply, needs_permissions = everything[place]
+  round_, place = divmod(number, len(_all()))
+  command, what, apply, needs_permissions = _shuffled(seed, round_)[place]
   return Case(number, command, what, apply, needs_permissions, f'{seed}/{number}')
 
 
+def find(label, seed=0):
+  """Returns the Case of a label, such as 'voc; data/train.txt: flip'; its number is -1."""
+  command, what, apply, needs_permissions = next(
+      case for case in _all() if f'{case[0].name}; {case[1]}' == label)
+  return Case(-1, command, what, apply, needs_permissions, f'{seed}/{label}')
+
+
+@functools.cache
+def _shuffled(seed, round_):
+  everything = list(_all())
+  random.Random(f'{seed}/{round_}').shuffle(everything)
+  return everything
+
+
+@functools.cache
 def _all():
   """Returns the list of all (command, what, apply, needs_permissions), a weighted choice of them."""
   found = []

@@ -19,14 +19,15 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import files
+from utils import checkpoint_index, files
 from utils.errors import DataError
 
 NAME = 'model.ckpt'
 BEST = 'best'               # folder of the best checkpoint, in the model's
 SET_ASIDE = 'set_aside'     # folder of what a training did not go on from
 _WRITING = 'saving.tmp'     # folder in which a checkpoint is written
-_NUMBERED = re.compile(r'-(\d+)\.index$')
+_STEP = re.compile(r'-(\d+)\.index$')
+_LEFTOVER = re.compile(r'.*\.\d+\.tmp|checkpoint\.tmp.*')  # files of writers that were killed
 
 
 class Found(typing.NamedTuple):
@@ -57,18 +58,15 @@ def find(model_dir):
       return Found(prefix, rejected)
     rejected[prefix] = reason
   if rejected:
-    raise DataError('no checkpoint of --model_dir ' + model_dir + ' can be used: '
+    best = os.path.join(model_dir, BEST)
+    raise DataError(f'no checkpoint in {model_dir} can be used: '
                     + '; '.join(f'{prefix} {what}' for prefix, what in rejected.items())
-                    + '. Copy one from a backup')
+                    + '. Copy one from a backup' + f' or from {best}' * bool(indexes(best)))
   return Found(None, rejected)
 
 
 class NotFinite(DataError):
-  """Weights have become no numbers. `variables`, a str, says which."""
-
-  def __init__(self, variables):
-    super().__init__(variables)
-    self.variables = variables
+  """Weights are not finite; the message says which."""
 
 
 def problem(prefix):
@@ -102,6 +100,7 @@ def open_reader(prefix):
   """Returns TensorFlow's reader of a checkpoint; a damaged one raises DataError, or what TensorFlow does."""
   for path in _files(prefix):
     files.check_regular(path, f"'{path}'")  # TensorFlow would wait for a pipe for ever
+  checkpoint_index.check(prefix)
   return tf.train.load_checkpoint(readable(prefix))
 
 
@@ -136,10 +135,8 @@ def first_line(error):
 
 def _candidates(model_dir):
   """Returns the prefixes of a folder's checkpoints: that of the file `checkpoint`, then from the newest."""
-  beside = [prefix for _, prefix in reversed(numbered(model_dir))]
-  beside += sorted((path[:-len('.index')] for path in indexes(model_dir) if not _NUMBERED.search(path)),
-                   key=lambda prefix: os.path.getmtime(prefix + '.index'), reverse=True)
-  named = _named(model_dir)
+  beside = [path[:-len('.index')] for path in sorted(indexes(model_dir), key=_step_and_time, reverse=True)]
+  named, known = _state(model_dir)
   path = os.path.join(model_dir, 'checkpoint')
   if named is None:
     if beside:
@@ -151,25 +148,35 @@ def _candidates(model_dir):
                 if os.path.isfile(prefix + '.index') or os.path.isfile(prefix)), None)
   if first is None and beside:
     print(f'{path} names {named}, which is not here; looking for the newest checkpoint beside it')
-  return [*filter(None, [first]), *(prefix for prefix in beside if prefix != first)]
+  # A training that was killed between the last two things that it does for a checkpoint has left a complete
+  # one of a later step, which the file does not know yet.
+  unknown = [prefix for step, prefix in reversed(numbered(model_dir)) if first == here and known
+             and step > _step_and_time(first + '.index')[0] and os.path.basename(prefix) not in known]
+  return list(dict.fromkeys([*unknown, *filter(None, [first]), *beside]))
 
 
-def _named(model_dir):
-  """Returns the checkpoint that the file `checkpoint` names, or None where it is missing or damaged."""
+def _step_and_time(index):
+  step = _STEP.search(index)
+  return int(step[1]) if step else -1, os.path.getmtime(index) if os.path.exists(index) else 0
+
+
+def _state(model_dir):
+  """Returns what the file `checkpoint` says: the newest one, and the names of all; (None, ()) if damaged."""
   try:
     path = os.path.join(model_dir, 'checkpoint')
     files.read_bytes(path, f"'{path}'", limit=1 << 20)  # TensorFlow would also read a pipe, or a disk full
     state = tf.train.get_checkpoint_state(model_dir)
   except Exception:  # what TensorFlow does not expect in that file, such as other encodings
-    return None
-  return state.model_checkpoint_path or None if state else None
+    return None, ()
+  if not (state and state.model_checkpoint_path):
+    return None, ()
+  return state.model_checkpoint_path, set(map(os.path.basename, state.all_model_checkpoint_paths))
 
 
 def numbered(model_dir):
-  """Returns [(step, prefix), ...] of the checkpoints with a step in their name, in the order of steps."""
-  found = [(int(_NUMBERED.search(path)[1]), path[:-len('.index')])
-           for path in indexes(model_dir) if _NUMBERED.search(path)]
-  return sorted(found)
+  """Returns [(step, prefix), ...] of a training's checkpoints, by step; those of other names are left out."""
+  found = [(_step_and_time(path)[0], path[:-len('.index')]) for path in indexes(model_dir)]
+  return sorted((step, prefix) for step, prefix in found if os.path.basename(prefix) == f'{NAME}-{step}')
 
 
 def indexes(model_dir):
@@ -195,7 +202,7 @@ def save(saver, session, model_dir, step, keep_max):
     OSError, tf.errors.OpError: it cannot be written, or read again. All is as it was before.
   """
   folder = os.path.join(model_dir, _WRITING)
-  shutil.rmtree(folder, ignore_errors=True)
+  remove(folder)
   os.mkdir(folder)
   try:
     written = saver.save(session, os.path.join(folder, NAME), step, write_meta_graph=False, write_state=False)
@@ -204,7 +211,7 @@ def save(saver, session, model_dir, step, keep_max):
       raise NotFinite(f'the values of {infinite} are not finite')
     prefix = _move(written, model_dir)
   finally:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
   choose(model_dir, prefix, keep_max)
   return prefix
 
@@ -219,7 +226,10 @@ def choose(model_dir, prefix, keep_max=0):
   """
   others = [other for _, other in numbered(model_dir) if other != prefix]
   removed = others[:max(0, len(others) + 1 - keep_max)] if keep_max else []
-  names = [os.path.basename(other) for other in [*others[len(removed):], prefix]]  # the newest is the last
+  # A folder can name a checkpoint that lies elsewhere. The newest is the last.
+  is_here = os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(model_dir)
+  names = [*map(os.path.basename, others[len(removed):]),
+           os.path.basename(prefix) if is_here else os.path.abspath(prefix)]
   # It writes under another name first. Beside a relative folder it would take the names for relative to the
   # current one, and write ../model.ckpt-7, where tf.estimator finds nothing.
   tf.train.update_checkpoint_state(os.path.abspath(model_dir), names[-1], names)
@@ -238,14 +248,14 @@ def keep_best(prefix, folder):
     folder: str, an existing one that this process alone writes to.
   """
   writing = os.path.join(folder, _WRITING)
-  shutil.rmtree(writing, ignore_errors=True)
+  remove(writing)
   os.mkdir(writing)
   try:
     for path in _files(prefix):
       shutil.copyfile(path, os.path.join(writing, os.path.basename(path)))
     best = _move(os.path.join(writing, os.path.basename(prefix)), folder)
   finally:
-    shutil.rmtree(writing, ignore_errors=True)
+    remove(writing)
   choose(folder, best, keep_max=1)
 
 
@@ -259,8 +269,10 @@ def set_aside(model_dir, step, rejected):
     step: int, from which the training goes on.
     rejected: prefixes of checkpoints that cannot be used.
   """
-  for leftover in (os.path.join(model_dir, _WRITING), os.path.join(model_dir, BEST, _WRITING)):
-    shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed while it saved
+  for folder in (model_dir, os.path.join(model_dir, BEST)):
+    remove(os.path.join(folder, _WRITING))  # of a process that was killed while it saved
+    for name in filter(_LEFTOVER.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ()):
+      remove(os.path.join(folder, name))
   later = [prefix for number, prefix in numbered(model_dir) if number > step]
   orphans = {path.rpartition('.data-')[0]
              for path in glob.glob(os.path.join(glob.escape(model_dir), NAME + '-*.data-*'))}
@@ -274,6 +286,29 @@ def set_aside(model_dir, step, rejected):
       for path in paths:
         os.rename(path, os.path.join(folder, os.path.basename(path)))
       print(f'{prefix} was moved to {folder}: training goes on from step {step}')
+
+
+def remove(path):
+  """Removes a file, a link or a folder with all that is in it; nothing happens if it is not there."""
+  with contextlib.suppress(FileNotFoundError):
+    if os.path.isdir(path) and not os.path.islink(path):
+      shutil.rmtree(path)
+    else:
+      os.remove(path)
+
+
+def problem_of_best(folder, step):
+  """Returns what is wrong with the folder of the best checkpoint, the end of a sentence, or None.
+
+  Args:
+    folder: str.
+    step: int, whose checkpoint it should hold.
+  """
+  prefix = os.path.join(folder, f'{NAME}-{step}')
+  named, _ = _state(folder)
+  if named is None or os.path.basename(named) != os.path.basename(prefix):
+    return 'is not the one that the file `checkpoint` names'
+  return problem(prefix)
 
 
 def _room_for(paths, folder):

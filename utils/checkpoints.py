@@ -204,6 +204,7 @@ class ResumeSaver(Restorer):
     """Args: resume_from, a checkpoint's prefix or None."""
     variables = tf.global_variables()
     super().__init__(variables, sharded=True, max_to_keep=None)
+    self._resume_from = resume_from
     stored = shapes(resume_from) if resume_from else {v.op.name for v in variables}
     self._missing = [v for v in variables if v.op.name not in stored]
     if self._missing:  # all operations are made now: the graph is final when the session restores
@@ -211,6 +212,8 @@ class ResumeSaver(Restorer):
       self._present = Restorer([v for v in variables if v.op.name in stored])
 
   def restore(self, sess, save_path):
+    # With several machines, TensorFlow may have looked for it before the one that writes has named it.
+    save_path = self._resume_from or save_path
     if not self._missing:
       super().restore(sess, save_path)
       return

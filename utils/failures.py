@@ -80,7 +80,10 @@ def explain(error, memory_advice, find_bad_example=None):
   if kind == 'UnavailableError':
     return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
                       'printed, and start all of them again: training goes on from the last checkpoint')
-  if kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError') and find_bad_example:
+  # TensorFlow quotes what it cannot parse, and Python then fails to decode the message.
+  is_of_data = kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError') or isinstance(
+      error, UnicodeDecodeError)
+  if is_of_data and find_bad_example:
     with contextlib.suppress(Exception):  # the files may have changed meanwhile; the first error counts
       known = find_bad_example()
   if not known and kind == 'DataLossError':

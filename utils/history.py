@@ -6,9 +6,9 @@ checkpoint a run knows how many images it has seen, whatever the batch sizes wer
 
 # What changes neither weights nor the order of the data, or has sentences of its own (the model's flags).
 _OF_NO_CONSEQUENCE = {
-    'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads', 'cache',
+    'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads',
     'save_summary_steps', 'save_checkpoints_secs', 'save_checkpoints_steps', 'keep_checkpoint_max',
-    'tensorboard_images_max_outputs', 'deterministic'}
+    'tensorboard_images_max_outputs'}
 
 
 def entry(step, images_per_step, num_train, flags):
@@ -27,7 +27,7 @@ def images_between(history, first, last, images_per_step):
   Args:
     history: list of entries in the order of their steps; the first one's also holds for steps before it.
     first, last: ints, global steps.
-    images_per_step: int, what holds where there is no history.
+    images_per_step: int, what holds if there is no history.
   """
   if not history:
     return (last - first) * images_per_step
@@ -38,12 +38,12 @@ def images_between(history, first, last, images_per_step):
 
 
 def until(history, step):
-  """Returns the entries that a run which goes on from `step` builds on; later ones have come to nothing."""
+  """Returns the entries of the steps before `step`; later steps are in no checkpoint any more."""
   return [entry for entry in history if entry['step'] < step]
 
 
 def extended(history, new):
-  """Returns the history with a new entry, or as it is where the new one changes nothing."""
+  """Returns the history with a new entry, or as it is if the new one changes nothing."""
   same = history and (history[-1]['images_per_step'], history[-1]['num_train']) == (
       new['images_per_step'], new['num_train'])
   return history if same and not changes(history, new) else [*history, new]
@@ -80,5 +80,10 @@ def read(config):
     if type(flags.get('batch_size')) is not int:
       return []
     return [entry(0, flags['batch_size'] * flags.get('accumulate_steps', 1), None, flags)]
-  return [entry(int(stored['step']), int(stored['images_per_step']), stored['num_train'],
-                dict(stored['flags'])) for stored in config['history']]
+  found = [entry(int(stored['step']), int(stored['images_per_step']), stored['num_train'],
+                 dict(stored['flags'])) for stored in config['history']]
+  steps = [stored['step'] for stored in found]
+  if steps != sorted(set(steps)) or any(
+      stored['step'] < 0 or stored['images_per_step'] < 1 for stored in found):
+    raise ValueError('its history has steps or numbers of images that cannot be')
+  return found

@@ -361,8 +361,3 @@ def synthetic_dataset(batch_size, crop_size, num_classes, seed=0):
 
   return (tf.data.Dataset.range(1).map(lambda _: (noise(3, 256), noise(1, num_classes)))
           .cache().repeat())
-
-
-def data_error(error):
-  """Returns the DataError that a failed session stands for, or the error itself where there is none."""
-  return failures.data_error(error) or error

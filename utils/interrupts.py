@@ -57,6 +57,7 @@ class Requests:
       self.deferring = before
 
   def _handle(self, number, _):
+    is_first = self.signal is None
     self.signal = self.signal or signal.Signals(number)
-    if not self.deferring:
+    if is_first and not self.deferring:  # another one must not break off the cleaning up
       raise Interrupted()

@@ -3,7 +3,7 @@
 The lock is the file `training.lock`: held by the operating system as long as the process lives, whatever ends
 it, so that none is left behind by a crash. It also says who holds it, for the message to a second writer.
 File systems that several machines share do not always pass such locks on. So the holder also touches the file
-every few seconds, and where it names another machine, a second writer first watches whether it is touched.
+every few seconds, and if it names another machine, a second writer first watches whether it is touched.
 """
 import contextlib
 import errno
@@ -51,7 +51,8 @@ def locked(folder):
 def _acquire(path, folder):
   """Returns the descriptor of the lock's file, which this process holds now and is named in."""
   while True:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    # Not through a link, which could lead to any file, as in a folder from elsewhere.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       held = False
@@ -83,7 +84,7 @@ def _acquire(path, folder):
 
 
 def _holder(file):
-  """Returns what stands in the lock's file, a dict; empty where nothing does that makes sense."""
+  """Returns what stands in the lock's file, a dict; empty if it is no JSON object."""
   try:
     holder = json.loads(os.pread(file, 4096, 0))
   except ValueError:
@@ -97,7 +98,7 @@ def _is_running_here(holder):
     return False
   try:
     os.kill(holder['pid'], 0)  # sends no signal, but looks whether there is one to send it to
-  except ProcessLookupError:
+  except (ProcessLookupError, OverflowError):
     return False
   except PermissionError:
     pass
@@ -105,7 +106,7 @@ def _is_running_here(holder):
 
 
 def _is_touched(path, holder):
-  """Whether another machine's process still touches the file; takes some seconds where one is named."""
+  """Whether another machine's process still touches the file; takes some seconds if one is named."""
   if holder.get('host') in (None, socket.gethostname()):
     return False
   print(f'{path} is held by process {holder.get("pid")} on {holder["host"]}; watching for {_WATCH_SECONDS} s '

@@ -60,7 +60,7 @@ def read(model_dir):
     config = files.read_json(path, path)
     architecture = Architecture.from_dict(config['architecture'])
     past = history.read(config)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
     raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it and '
                     f'give --base_architecture and --dataset') from error
   dataset = datasets.from_json(config.get('dataset'), path)

@@ -71,9 +71,13 @@ def describe_devices(num_gpus):
   if gpus:
     names = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name) for gpu in gpus]
     return f'{num_gpus} of {len(gpus)} GPUs: {", ".join(names[:num_gpus])}'
-  page, unit = os.sysconf('SC_PAGE_SIZE'), 1 << 30
-  free, total = (page * os.sysconf(name) / unit for name in ('SC_AVPHYS_PAGES', 'SC_PHYS_PAGES'))
-  return f'the CPU: {len(os.sched_getaffinity(0))} cores, {total:.1f} GiB of memory, {free:.1f} of it unused'
+  try:
+    page, unit = os.sysconf('SC_PAGE_SIZE'), 1 << 30
+    free, total = (page * os.sysconf(name) / unit for name in ('SC_AVPHYS_PAGES', 'SC_PHYS_PAGES'))
+    cores = len(os.sched_getaffinity(0))
+    return f'the CPU: {cores} cores, {total:.1f} GiB of memory, {free:.1f} of it unused'
+  except (AttributeError, ValueError):  # not on Linux
+    return f'the CPU: {os.cpu_count()} cores'
 
 
 def strategy(num_gpus, workers=1):

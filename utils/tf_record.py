@@ -552,7 +552,7 @@ def _count_examples(path):
 
 
 def whole_examples(path):
-  """Returns the number of examples, none empty, that end within a record file, and the bytes after them.
+  """Returns the number of examples, none empty, that end within a record, and the bytes after them.
 
   Raises:
     DataError: the file cannot be read.

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from utils import checkpoint_store
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
+_MOST_NAMES = 100  # of images, in a message
 _WATCHED = 'watched/'  # begins the names of the graph's collections of the scalars that the hook looks at
 
 
@@ -29,8 +30,8 @@ class Plan:
   Attributes:
     model_dir: str.
     ends: frozenset of the global steps at which rounds end: there it saves and evaluates.
-    save_seconds, save_steps: int or None; it also saves so long after the last time, and at multiples of so
-      many steps.
+    save_seconds, save_steps: int; it also saves so long after the last time, and at multiples of so many
+      steps; 0 is never.
     keep_max: int, newest checkpoints to keep; 0 keeps all.
     summary_steps: int; the steps 1, 1 + summary_steps and so on, of all runs together, write scalars and
       pictures.
@@ -39,8 +40,8 @@ class Plan:
   """
   model_dir: str
   ends: frozenset
-  save_seconds: int = None
-  save_steps: int = None
+  save_seconds: int = 0
+  save_steps: int = 0
   keep_max: int = 5
   summary_steps: int = 100
   first: int = 0
@@ -82,8 +83,9 @@ class TrainingHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session, coord):
     self.step = int(session.run(self._global_step))
-    if self.step != self._plan.first:  # TensorFlow has restored something else, or nothing
-      raise RuntimeError(f'the session is at step {self.step} and not at {self._plan.first}')
+    if self.step != self._plan.first:  # one of several machines was faster than the one that writes
+      raise UsageError(f'the session is at step {self.step} and not at {self._plan.first}; start all '
+                       'machines again')
     self._requests.deferring = True  # from here on there is something to finish
     self._saved_at = self._summed_at = time.monotonic()
     self._summed_step = self.step
@@ -111,6 +113,7 @@ class TrainingHook(tf.train.SessionRunHook):
     if self.step in self._plan.ends and not stopping:
       with self._requests.at_once():  # the step is saved, and an evaluation can be made again
         stopping = self._evaluate(self.step, self.saved)
+      self._saved_at = time.monotonic()  # an evaluation may take longer than --save_checkpoints_secs
     if stopping:
       run_context.request_stop()
 
@@ -138,15 +141,17 @@ class TrainingHook(tf.train.SessionRunHook):
       self.saved = checkpoint_store.save(self._saver, session, self._plan.model_dir, self.step,
                                          self._plan.keep_max)
     except checkpoint_store.NotFinite as error:
-      raise self._diverged(f'after step {self.step} {error.variables}', rate) from error
+      raise self._diverged(f'after step {self.step} {error}', rate) from error
     self._last_good = self.saved
     self._saved_at = time.monotonic()
 
   def _diverged(self, what, rate):
-    """Returns the DataError of a training whose numbers are no numbers any more."""
+    """Returns the DataError of a training whose loss or weights are not finite any more."""
     kept = (f'nothing of it was saved, and {self._last_good} is the last good checkpoint' if self._last_good
             else 'nothing was saved yet')
+    names = self._names_of_batch(self.step)
+    others = f' and {len(names) - _MOST_NAMES} others' if len(names) > _MOST_NAMES else ''
     return DataError(
         f'{what}, at the learning rate {rate:.3g}; {kept}. The step was trained on '
-        f'{", ".join(self._names_of_batch(self.step))}. Lower --initial_learning_rate, give a larger '
+        f'{", ".join(names[:_MOST_NAMES])}{others}. Lower --initial_learning_rate, give a larger '
         '--batch_size, --freeze_batch_norm with a pre-trained model, or look at these images')

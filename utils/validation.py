@@ -42,37 +42,43 @@ class Validation:
 
   Attributes:
     evaluations: list of dicts, each `scores` with its step.
-    is_kept: bool, whether earlier runs, if any, kept this file; the first versions did not.
+    since: int, the step after which all evaluations are in it, or None if there was no such file: the first
+      versions kept none.
   """
 
   def __init__(self, model_dir):
-    """Reads what earlier runs found. Raises DataError where the file is damaged."""
+    """Reads what earlier runs found. Raises DataError if the file is damaged."""
     self._path = os.path.join(model_dir, FILE_NAME)
-    self.is_kept = os.path.exists(self._path)
+    self.evaluations, self.since = [], None
+    if not os.path.exists(self._path):
+      return
+    content = files.read_json(self._path, self._path)
     try:
-      found = files.read_json(self._path, self._path)['evaluations'] if self.is_kept else []
+      self.since = int(content['since'])
       self.evaluations = [{**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
-                          for entry in found]
-    except (ValueError, KeyError, TypeError) as error:
+                          for entry in content['evaluations']]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
       raise DataError(f'{self._path} cannot be used ({error!r}); restore it from a backup, or remove it: '
                       'then this run does not know its earlier scores') from error
 
-  def forget_after(self, step):
-    """Drops the evaluations of later steps, which will be made again."""
+  def go_on_from(self, step):
+    """Drops the evaluations of later steps, which will be made again, and writes the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] <= step]
+    self.since = step if self.since is None else min(self.since, step)
+    self._write()
 
-  @property
-  def steps(self):
-    return [entry['step'] for entry in self.evaluations]
+  def has(self, step):
+    """Whether a step has been evaluated, or lies before all that the file knows of."""
+    return step <= self.since or any(entry['step'] == step for entry in self.evaluations)
 
   def add(self, step, scores):
     """Adds the `scores` of an evaluation and writes the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] != step]
     self.evaluations.append({'step': step, **scores})
-    self.write()
+    self._write()
 
-  def write(self):
-    files.write_json(self._path, {'format': _FORMAT, 'evaluations': self.evaluations})
+  def _write(self):
+    files.write_json(self._path, {'format': _FORMAT, 'since': self.since, 'evaluations': self.evaluations})
 
   def evaluations_since_best(self):
     """Returns how many evaluations came after the best one, 0 if the last is the best or there is none."""
@@ -82,11 +88,11 @@ class Validation:
 
 
 def best_scores(folder):
-  """Returns the scores in the folder of the best checkpoint, a dict, or None where it has none to be used."""
+  """Returns the scores in the folder of the best checkpoint, a dict, or None if it has none to be used."""
   try:
     found = files.read_json(os.path.join(folder, SCORES_NAME), SCORES_NAME)
     return {**found, 'step': int(found['step']), 'mean_iou': float(found['mean_iou'])}
-  except (ValueError, KeyError, TypeError):  # DataError is a ValueError
+  except (ValueError, KeyError, TypeError, OverflowError):  # DataError is a ValueError
     return None
 
 
