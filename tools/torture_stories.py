@@ -636,8 +636,10 @@ class Story:
                    f'checkpoints {sorted(found.good)} are more than --keep_checkpoint_max {self.keep_max}')
       self.damaged = {}
     if self.reference and not self.damaged and (child.status == 0 or graceful and trained(child)):
-      self._demand_curves(found, ('curve', 'eval_curve') if child.status == 0 else ('curve',))
-      if child.status == 0:
+      # Fewer epochs than before leave nothing to do, not even the last evaluation.
+      evaluated = child.status == 0 and 'Nothing left' not in child.stdout
+      self._demand_curves(found, ('curve', 'eval_curve') if evaluated else ('curve',))
+      if evaluated:
         self._demand_scores(found)
         if found.newest == self.reference.newest:
           self._note('ends equal to the undisturbed run')
