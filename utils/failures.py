@@ -191,7 +191,7 @@ def errno_and_path(error):
 def _op_error_kind(error):
   """Returns the name of the class of a TensorFlow error, or None where it is none."""
   # Whoever raised one has imported TensorFlow; other scripts do without it, also in the end.
-  errors = sys.modules.get('tensorflow.python.framework.errors_impl')
+  errors = getattr(sys.modules.get('tensorflow'), 'errors', None)
   return type(error).__name__ if errors and isinstance(error, errors.OpError) else None
 
 
