@@ -59,6 +59,16 @@ class ArchitectureTest(unittest.TestCase):
       self.assertFalse({'py_func', 'numpy_function', 'py_function'} & {
           node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}, name)
 
+  def test_nothing_that_is_read_can_run_code(self):
+    for name, text in sources():
+      self.assertFalse({'pickle', 'marshal', 'shelve', 'dill', 'yaml'} & {
+          imported.split('.')[0] for imported in imports(text)}, name)
+      for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+          called = getattr(node.func, 'id', None)
+          self.assertNotIn(called, ('eval', 'exec', 'compile', '__import__'), name)
+          self.assertNotIn('allow_pickle', [keyword.arg for keyword in node.keywords], name)
+
 
 if __name__ == '__main__':
   unittest.main()

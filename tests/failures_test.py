@@ -102,6 +102,10 @@ class FullDiskTest(unittest.TestCase):
         with self.subTest(error=error):
           self.assertIn(f"no space is left in '/m x/model.ckpt_temp' ({reason}", self.check(error))
 
+  def test_errors_that_tensorflow_raises_as_those_of_python(self):
+    for kind in (IndexError, RuntimeError, ValueError):
+      self.assertIn("no space is left in '/m'", self.check(kind('/m/events.out.tfevents.1; File too large')))
+
   def test_write_without_a_name(self):
     error = OSError(errno.ENOSPC, 'No space left on device')
     self.assertIn('no space is left to write to', self.check(error))

@@ -14,6 +14,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from utils import tf_record
+
 ODD_NAMES = ('m[lr=0.1]', 'x*?', 'with blanks', "it's", 'quo"ted', 'é 空 😀', '-leading', '%s %d',
              'back\\slash', 'new\nline', 'a.record', '..hidden', '{x}', '$HOME', '~', '#x', 'x' * 200)
 _PATHS_ELSEWHERE = ('../../escaped', '/tmp/escaped_by_absolute_name', 'a/../../../escaped', '..', '.',
@@ -479,6 +481,7 @@ def flipped_payload(path, rng):
   write(path, b''.join(map(framed, content)))
 
 
+_PICTURES = (tf_record.IMAGE_ENCODED, tf_record.LABEL_ENCODED)
 RECORD_ENTRIES = (huge_length, other_payload, flipped_payload)
 
 
@@ -504,32 +507,33 @@ def _set_bytes(name, *values):
 def record_name(path, rng):
   """Lets an example carry a name that leads elsewhere."""
   name = rng.choice((*_PATHS_ELSEWHERE, '')).encode('utf-8', 'surrogatepass')
-  _change_example(path, rng, _set_bytes('image/filename', rng.choice((name, b'\xff\xfe', b'a\n\x1b[2J'))))
+  name = rng.choice((name, b'\xff\xfe', b'a\n\x1b[2J'))
+  _change_example(path, rng, _set_bytes(tf_record.IMAGE_FILENAME, name))
 
 
 def record_bomb(path, rng):
   bomb = claiming(_image('L', (9, 7), 'PNG'), *rng.choice(((100000, 100000), (20000, 20000), (0, 0))))
-  _change_example(path, rng, _set_bytes(rng.choice(('image/encoded', 'label/encoded')), bomb))
+  _change_example(path, rng, _set_bytes(rng.choice(_PICTURES), bomb))
 
 
 def record_format(path, rng):
   content = _image('L', (80, 64), rng.choice(('GIF', 'BMP', 'TIFF', 'WEBP', 'PPM')))
-  _change_example(path, rng, _set_bytes(rng.choice(('image/encoded', 'label/encoded')), content))
+  _change_example(path, rng, _set_bytes(rng.choice(_PICTURES), content))
 
 
 def record_sizes(path, rng):
   content = _image('L', (rng.choice((1, 79, 80)), rng.choice((1, 63, 900))), 'PNG', color=1)
-  _change_example(path, rng, _set_bytes(rng.choice(('image/encoded', 'label/encoded')), content))
+  _change_example(path, rng, _set_bytes(rng.choice(_PICTURES), content))
 
 
 def record_values(path, rng):
   label = _image('L', (80, 64), 'PNG', color=rng.choice((5, 254)))
-  _change_example(path, rng, _set_bytes('label/encoded', label))
+  _change_example(path, rng, _set_bytes(tf_record.LABEL_ENCODED, label))
 
 
 def record_features(path, rng):
   """Takes a feature away, doubles it, or makes it numbers."""
-  name = rng.choice(('image/encoded', 'label/encoded', 'image/filename', 'image/height'))
+  name = rng.choice((*_PICTURES, tf_record.IMAGE_FILENAME, tf_record.IMAGE_HEIGHT))
 
   def change(features):
     kind = rng.choice(('none', 'empty', 'two', 'int', 'float'))

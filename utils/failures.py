@@ -178,7 +178,8 @@ def errno_and_path(error):
     return error.errno, os.fsdecode(path) if isinstance(path, (str, bytes)) else None
   if text == "can't start new thread":  # a RuntimeError of Python
     return errno.EAGAIN, None
-  if not (_op_error_kind(error) or isinstance(error, RuntimeError)):
+  # What C++ reports to Python directly, as the writer of event files does, becomes an error of Python's own.
+  if not (_op_error_kind(error) or isinstance(error, (RuntimeError, IndexError, ValueError, KeyError))):
     return None, None
   if found := _FAILED_PATH.search(text):
     return _REASONS[found[2]], found[1]
@@ -190,7 +191,7 @@ def errno_and_path(error):
 def _op_error_kind(error):
   """Returns the name of the class of a TensorFlow error, or None where it is none."""
   # Whoever raised one has imported TensorFlow; other scripts do without it, also in the end.
-  errors = sys.modules.get('tensorflow.python.framework.errors_impl')
+  errors = getattr(sys.modules.get('tensorflow'), 'errors', None)
   return type(error).__name__ if errors and isinstance(error, errors.OpError) else None
 
 
