@@ -131,6 +131,8 @@ class Children:
     self._count += 1
     folder = os.path.join(self._folder, str(self._count))
     os.makedirs(folder)
+    for name in ('stdout', 'stderr'):  # a child may be killed before it has opened them
+      open(os.path.join(folder, name), 'w').close()
     return self._zygotes[training].start(folder, dict(
         script=script, argv=[str(arg) for arg in argv], cwd=cwd or ROOT, env=env or {}, limits=limits or {},
         uid=uid))
