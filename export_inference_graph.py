@@ -32,7 +32,7 @@ def main(args):
   from utils import failures, run_config
   from utils.tf_estimator import Estimator
 
-  params = {**vars(architecture), 'checkpoint': checkpoint, 'portable': True}
+  params = {**vars(architecture), 'portable': True}
   # What appears in export_dir has been checked.
   with (failures.explaining('end other programs that hold memory'),
         tempfile.TemporaryDirectory(prefix='exporting-', suffix='.tmp', dir=args.export_dir) as scratch):

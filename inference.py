@@ -44,8 +44,7 @@ def main(args):
 
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   files.make_folder(args.output_dir, '--output_dir')
-  params = {**vars(architecture), 'checkpoint': checkpoint,
-            **run_config.compute_params(args.precision, args.data_format)}
+  params = {**vars(architecture), **run_config.compute_params(args.precision, args.data_format)}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
   with failures.explaining('every image is predicted whole: scale down the largest, or cut them into parts, '
                            'or end other programs that hold memory'):

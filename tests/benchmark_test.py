@@ -24,7 +24,7 @@ from utils import complexity, datasets, inputs, tf_record
 from utils.architecture import Architecture
 from utils.errors import UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _SCRIPT = os.path.abspath(benchmark.__file__)
 _SMALL = ('--base_architecture', 'resnet_v2_50', '--crop_size', '33', '49', '--image_size', '41',
           '35', '--steps', '1', '--warmup', '1', '--repeats', '2')

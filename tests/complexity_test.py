@@ -8,7 +8,7 @@ import deeplab_model
 from utils import complexity
 from utils.architecture import Architecture
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 def built(backbone, **options):

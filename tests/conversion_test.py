@@ -1,5 +1,4 @@
 """Whole conversions: shards, index, bad pairs, several processes, and being killed."""
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -246,14 +245,16 @@ class TrainTest(ConversionTest):
   """train.py takes the number of examples from the index, and compares its classes with its own."""
 
   def check(self, **changes):
-    indexes = {split: conversion.read_index(self.output, split) for split in ('train', 'val')}
-    train.check_classes(argparse.Namespace(data_dir=self.output), indexes,
-                        dataclasses.replace(FRUIT, **changes))
+    for split in ('train', 'val'):
+      index = conversion.read_index(self.output, split)
+      conversion.check_classes(index, dataclasses.replace(FRUIT, **changes), split, self.output)
 
   def test_records_of_other_classes_are_refused(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])
     self.check()
-    self.check(class_names=('road', 'sky', 'tree'))  # another name for the same class is no harm
+    names = FRUIT.class_names
+    with self.assertRaisesRegex(UsageError, f"class 1 of the train records .* is '{names[1]}', but .*'x'"):
+      self.check(class_names=(names[0], 'x', names[2]))
     for changes, sentence in (({'class_names': ('a', 'b')}, "'fruit' has 2"),
                               ({'ignore_label': 0}, r'has 3 \(ignore label 0\)')):
       with self.assertRaisesRegex(UsageError, f"train records .* the 3 classes of 'fruit' .*{sentence}"):

@@ -17,7 +17,7 @@ from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _GOLDEN = os.path.join(os.path.dirname(__file__), 'golden')
 
 

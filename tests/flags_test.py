@@ -295,8 +295,10 @@ class SignalTest(ScriptTest):
 
   def signalled(self, main, *signals, pause=0.):
     """Starts a script and sends it signals once it is ready; returns its status, stderr and seconds."""
+    # A shell in the background lets its children ignore SIGINT, which they would pass on.
     process = subprocess.Popen([sys.executable, self.write(main)], stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     self.assertEqual(process.stdout.readline(), 'ready\n')
     began = time.monotonic()
     for number, signum in enumerate(signals):
