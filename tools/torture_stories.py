@@ -74,12 +74,14 @@ class Plan:
     name: str, of the model's folder.
     small_disk: bool, the folder lies on a file system of its own, if one can be mounted.
     steps: list of Step.
+    relative: bool, --model_dir is given as a path from the folder above.
   """
   label: str
   training: str
   name: str
   small_disk: bool
   steps: list
+  relative: bool = False
 
 
 def plan(seed, number):
@@ -89,12 +91,12 @@ def plan(seed, number):
   name = 'm' if rng.random() < 0.6 else rng.choice(NAMES)
   small_disk = rng.random() < 0.25
   weights = {_kill: 9, _train: 1.5, _damage: 4.5, _refused: 1.2, _full_disk: 4 if small_disk else 1,
-             _two: 1.3, _use: 2, _change: 0.8, _move: 0.6, _not_finite: 0.5, _clean: 0.3}
+             _two: 1.3, _use: 2, _change: 0.8, _move: 0.6, _link: 0.3, _not_finite: 0.5, _clean: 0.4}
   steps = [_kill(rng)]
   for _ in range(rng.randint(2, 6)):
     steps.append(rng.choices(list(weights), list(weights.values()))[0](rng))
   steps.append(Step('train', neutral=_neutral(rng), interim=None))
-  return Plan(f'story {number} of seed {seed}', training, name, small_disk, steps)
+  return Plan(f'story {number} of seed {seed}', training, name, small_disk, steps, rng.random() < 0.25)
 
 
 def _neutral(rng):
@@ -159,12 +161,16 @@ def _move(rng):
   return Step('move', name=rng.choice(NAMES))
 
 
+def _link(rng):
+  return Step('link')
+
+
 def _not_finite(rng):
   return Step('not_finite')
 
 
 def _clean(rng):
-  return Step('clean', neutral=_neutral(rng))
+  return Step('clean', neutral=_neutral(rng), when=moment(rng) if rng.random() < 0.5 else None)
 
 
 class Story:
@@ -182,6 +188,7 @@ class Story:
       subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={_DISK}', 'tmpfs', self.root], check=True)
     self.log = []      # the story so far, in lines like those of a shell
     self._lines = {}   # Child -> the number of its line there
+    self._newest = {}  # Child -> the newest good checkpoint at its start
     self.last = None   # the Child to blame
     self.done = self.seconds = 0
     self.training = lab.training(story_plan.training)
@@ -200,6 +207,11 @@ class Story:
   @property
   def model_dir(self):
     return os.path.join(self.root, self.name)
+
+  @property
+  def given_dir(self):
+    """What --model_dir is given, in the story's folder."""
+    return os.path.relpath(self.model_dir, self.folder) if self.plan.relative else self.model_dir
 
   def remove(self):
     """Removes all that it has written."""
@@ -288,7 +300,8 @@ class Story:
     for target, how, fraction in what:
       if target == 'lock':
         contents = ('', 'garbage', '{}', '[1]', json.dumps({'host': socket.gethostname(), 'pid': 1}),
-                    json.dumps({'host': socket.gethostname(), 'pid': 1 << 21}))
+                    json.dumps({'host': socket.gethostname(), 'pid': 1 << 21}),
+                    json.dumps({'host': 'elsewhere', 'pid': 1}))
         self._write('training.lock', contents[int(fraction * len(contents))])
       elif target == 'leftover':
         self._write(_LEFT_BY_KILLED[int(fraction * len(_LEFT_BY_KILLED))], 'left by a killed process')
@@ -375,7 +388,7 @@ class Story:
       wait_for(when, first, self.model_dir)
       self.log.append(f'# {spoken(when)}:')
     before = None if first else torture_checks.contents(self.model_dir)
-    target = os.path.join(self.model_dir, 'best') if best else self.model_dir
+    target = os.path.join(self.given_dir, 'best') if best else self.given_dir
     output = os.path.join(self.folder, 'used')
     shutil.rmtree(output, ignore_errors=True)
     data = self.lab.data
@@ -442,6 +455,13 @@ class Story:
       self.name = name
       os.rename(before, self.model_dir)
 
+  def _do_link(self):
+    """Makes the model's folder a link to where it is now."""
+    if os.path.isdir(self.model_dir) and not os.path.islink(self.model_dir):
+      self.log.append(f'mv {shown([self.name])} elsewhere; ln -s elsewhere {shown([self.name])}')
+      os.rename(self.model_dir, os.path.join(self.root, 'elsewhere'))
+      os.symlink('elsewhere', self.model_dir)
+
   def _do_not_finite(self):
     """A rate at which weights overflow: nothing that is not finite is kept, all that was there is."""
     if self.damaged or not self.reference or self.known.newest in (0, self.reference.newest):
@@ -463,14 +483,24 @@ class Story:
     self.whole.discard('best')
     self.known = torture_checks.look(self.model_dir)
 
-  def _do_clean(self, neutral):
+  def _do_clean(self, neutral, when):
+    """Begins anew; `when` the removal, or what follows it, is killed, some of what there was may be left."""
     if not self.known.good or self.changed_at:
       return
     child = self._start(['--clean_model_dir', *self._usable(neutral)])
+    if when:
+      wait_for(when, child, self.model_dir)
+      child.kill()
+      self.log.append(f'kill -KILL $!  # {spoken(when)}')
     self._finish(child)
-    self._expect(child, 0)
+    self._expect(child, *((0, -9) if when else (0,)))
     self._forget()
-    self._check(child)
+    if child.status:
+      self.known = torture_checks.look(self.model_dir)
+      self.bad = set(self.known.bad)
+      self.whole = set()
+    else:
+      self._check(child)
 
   # What steps are made of.
 
@@ -485,7 +515,7 @@ class Story:
 
   def _start(self, extra, background=False, limits=None):
     """Starts the training with more flags."""
-    return self._launch('train.py', [*self.training, f'--model_dir={self.model_dir}', *extra], limits,
+    return self._launch('train.py', [*self.training, f'--model_dir={self.given_dir}', *extra], limits,
                         f'$TRAIN --model_dir {shown([self.name, *extra])}{" &" if background else ""}')
 
   def _run(self, script, argv):
@@ -494,6 +524,7 @@ class Story:
   def _launch(self, script, argv, limits, line):
     self.last = self.lab.runner.start(script, argv, cwd=self.folder, limits=limits)
     self._lines[self.last] = len(self.log)
+    self._newest[self.last] = self.known.newest
     self.log.append(line)
     return self.last
 
@@ -506,6 +537,10 @@ class Story:
     for word in FORBIDDEN:
       self._demand(word not in child.output or word == 'Traceback' and '--verbose' in child.command,
                    f"its output holds '{word}'")
+    resumed = re.search(r'^Resuming from .*-(\d+)$', child.stdout, re.MULTILINE)
+    if trained(child) and '--clean_model_dir' not in child.command:
+      newest = self._newest[child]
+      self._demand(newest <= (int(resumed[1]) if resumed else 0), f'it did not go on from step {newest}')
     if '--verbose' not in child.command:
       foreign = _FOREIGN.search(child.output)
       self._demand(not foreign, 'its output holds a line that is not its own')
@@ -521,7 +556,7 @@ class Story:
     if self.damaged and child.status in (1, 2) and child.status not in allowed:
       prefix = re.compile(r'\.(index|data-\d{5}-of-\d{5})$')
       named = [path for path in self.damaged
-               if prefix.sub('', os.path.join(self.model_dir, path)) in child.stderr]
+               if prefix.sub('', os.path.join(self.given_dir, path)) in child.stderr]
       self._demand(named, f'damage to {sorted(self.damaged)} stopped it, and it names none of these')
       self._undo_damage(named)
       self._note('stopped by damage, which it named')
