@@ -55,7 +55,7 @@ def main(args):
     model_fn = predictions.saving(model_fn, paths, dataset, args.submission)
   if args.json:
     files.check_json_output(args.json, '--json')
-    files.make_folder(os.path.dirname(args.json) or '.', '--json')
+    files.make_folder_of(args.json, '--json')
 
   print(f'Evaluating {checkpoint} on {len(names)} images')
   params = {**vars(architecture), 'class_names': dataset.class_names,

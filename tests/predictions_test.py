@@ -41,6 +41,33 @@ class CheckOutputsTest(unittest.TestCase):
           files.check_outputs([os.path.join(folder, 'b.png'), output], [image], '--out')
       files.check_outputs([os.path.join(folder, 'b.png')], [image], '--out')
 
+  def test_json_replaces_json_alone(self):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'a.json')
+      files.check_json_output(path, '--json')
+      files.write_json(path, {'a': 1})
+      files.check_json_output(path, '--json')
+      files.check_json_output(None, '--json')
+      for content in ('a\nb\n', '{'):
+        with open(path, 'w') as file:
+          file.write(content)
+        with self.assertRaisesRegex(UsageError, '--json would write over what is no JSON'):
+          files.check_json_output(path, '--json')
+
+  def test_devices_are_written_to_and_stay(self):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'null')
+      os.symlink('/dev/null', path)  # a link, so that no harm is done where this fails
+      files.make_folder_of(path, '--json')
+      files.check_json_output(path, '--json')
+      files.write_json(path, {})
+      self.assertEqual(os.readlink(path), '/dev/null')
+      pipe = os.path.join(folder, 'pipe')
+      os.mkfifo(pipe)
+      for other in (folder, pipe):  # nobody reads the pipe
+        with self.assertRaises(OSError), files.replacing(other):
+          self.fail('opened')
+
 
 if __name__ == '__main__':
   unittest.main()

@@ -110,7 +110,7 @@ def main(args):
     modes = ('train', 'infer')
   if args.json:
     files.check_json_output(args.json, '--json')
-    files.make_folder(os.path.dirname(args.json) or '.', '--json')
+    files.make_folder_of(args.json, '--json')
 
   results = {'flags': {name: value for name, value in vars(args).items() if name != 'explicit'}}
   for mode in modes:

@@ -29,7 +29,7 @@ def make_parser():
 def main(args):
   check_format(args.output)
   curves = {path: read_scalar(path, args.scalar) for path in args.model_dirs}
-  files.make_folder(os.path.dirname(args.output) or '.', '--output')
+  files.make_folder_of(args.output, '--output')
   means = {path: running_mean(values, args.window) for path, (_, values) in curves.items()}
   for path, (steps, _) in curves.items():
     print(f'{path}: {args.scalar} {means[path][0]:.4f} at step {steps[min(args.window, len(steps)) - 1]}, '

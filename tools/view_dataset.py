@@ -51,7 +51,7 @@ def main(args):
   files.check_json_output(args.json, '--json')
   files.make_folder(args.output_dir, '--output_dir')
   if args.json:
-    files.make_folder(os.path.dirname(args.json) or '.', '--json')
+    files.make_folder_of(args.json, '--json')
 
   sets = [read_set(title, *source, dataset) for title, source in sources.items()]
   doubles = dataset_facts.near_identical(*sets) if len(sets) == 2 else []

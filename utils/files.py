@@ -4,7 +4,6 @@ Lists, descriptors and indexes come from elsewhere: what is no regular file (a p
 /dev/zero), larger than any of its kind, or no text is refused with a sentence that names it.
 """
 import contextlib
-import errno
 import json
 import os
 import stat
@@ -20,7 +19,7 @@ _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
 def replacing(path):
   """Yields a temporary name in `path`'s folder; renames it to `path` on success, removes it on failure.
 
-  A device such as /dev/stdout is not replaced, but written to. Where a folder or pipe is, OSError is raised.
+  What is no file, such as /dev/stdout, is not replaced, but written to. A folder raises OSError.
   """
   if _is_special(path):
     yield path
@@ -39,12 +38,14 @@ def replacing(path):
 
 
 def _is_special(path):
-  """Returns whether a path is a device; raises OSError where it is a folder or pipe."""
+  """Returns whether a path is a device, or a pipe that is read, such as /dev/stdout.
+
+  Raises:
+    OSError: it is a folder, or a pipe that nobody reads.
+  """
   if not os.path.exists(path) or os.path.isfile(path):
     return False
-  if not stat.S_ISCHR(os.stat(path).st_mode):
-    number = errno.EISDIR if os.path.isdir(path) else errno.EINVAL
-    raise OSError(number, 'it is a folder' if number == errno.EISDIR else 'it is no file', path)
+  os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
   return True
 
 
@@ -79,7 +80,7 @@ def check_json_output(path, flag):
     path: str, or None where nothing is written.
     flag: str.
   """
-  if path is not None and os.path.exists(path) and not stat.S_ISCHR(os.stat(path).st_mode):
+  if path is not None and (os.path.isfile(path) or os.path.isdir(path)):
     try:
       read_json(path, f"'{path}'")
     except DataError as error:
@@ -93,12 +94,19 @@ def write_json(path, content):
       json.dump(content, file, indent=2)
       file.write('\n')
       file.flush()
-      os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
+      if os.path.isfile(temporary):  # no device
+        os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
 
 
 def check_regular(path, source):
   """Raises DataError, naming the source, where a path is no file with an end: a folder, device or pipe."""
   os.close(_open_regular(path, source)[0])
+
+
+def make_folder_of(path, flag):
+  """Creates the folder of a file to be written, unless that is a device; see make_folder."""
+  if not os.path.exists(path) or os.path.isfile(path):
+    make_folder(os.path.dirname(path) or '.', flag)
 
 
 def read_bytes(path, source, limit):
