@@ -70,7 +70,11 @@ def main(args):
     numbers = [args.case] if args.case is not None else range(args.first, args.first + args.cases)
     if args.only:
       numbers = [number for number in numbers if args.only in fuzz_cases.plan(args.seed, number).label]
-    failed = sum(lab.fails(args.seed, number, args.keep, verbose=args.case is not None) for number in numbers)
+    failed = 0
+    for done, number in enumerate(numbers, 1):
+      failed += lab.fails(args.seed, number, args.keep, verbose=args.case is not None)
+      if done % 50 == 0:
+        print(f'{done} of {len(numbers)} cases, {failed} failed so far; the last was {number}', flush=True)
     print('ends: ' + ', '.join(f'{what} {count}' for what, count in sorted(lab.ends.items())))
     if lab.skipped:
       print(f'{lab.skipped} cases about permissions were left out, which mean nothing to this user')
