@@ -21,6 +21,7 @@ _GREY, _PALETTE = 0, 3
 # IHDR's checksum changes by this (exclusive or) when its colour type changes from palette to grey:
 # a CRC is linear, so the difference depends on nothing else in the chunk.
 _PALETTE_TO_GREY = (0x12, 0xb5, 0xaf, 0xee)
+_TOO_MANY_PIXELS = f' has more than the {tf_record.MAX_PIXELS} pixels that are allowed; cut it into parts'
 _BYTES = [bytes([value]) for value in range(256)]
 
 Window = collections.namedtuple('Window', 'begin size target flip')
@@ -68,20 +69,14 @@ def image_shape(encoded, name):
     return tf.reverse(tf.io.decode_raw(size, tf.int32, little_endian=False), [0])  # from W, H
 
   shape = tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
-  with tf.control_dependencies([check_pixels(shape, name)]):
+  with tf.control_dependencies([require(_is_allowed(shape), lambda: [name, _TOO_MANY_PIXELS])]):
     return tf.identity(shape)
 
 
-def check_pixels(shape, name):
-  """Returns an operation that stops where a header claims more than tf_record.MAX_PIXELS.
-
-  Args:
-    shape: int32 [2], height and width.
-    name: string [], what the sentence calls the image.
-  """
+def _is_allowed(shape):
+  """Returns bool [], whether sides that a header claims, int32 [2], make no more than the pixels allowed."""
   pixels = tf.reduce_prod(tf.cast(tf.bitcast(shape, tf.uint32), tf.int64))
-  return require(tf.logical_and(pixels >= 0, pixels <= tf_record.MAX_PIXELS), lambda: [
-      name, f' has more than the {tf_record.MAX_PIXELS} pixels that are allowed; cut it into parts'])
+  return tf.logical_and(pixels >= 0, pixels <= tf_record.MAX_PIXELS)
 
 
 def decode_image(encoded):
@@ -135,9 +130,9 @@ def decode_label(encoded, name='the label'):
   is_label = tf.reduce_all([
       tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE),
       tf.logical_or(is_palette, tf.equal(colour_type, _GREY)), bits > 0, bits <= 8])
-  with tf.control_dependencies([require(is_label, lambda: [
-      name, ' is no grey or palette PNG of at most 8 bits, whose values are the class ids; '
-      'convert it']), check_pixels(size, name)]):
+  with tf.control_dependencies([require(tf.logical_and(is_label, _is_allowed(size)), lambda: [
+      name, tf.where(is_label, _TOO_MANY_PIXELS, ' is no grey or palette PNG of at most 8 bits, whose values '
+                     'are the class ids; convert it')])]):
     grey = tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded)
     bits = tf.identity(bits)
   label = tf.image.decode_png(grey, channels=1)
