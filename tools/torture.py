@@ -18,7 +18,6 @@ be mounted (by root), some stories fill it; elsewhere a full disk is a limit on 
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -47,7 +46,6 @@ def make_parser():
 def main(args):
   from tools.torture_lab import Lab
 
-  signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # file systems are unmounted then
   with tempfile.TemporaryDirectory(prefix='torture_') as folder, children.Children() as runner:
     lab = Lab(runner, folder)
     failed = kills(lab, args) if args.kills else stories(lab, args)

@@ -61,9 +61,7 @@ class Lab:
     self._flags = set(train.make_parser().defaults)
     self._run('dataset/make_sample_data.py', '--output_dir', self.data, '--num_train', IMAGES, '--num_val', 4,
               '--size', *SIZE)
-    self._run('create_pascal_tf_record.py', '--dataset', f'{self.data}/sample.json', '--data_dir', self.data,
-              '--output_path', self.data, '--train_data_list', f'{self.data}/train.txt', '--valid_data_list',
-              f'{self.data}/val.txt', '--processes', 1)
+    self._run('create_pascal_tf_record.py', *self.conversion(self.data, 1))
     with open(f'{self.data}/val.txt') as names, open(f'{self.data}/photos.txt', 'w') as photos:
       photos.writelines(name.strip() + '.jpg\n' for name in names)
     self._write_other_descriptors()
@@ -81,6 +79,12 @@ class Lab:
   def knows(self, flag):
     """Whether train.py has a flag such as --save_checkpoints_steps."""
     return flag.lstrip('-') in self._flags
+
+  def conversion(self, folder, processes):
+    """Returns the flags of create_pascal_tf_record.py that write the records into a folder."""
+    return texts(['--dataset', f'{self.data}/sample.json', '--data_dir', self.data, '--output_path', folder,
+                  '--train_data_list', f'{self.data}/train.txt', '--valid_data_list', f'{self.data}/val.txt',
+                  '--processes', processes])
 
   def training(self, name):
     """Returns the flags of one of TRAININGS or _OTHERS, list of str: all but --model_dir."""

@@ -48,6 +48,11 @@ _LEFT_BY_KILLED = ('saving.tmp/model.ckpt-3.index', 'best/saving.tmp/model.ckpt-
                    'model_config.json.123.tmp', 'validation.json.9.tmp', 'checkpoint.tmp5')
 # Lines of TensorFlow's and its libraries'.
 _FOREIGN = re.compile(r'^(WARNING|ERROR|INFO):|^[WEIF]\d{4} |^\d{4}-\d\d-\d\d \d\d:', re.MULTILINE)
+_STEP = re.compile(r'^step \d+/', re.MULTILINE)
+# The first and the last lines of a script's work.
+_BEGUN = re.compile(r'^(step \d+/|Evaluating )', re.MULTILINE)
+_ENDED = re.compile(r'^(Done: |Stopped by |Nothing left |Pixel Accuracy|\d+ masks are in |.*checked against '
+                    r'it|Wrote \d+ examples to .*val)', re.MULTILINE)
 _DISK = 400 << 20  # bytes of a story's own file system
 
 
@@ -91,7 +96,8 @@ def plan(seed, number):
   name = 'm' if rng.random() < 0.6 else rng.choice(NAMES)
   small_disk = rng.random() < 0.25
   weights = {_kill: 9, _train: 1.5, _damage: 4.5, _refused: 1.2, _full_disk: 4 if small_disk else 1,
-             _two: 1.3, _use: 2, _change: 0.8, _move: 0.6, _link: 0.3, _not_finite: 0.5, _clean: 0.4}
+             _two: 1.3, _use: 2.5, _convert: 0.4, _change: 0.8, _move: 0.6, _link: 0.3, _not_finite: 0.5,
+             _clean: 0.4}
   steps = [_kill(rng)]
   for _ in range(rng.randint(2, 6)):
     steps.append(rng.choices(list(weights), list(weights.values()))[0](rng))
@@ -149,8 +155,14 @@ def _two(rng):
 
 def _use(rng):
   script = rng.choice(('evaluate.py', 'evaluate.py', 'inference.py', 'export_inference_graph.py'))
+  ended = (rng.choice(('KILL', 'TERM', 'INT', 'HUP')), round(rng.uniform(0.3, 4), 2))
   return Step('use', script=script, best=rng.random() < 0.35, during=rng.random() < 0.5, when=moment(rng),
-              neutral=_neutral(rng))
+              neutral=_neutral(rng), ended=ended if rng.random() < 0.3 else None)
+
+
+def _convert(rng):
+  return Step('convert', signals=[(rng.choice(('KILL', 'TERM', 'INT', 'HUP')), round(rng.uniform(0.1, 1), 2))
+                                  for _ in range(4)], processes=rng.choice((1, 1, 2)))
 
 
 def _change(rng):
@@ -266,16 +278,9 @@ class Story:
     child = self._start(self._usable(neutral))
     wait_for(when, child, self.model_dir)
     saving = any('tmp' in path for path in torture_checks.paths_below(self.model_dir))
-    for index, name in enumerate(signals):
-      if index:
-        child.ended.wait(pause)
-      child.kill(getattr(signal, 'SIG' + name))
-    self.log.append(f'{f"; sleep {pause}; ".join(f"kill -{name} $!" for name in signals)}  # {spoken(when)}')
+    self._signal(child, signals, pause, spoken(when))
     self._finish(child)
-    allowed = {0} | {{'KILL': -9, 'TERM': 143, 'INT': 130, 'HUP': 129}[name] for name in signals}
-    if len(signals) > 1 or not trained(child):  # so early, or so late, that the system itself answers
-      allowed |= {-getattr(signal, 'SIG' + name) for name in signals}
-    self._expect(child, *allowed)
+    self._expect(child, 0, *_statuses(child, signals))
     if child.status:
       self._note(f'killed by {" and ".join(signals)}{" while saving" if saving else ""}')
     if child.status in (143, 130) and len(signals) == 1:
@@ -380,8 +385,36 @@ class Story:
         self._demand(word in second.stderr, f'the refused training does not name {word}')
     self._check(first if first.status == 0 else second)
 
-  def _do_use(self, script, best, during, when, neutral):
-    """Evaluates, predicts or exports, while a training runs or not: the folder stays as it is."""
+  def _do_convert(self, signals, processes):
+    """Converts the data, stopped again and again; in the end the records are those of the lab."""
+    folder = os.path.join(self.folder, 'converted')
+    argv = self.lab.conversion(folder, processes)
+    for name, pause in signals:
+      child = self._run('create_pascal_tf_record.py', argv)
+      child.ended.wait(pause)
+      self._signal(child, [name], 0, f'after {pause} s')
+      self._finish(child)
+      self._expect(child, 0, *_statuses(child, [name]))
+    self._finish(self._run('create_pascal_tf_record.py', argv))
+    self._expect(self.last, 0)
+    expected = {path: digest for path, digest in torture_checks.contents(self.lab.data).items()
+                if path.endswith('.record')}
+    found = torture_checks.contents(folder)
+    self._demand(expected.items() <= found.items(), 'the records are others')
+    self._demand(not any('tmp' in path for path in found), f'it left {sorted(found)}')
+    shutil.rmtree(folder)
+    self._note('conversion stopped')
+
+  def _signal(self, child, names, pause, when):
+    """Sends signals to a script, the second `pause` seconds after the first."""
+    for index, name in enumerate(names):
+      if index:
+        child.ended.wait(pause)
+      child.kill(getattr(signal, 'SIG' + name))
+    self.log.append(f'{f"; sleep {pause}; ".join(f"kill -{name} $!" for name in names)}  # {when}')
+
+  def _do_use(self, script, best, during, when, neutral, ended):
+    """Evaluates, predicts or exports, while a training runs or not, or stopped: the folder stays as it is."""
     first = None
     if during:
       first = self._start(self._usable(neutral), background=True)
@@ -398,11 +431,17 @@ class Story:
         'inference.py': ['--data_dir', f'{data}/JPEGImages', '--infer_data_list', f'{data}/photos.txt',
                          '--output_dir', output],
         'export_inference_graph.py': ['--export_dir', output]}[script]])
+    there = self.known.best if best else self.known.good
+    allowed = (0, 1, 2) if self.damaged else (0,) if there and not first else (0, 1)
+    if ended:
+      child.ended.wait(ended[1])
+      self._signal(child, ended[:1], 0, f'after {ended[1]} s')
     self._finish(child)
+    if ended:
+      allowed += _statuses(child, ended[:1])
     if first:
       self._finish(first)
-    there = self.known.best if best else self.known.good
-    self._expect(child, *((0, 1, 2) if self.damaged else (0,) if there and not first else (0, 1)))
+    self._expect(child, *allowed)
     if child.status == 0:
       self._note(f'{script}{" of best" if best else ""}{" during a training" if first else ""}')
       if script == 'evaluate.py' and not first:
@@ -726,9 +765,18 @@ class Story:
                    f'the story ends at step {self.known.newest} in place of {self.reference.newest}')
 
 
+def _statuses(child, signals):
+  """Returns the statuses with which a script may end after signals, a tuple of ints."""
+  statuses = tuple({'KILL': -9, 'TERM': 143, 'INT': 130, 'HUP': 129}[name] for name in signals)
+  if len(signals) > 1 or not _BEGUN.search(child.stdout) or _ENDED.search(child.stdout):
+    # So early, or so late, that the system itself answers. A shell counts these as the same.
+    statuses += tuple(-getattr(signal, 'SIG' + name) for name in signals)
+  return statuses
+
+
 def trained(child):
   """Whether a training has made its first step, as far as its output tells."""
-  return re.search(r'^step \d+/', child.stdout, re.MULTILINE) is not None
+  return _STEP.search(child.stdout) is not None
 
 
 def spoken(when):
