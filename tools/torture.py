@@ -103,7 +103,7 @@ def kills(lab, args):
         '   killed                                              before  saving  goes on  values  curves')
   rng, differ = random.Random(args.seed), 0
   for number in range(1, args.kills + 1):
-    when = moment(rng)
+    when = moment(rng, changes=(130,))  # 12 checkpoints and 3 evaluations
     model_dir = os.path.join(lab.folder, f'killed_{number}')
     command = [*training, f'--model_dir={model_dir}']
     child = lab.runner.start('train.py', command)

@@ -111,11 +111,19 @@ def _neutral(rng):
   return with_flags([], [part for flag in chosen for part in flag])
 
 
-def moment(rng):
-  """Returns a moment of a training: ('seconds', s), or ('files', n, s), s seconds after their nth change."""
+def moment(rng, changes=(6, 20, 60)):
+  """Returns a moment of a training.
+
+  Args:
+    rng: random.Random.
+    changes: how many changes of the files a training makes at most; one of these.
+
+  Returns:
+    ('seconds', s), or ('files', n, s): s seconds after their nth change.
+  """
   if rng.random() < 0.3:
     return 'seconds', round(rng.uniform(0.3, 9), 2)
-  return 'files', rng.randint(1, rng.choice((6, 20, 60))), round(rng.choice((0, rng.expovariate(100))), 4)
+  return 'files', rng.randint(1, rng.choice(changes)), round(rng.choice((0, rng.expovariate(100))), 4)
 
 
 def _kill(rng):
