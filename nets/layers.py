@@ -67,6 +67,10 @@ _recomputing = contextvars.ContextVar('recomputing', default=False)
 _channels_first = contextvars.ContextVar('channels_first', default=False)
 _preparing = contextvars.ContextVar('preparing', default=False)
 _skipping = contextvars.ContextVar('skipping', default=False)
+# Statistics of the batches of all replicas, in the order of the layers: a list that takes them, and an
+# iterator that gives them to the second computation of a part of the network.
+_recorded = contextvars.ContextVar('recorded', default=None)
+_replayed = contextvars.ContextVar('replayed', default=None)
 
 
 @contextlib.contextmanager
@@ -152,12 +156,14 @@ def recomputable(build):
   """Decorates a function that builds a part of the network: build(inputs, ...) returns one or more tensors.
 
   Under `recomputing(True)` the part's inner activations are not stored for the backward pass but computed
-  again there (arXiv 1604.06174). Batch norm's averages are updated by the first computation only.
+  again there (arXiv 1604.06174). Batch norm's averages are updated by the first computation only, and
+  replicas tell each other their statistics only there.
   """
   @functools.wraps(build)
   def built(inputs, *args, **kwargs):
     scope = tf.get_variable_scope()
     order = _channels_first.get()  # of now; gradients are built later
+    statistics = [] if _recorded.get() is None else _recorded.get()  # a part of a part is computed with it
 
     @tf.custom_gradient
     def unit(inputs):
@@ -167,13 +173,15 @@ def recomputable(build):
           again = tf.identity(inputs)
         updates = tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS)
         count = len(updates)
-        with tf.variable_scope(scope, reuse=True), channels_first(order):
+        with (tf.variable_scope(scope, reuse=True), channels_first(order),
+              _set(_replayed, iter(statistics))):
           outputs = build(again, *args, **kwargs)
         del updates[count:]
         of_inputs, *of_variables = tf.gradients(outputs, [again, *variables], upstream)
         return of_inputs, of_variables
 
-      return build(inputs, *args, **kwargs), gradient
+      with _set(_recorded, statistics):
+        return build(inputs, *args, **kwargs), gradient
 
     return unit(inputs) if _recomputing.get() else build(inputs, *args, **kwargs)
 
@@ -212,13 +220,13 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     elif folds(norm):
       factor, bias = _affine(filters, norm)
       weights = weights * factor
-    weights = _prepared(weights, inputs.dtype)
+    weights = prepared(weights, inputs.dtype)
     inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
     net = convolution(inputs, weights, stride, rate, padding)
     if bias is None:
       net = batch_norm(net, norm)
     else:
-      net = tf.nn.bias_add(net, _prepared(bias, net.dtype), _format())
+      net = tf.nn.bias_add(net, prepared(bias, net.dtype), _format())
     return activation(net) if activation else net
 
 
@@ -321,8 +329,12 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
   """
   assert stride == 1 or rate == 1, 'a convolution is strided or atrous, not both'
   with tf.variable_scope(scope):
-    weights = _prepared(tf.get_variable('depthwise_weights', [3, 3, channels(inputs), 1],
-                                        initializer=_he_initializer(fan_in=9)), inputs.dtype)
+    depth = channels(inputs)
+    weights = tf.get_variable('depthwise_weights', [3, 3, depth, 1], initializer=_he_initializer(fan_in=9))
+    if folds(norm):
+      factor, bias = _affine(depth, norm)
+      weights = weights * tf.reshape(factor, [depth, 1])
+    weights = prepared(weights, inputs.dtype)
     inputs, padding = _padded(inputs, 3, stride, explicit_padding)
     if rate == 1:
       net = tf.nn.depthwise_conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
@@ -332,7 +344,10 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
       # TensorFlow's native dilated depthwise kernel are wrong on the CPU.
       net = to_features(tf.nn.depthwise_conv2d(from_features(inputs), weights, [1, 1, 1, 1], padding,
                                                dilations=[rate, rate]))
-    net = batch_norm(net, norm)
+    if folds(norm):
+      net = tf.nn.bias_add(net, prepared(bias, net.dtype), _format())
+    else:
+      net = batch_norm(net, norm)
     return activation(net) if activation else net
 
 
@@ -365,19 +380,25 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
       return tf.nn.fused_batch_norm(inputs, gamma, beta, moving_mean, moving_variance, is_training=False,
                                     **options)[0]
     if norm.sync and replicas.count() > 1:
-      outputs, mean, variance = _synchronized(inputs, gamma, beta, norm.epsilon)
+      outputs, *statistics = _synchronized(inputs, gamma, beta, moving_mean, norm.epsilon)
     elif inputs.shape.num_elements() == channels(inputs):
       outputs, *statistics = _of_one_value(inputs, gamma, beta)
-      mean, variance = map(replicas.mean, statistics)
     else:
-      outputs, mean, variance = tf.nn.fused_batch_norm(inputs, gamma, beta, **options)
+      # The kernel moves the averages too: six small kernels less in each of a hundred layers.
+      outputs, mean, variance = tf.nn.fused_batch_norm(
+          inputs, gamma, beta, moving_mean, moving_variance, exponential_avg_factor=1 - norm.decay, **options)
       if not inputs.shape.is_fully_defined():
-        variance = tf.where(tf.size(inputs) > channels(inputs), variance, tf.zeros_like(variance))
-      mean, variance = map(replicas.mean, (mean, variance))
-    for average, value in ((moving_mean, mean), (moving_variance, variance)):
-      tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
-                           average.assign_sub((1 - norm.decay) * (average - value)))
+        variance = tf.where(tf.size(inputs) > channels(inputs), variance, norm.decay * moving_variance)
+      _update(moving_mean.assign(mean), moving_variance.assign(variance))
+      return outputs
+    _update(*(average.assign_sub((1 - norm.decay) * (average - value))
+              for average, value in zip((moving_mean, moving_variance), statistics, strict=True)))
     return outputs
+
+
+def _update(*operations):
+  for operation in operations:
+    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, operation)
 
 
 def _norm_variables(channels):
@@ -392,7 +413,7 @@ def _norm_variables(channels):
           tf.get_variable('moving_variance', [channels], initializer=ones, **averages))
 
 
-def _prepared(value, dtype):
+def prepared(value, dtype):
   """Returns a variable, or what was computed of one, as dtype; see preparing_weights."""
   computed = not isinstance(value, tf.Variable) or value.dtype != dtype
   value = tf.cast(value, dtype)
@@ -412,15 +433,62 @@ def _affine(channels, norm):
   return factor, beta - mean * factor
 
 
-def _synchronized(inputs, gamma, beta, epsilon):
-  """Returns what the fused kernel would for the batches of all replicas together."""
-  net, axes = tf.cast(inputs, tf.float32), [0, *_spatial_axes()]
-  mean = replicas.mean(tf.reduce_mean(net, axes))
-  variance = replicas.mean(tf.reduce_mean(tf.square(net - _aligned(mean)), axes))
-  outputs = tf.nn.batch_normalization(net, *map(_aligned, (mean, variance, beta, gamma)), epsilon)
-  outputs = tf.cast(outputs, inputs.dtype)
-  count = tf.cast(tf.size(inputs) // channels(inputs) * replicas.count(), tf.float32)
-  return outputs, mean, variance * count / tf.maximum(count - 1, 1)  # as the kernel, unbiased for the average
+def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
+  """Returns what the fused kernel would for the batches of all replicas together, which are of one size.
+
+  The replicas exchange one vector forward and one backward. Kept for the backward pass are the inputs alone.
+  """
+  if _replayed.get():
+    mean, variance = next(_replayed.get())
+  else:
+    mean, variance = _joint_statistics(inputs, moving_mean)
+    if _recorded.get() is not None:
+      _recorded.get().append((mean, variance))
+  values = tf.cast(tf.size(inputs) // channels(inputs), tf.float32)  # of a channel, in each replica
+  options = dict(epsilon=epsilon, data_format=_format(), is_training=False)
+
+  @tf.custom_gradient
+  def normalise(inputs, gamma, beta):
+    outputs, *_ = tf.nn.fused_batch_norm(inputs, gamma, beta, mean, variance, **options)
+
+    def gradient(upstream):
+      of_inputs, *of_variables = tf.gradients(outputs, [inputs, gamma, beta], upstream)  # by fixed statistics
+      # By the statistics, factor / values * (sum(dy) + x_normalised * sum(dy * x_normalised)): an affine
+      # function of the inputs, which is again what the kernel computes.
+      factor = gamma * tf.math.rsqrt(variance + max(epsilon, BatchNorm.epsilon)) / values
+      of_gamma, of_beta = tf.split(replicas.mean(tf.concat(of_variables, 0)), 2)
+      of_statistics, *_ = tf.nn.fused_batch_norm(inputs, factor * of_gamma, factor * of_beta, mean, variance,
+                                                 **options)
+      return of_inputs - of_statistics, *of_variables
+
+    return outputs, gradient
+
+  count = values * replicas.count()
+  unbiased = variance * count / tf.maximum(count - 1, 1)  # as the kernel gives it to the average
+  return normalise(inputs, tf.identity(gamma), tf.identity(beta)), mean, unbiased
+
+
+def _joint_statistics(inputs, moving_mean):
+  """Returns mean and variance, float32 [C], of the batches of all replicas; without a gradient."""
+  mean, variance = _own_statistics(tf.stop_gradient(inputs))
+  # About a mean that is near, and the same in all replicas: squares about 0 would lose digits.
+  shift = tf.stop_gradient(tf.identity(moving_mean))
+  mean -= shift
+  mean, squares = tf.split(replicas.mean(tf.concat([mean, variance + tf.square(mean)], 0)), 2)
+  return mean + shift, tf.maximum(squares - tf.square(mean), 0.)
+
+
+def _own_statistics(inputs):
+  """Returns mean and variance, float32 [C], of the batch of this replica."""
+  depth = channels(inputs)
+  if inputs.shape.num_elements() == depth:
+    mean = tf.cast(tf.reshape(inputs, [-1]), tf.float32)
+    return mean, tf.zeros_like(mean)
+  _, mean, variance = tf.nn.fused_batch_norm(inputs, tf.ones([depth]), tf.zeros([depth]),
+                                             data_format=_format())
+  count = tf.cast(tf.size(inputs) // depth, tf.float32)
+  # The kernel's variance is the unbiased one, of one value perhaps NaN.
+  return mean, tf.where(count > 1, variance * (count - 1) / count, tf.zeros_like(variance))
 
 
 def _of_one_value(inputs, gamma, beta):

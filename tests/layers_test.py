@@ -239,19 +239,76 @@ class BatchNormTest(unittest.TestCase):
       tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
       strategy = tf.distribute.MirroredStrategy(
           ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
-      for sync, outputs, variance in ((True, [-1, 1], 2), (False, [0, 0], 0)):
+      for sync, outputs, mean, variance in ((True, [-1, 1], 2, 2), (False, [0, 0], 1, 0)):
         def normalised():
           which = tf.distribute.get_replica_context().replica_id_in_sync_group
           inputs = tf.reshape(1 + 2 * tf.cast(which, tf.float32), [1, 1, 1, 1])  # 1 and 3
           return layers.batch_norm(inputs, layers.BatchNorm(True, 0.75, sync=sync))
         with tf.Graph().as_default() as graph, strategy.scope(), tf.Session() as session:
           results = strategy.experimental_local_results(strategy.extended.call_for_each_replica(normalised))
-          assert not [op for op in graph.get_operations() if 'FusedBatchNorm' in op.type]
+          assert not [op for op in graph.get_operations()
+                      if 'FusedBatchNorm' in op.type and op.get_attr('is_training')]
           session.run(tf.global_variables_initializer())
           found, _ = session.run([results, tf.get_collection(tf.GraphKeys.UPDATE_OPS)])
           np.testing.assert_allclose(np.ravel(found), outputs, atol=1e-5)
           averages = session.run(tf.global_variables('BatchNorm/moving'))
-          np.testing.assert_allclose(averages, [[0.25 * 2], [0.75 + 0.25 * variance]], rtol=1e-6)
+          np.testing.assert_allclose(averages, [[0.25 * mean], [0.75 + 0.25 * variance]], rtol=1e-6)
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+
+  def test_two_replicas_normalise_by_the_statistics_of_both(self):
+    code = """
+      import numpy as np
+      import tensorflow.compat.v1 as tf
+      from nets import layers
+      cpu = tf.config.list_physical_devices('CPU')[0]
+      tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+      rng = np.random.RandomState(0)
+      # One channel lies 100 deviations from 0: of squares about 0 it would lose four digits.
+      inputs = (rng.randn(4, 3, 5, 3) * [1, 1e-3, 30] + [0, 0.1, -20]).astype('f')
+      upstream = rng.randn(4, 3, 5, 3).astype('f')
+      start = {'gamma': [3, 4, .5], 'beta': [.5, -1, 7], 'moving_mean': [0, .1, -2],
+               'moving_variance': [1, 2, 3]}
+
+      @layers.recomputable
+      def part(inputs):
+        return layers.batch_norm(inputs, layers.BatchNorm(True, 0.75))
+
+      def computed(inputs, upstream, recompute=False):
+        with layers.recomputing(recompute):
+          outputs = part(inputs)
+        with tf.variable_scope('BatchNorm', reuse=True):
+          variables = [tf.get_variable(name, [3]) for name in ('gamma', 'beta')]
+        return [outputs, *tf.gradients(outputs, [inputs, *variables], upstream)]
+
+      def run(fetches):
+        setting = [tf.global_variables('BatchNorm/' + name)[0].assign(np.array(value, 'f'))
+                   for name, value in start.items()]
+        with tf.Session() as session:
+          session.run(tf.global_variables_initializer())
+          session.run(setting)
+          fetched, _ = session.run([fetches, tf.get_collection(tf.GraphKeys.UPDATE_OPS)])
+          return fetched, session.run(tf.global_variables('BatchNorm/moving'))
+
+      with tf.Graph().as_default():
+        whole, averages = run(computed(tf.constant(inputs), upstream))
+      for recompute in (False, True):
+        strategy = tf.distribute.MirroredStrategy(
+            ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+        def replica():
+          number = tf.distribute.get_replica_context().replica_id_in_sync_group
+          mine = [tf.gather(values.reshape(2, 2, 3, 5, 3), number) for values in (inputs, upstream)]
+          return computed(*mine, recompute)
+        with tf.Graph().as_default() as graph, strategy.scope():
+          results = map(strategy.experimental_local_results, strategy.extended.call_for_each_replica(replica))
+          found, found_averages = run([list(result) for result in results])
+        outputs, of_inputs = map(np.concatenate, found[:2])
+        of_variables = [sum(parts) for parts in found[2:]]
+        for value, expected in zip([outputs, of_inputs, *of_variables], whole, strict=True):
+          scale = np.abs(expected).max(axis=tuple(range(expected.ndim - 1)))
+          np.testing.assert_allclose(value / scale, expected / scale, atol=2e-5)
+        np.testing.assert_allclose(found_averages, averages, rtol=2e-6)
     """
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     self.assertEqual(run.returncode, 0, run.stderr[-2000:])

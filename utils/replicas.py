@@ -13,21 +13,18 @@ def variable_name(variable):
 
 
 def mean(value):
-  """Returns the mean of a tensor over the replicas, in each of them.
-
-  Its gradient is the mean of what arrives in the replicas, so that the mean of their losses has the gradient
-  of the joint batch. (ReplicaContext.all_reduce has no gradient in graphs where the value depends on a
-  variable of another replica.)
+  """Returns the mean of a tensor over the replicas, in each of them; it has no gradient.
 
   Args:
     value: float tensor of the same shape in every replica.
   """
   if count() == 1:
-    return value
-  with tf.get_default_graph().gradient_override_map({'Identity': 'MeanOverReplicas'}):
-    passed = tf.identity(value)
-  # The value comes from the other replicas, the gradient takes the way of `passed`.
-  return _reduced(value) + (passed - tf.stop_gradient(passed))
+    return tf.stop_gradient(value)
+
+  def reduce(strategy, value):
+    return strategy.extended.reduce_to(tf.distribute.ReduceOp.MEAN, value, value)
+
+  return tf.stop_gradient(tf.distribute.get_replica_context().merge_call(reduce, (value,)))
 
 
 def jointly(function, variable):
@@ -41,15 +38,3 @@ def jointly(function, variable):
     return function(variable.read_value())
   return tf.distribute.get_replica_context().merge_call(
       lambda strategy, variable: function(strategy.extended.read_var(variable)), (variable,))
-
-
-@tf.RegisterGradient('MeanOverReplicas')
-def _gradient_of_mean(_, gradient):
-  return _reduced(gradient)
-
-
-def _reduced(value):
-  def reduce(strategy, value):
-    return strategy.extended.reduce_to(tf.distribute.ReduceOp.MEAN, value, value)
-
-  return tf.stop_gradient(tf.distribute.get_replica_context().merge_call(reduce, (value,)))
