@@ -231,18 +231,22 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   _declare_model_variables()
   if not (training or params['portable']):
     logits = _checked(logits)
-  predictions = _predictions(logits)
+  classes = tf.expand_dims(tf.argmax(logits, axis=3), axis=3)  # int64 [B, H, W, 1]
+  predictions = {'classes': tf.cast(classes, tf.int32),
+                 'probabilities': tf.nn.softmax(logits, name='softmax_tensor')}
   scaffold = None if training else tf.train.Scaffold(saver=checkpoints.Restorer(defer_build=True))
   if mode == ModeKeys.PREDICT:
     return EstimatorSpec(mode, predictions, export_outputs={'preds': PredictOutput(predictions)},
                          scaffold=scaffold)
 
-  labels = tf.cast(labels, tf.int32)
+  labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
   trained = trained_variables(params['freeze_batch_norm'])
   cross_entropy = losses.cross_entropy(logits, labels, params['ignore_label'],
                                        training and params['class_weights'])
-  loss = cross_entropy + losses.weight_decay(trained, params['weight_decay'])
-  matrix = metrics.confusion_matrix(labels, predictions['classes'], architecture.num_classes,
+  with layers.preparing_weights(not training and replicas.count() == 1):
+    decay = layers.prepared(losses.weight_decay(trained, params['weight_decay']), tf.float32)
+  loss = cross_entropy + decay
+  matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,
                                     params['ignore_label'], params['deterministic'])
   if mode == ModeKeys.EVAL:
     return EstimatorSpec(mode, predictions, loss, scaffold=scaffold,
@@ -253,11 +257,11 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
              'train_px_accuracy': metrics.pixel_accuracy(matrix),
              'train_mean_iou': metrics.mean_iou(matrix)}
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
-  summaries.image_grid(features, labels, predictions['classes'], params)
+  summaries.image_grid(features, labels, classes, params)
   if params['pre_trained_model']:
     checkpoints.initialize(params['pre_trained_model'], _model_variables(),
                            backbones.get(architecture.base_architecture).scope)
-  step = optimizers.train_op(loss, rate, trained, params, _multipliers(trained, params))
+  step = optimizers.train_op(cross_entropy, decay, rate, trained, params, _multipliers(trained, params))
   training_hooks.watch(step.loss, rate)
   if params['precision'] == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
@@ -270,13 +274,6 @@ def trained_variables(freeze_batch_norm):
   """Returns the variables that training changes and weight decay shrinks: gamma and beta only unfrozen."""
   frozen = ('gamma', 'beta') if freeze_batch_norm else ()
   return [v for v in tf.trainable_variables() if variable_name(v).split('/')[-1] not in frozen]
-
-
-def _predictions(logits):
-  """Returns classes int32 [B, H, W, 1] and probabilities float32 [B, H, W, K]."""
-  classes = tf.argmax(logits, axis=3, output_type=tf.int32)
-  return {'classes': tf.expand_dims(classes, axis=3),
-          'probabilities': tf.nn.softmax(logits, name='softmax_tensor')}
 
 
 def _model_variables():

@@ -334,8 +334,8 @@ class FineTuningTest(ConverterTest):
     with tf.Graph().as_default(), tf.Session() as session:
       variables = [tf.get_variable(name, [], initializer=tf.zeros_initializer()) for name in 'ab']
       step = optimizers.train_op(
-          3 * variables[0] + 5 * variables[1], tf.constant(0.5), variables,
-          {'momentum': 0.9, 'precision': 'fp32', 'accumulate_steps': 1}, {'b': 10.0})
+          3 * variables[0] + 5 * variables[1], 0., tf.constant(0.5), variables,
+          {'momentum': 0.9, 'weight_decay': 0., 'precision': 'fp32', 'accumulate_steps': 1}, {'b': 10.0})
       session.run(tf.global_variables_initializer())
       session.run(step.train_op)
       session.run(step.train_op)

@@ -82,6 +82,17 @@ class CrossEntropyTest(unittest.TestCase):
     self.assertGreater(np.abs(alone[1]).max(), 0)
     np.testing.assert_array_equal(both[1][1], np.zeros((3, 5, 4)))
 
+  def test_weight_decay_adds_its_share_to_each_gradient(self):
+    values = [[[1., 2.]], [3.], 4., [5., 6.]]  # a matrix, a scalar and vectors of two sizes
+    gradients = [[[10., 20.]], None, 40., [50., 60.]]
+    found = evaluate(lambda: losses.weight_decay_gradients(
+        [value if value is None else tf.constant(value) for value in gradients],
+        [tf.constant(value) for value in values], 0.5))
+    for value, expected in zip(found, [[[10.5, 21]], [1.5], 42, [52.5, 63]], strict=True):
+      np.testing.assert_array_equal(value, expected)
+    of_matrices, = evaluate(lambda: losses.weight_decay_gradients([tf.ones([2, 1])], [tf.ones([2, 1])], 2.))
+    np.testing.assert_array_equal(of_matrices, [[3.], [3]])
+
   def test_weight_decay_halves_the_squared_norm(self):
     loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))
     self.assertAlmostEqual(loss, 1.3, places=6)

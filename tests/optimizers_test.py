@@ -20,8 +20,8 @@ class TrainOpTest(unittest.TestCase):
       tf.train.get_or_create_global_step()
       weight = tf.get_variable('w', [], initializer=tf.zeros_initializer())
       step = optimizers.train_op(
-          factor * weight, tf.constant(0.5), [weight],
-          {'momentum': 0.9, 'precision': precision, 'accumulate_steps': accumulate_steps})
+          factor * weight, 0., tf.constant(0.5), [weight],
+          {'momentum': 0.9, 'weight_decay': 0., 'precision': precision, 'accumulate_steps': accumulate_steps})
       seen = []
       op, hooks = step.train_op, step.hooks
       with tf.train.MonitoredSession(hooks=hooks) as session:

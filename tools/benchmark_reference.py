@@ -71,15 +71,16 @@ def train_step(images, labels, params):
       tf.dynamic_partition(values, is_valid, 2)[1]
       for values in (tf.reshape(logits, [-1, classes]), labels, predictions))
   variables = tf.trainable_variables()
-  loss = (tf.losses.sparse_softmax_cross_entropy(labels, logits)
-          + losses.weight_decay(variables, params['weight_decay']))
-  train_op = optimizers.train_op(loss, optimizers.learning_rate(params), variables, params).train_op
+  cross_entropy = tf.losses.sparse_softmax_cross_entropy(labels, logits)
+  decay = losses.weight_decay(variables, params['weight_decay'])
+  train_op = optimizers.train_op(cross_entropy, decay, optimizers.learning_rate(params), variables,
+                                 params).train_op
   accuracy = tf.metrics.accuracy(labels, predictions)[1]
   matrix = tf.metrics.mean_iou(labels, predictions, classes)[1]  # of all steps so far
   hits = tf.linalg.diag_part(matrix)
   unions = tf.reduce_sum(matrix, 0) + tf.reduce_sum(matrix, 1) - hits
   iou = [hits[index] / tf.maximum(unions[index], 1) for index in range(classes)]
-  return [train_op, loss, [accuracy, tf.add_n(iou) / classes, *iou]]
+  return [train_op, cross_entropy + decay, [accuracy, tf.add_n(iou) / classes, *iou]]
 
 
 def predict(images, params):

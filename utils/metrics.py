@@ -8,8 +8,8 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label, determinist
   """Counts pixels by true and predicted class.
 
   Args:
-    labels: int32 [B, H, W, 1], 0..K-1 or ignore_label; pixels with ignore_label are left out.
-    predictions: int32 [B, H, W, 1], 0..K-1.
+    labels: int64 [B, H, W, 1], 0..K-1 or ignore_label; pixels with ignore_label are left out.
+    predictions: int64 [B, H, W, 1], 0..K-1.
     num_classes: int, K.
     ignore_label: int, which may lie inside 0..K-1.
     deterministic: bool, count on the host: on a GPU TensorFlow refuses to, where results must not vary.

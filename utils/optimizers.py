@@ -3,6 +3,7 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
+from utils import losses, replicas
 from utils.replicas import variable_name
 
 
@@ -79,7 +80,7 @@ class Step(typing.NamedTuple):
   loss: tf.Tensor
 
 
-def train_op(loss, rate, variables, params, multipliers=None):
+def train_op(cross_entropy, weight_decay, rate, variables, params, multipliers=None):
   """Returns the Step of a training.
 
   A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
@@ -88,16 +89,21 @@ def train_op(loss, rate, variables, params, multipliers=None):
   variable; such steps are counted in loss_scale/skipped_steps.
 
   Args:
-    loss: float32 scalar, of one batch.
+    cross_entropy: float32 scalar, of one batch.
+    weight_decay: float32 scalar, losses.weight_decay of the variables; the loss is the sum of both.
     rate: float32 scalar, the learning rate.
     variables: list of the variables to train.
-    params: dict with momentum, precision and accumulate_steps.
+    params: dict with momentum, weight_decay, precision and accumulate_steps.
     multipliers: dict of variable name to float by which its learning rate is multiplied, or None.
   """
   optimizer = tf.train.MomentumOptimizer(rate, params['momentum'])
   if params['precision'] == 'fp16':
     optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
-  gradients = optimizer.compute_gradients(loss, variables)
+  loss = cross_entropy + weight_decay
+  gradients, variables = zip(*optimizer.compute_gradients(cross_entropy, variables), strict=True)
+  # The strategy adds up what the replicas give.
+  gradients = losses.weight_decay_gradients(gradients, variables, params['weight_decay'] / replicas.count())
+  gradients = list(zip(gradients, variables, strict=True))
   if multipliers:  # with momentum SGD a larger gradient is a larger rate
     gradients = [(gradient * multipliers.get(variable_name(variable), 1.0), variable)
                  for gradient, variable in gradients]
@@ -138,7 +144,12 @@ class CountingLossScale(tf.mixed_precision.DynamicLossScale):
   """Halves the scale when gradients overflow, doubles it after 2,000 steps without, and counts the former."""
 
   def update(self, grads):
-    update, is_finite = super().update(grads)
+    if tf.distribute.in_cross_replica_context():  # of replicas' values each
+      extended = tf.distribute.get_strategy().extended
+      joined = extended.call_for_each_replica(losses.vectors_joined, args=(grads,))
+    else:
+      joined = losses.vectors_joined(grads)
+    update, is_finite = super().update(joined)
     skipped = tf.get_variable('loss_scale/skipped_steps', [], tf.int64, tf.zeros_initializer(),
                               trainable=False)
     return tf.group(update, skipped.assign_add(tf.cast(tf.logical_not(is_finite), tf.int64))), is_finite

@@ -9,8 +9,8 @@ def image_grid(images, labels, classes, params):
 
   Args:
     images: uint8 or float32 [B, H, W, 3], RGB 0..255.
-    labels: int32 [B, H, W, 1], 0..K-1 or ignore_label.
-    classes: int32 [B, H, W, 1], the prediction.
+    labels: int64 [B, H, W, 1], 0..K-1 or ignore_label.
+    classes: int64 [B, H, W, 1], the prediction.
     params: dict with palette, ignore_label and tensorboard_images_max_outputs.
   """
   table = tf.constant(visualization.color_table(params['palette'], params['ignore_label']))
