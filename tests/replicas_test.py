@@ -1,4 +1,7 @@
-"""Two replicas against one with the batch of both, on two logical CPUs, in a process of its own."""
+"""Two replicas against one with the batch of both, on two logical CPUs, in a process of its own.
+
+They exchange values by the collectives that GPUs take, in which NCCL has the place of the ring of CPUs.
+"""
 import os
 import subprocess
 import sys
@@ -22,13 +25,21 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
+from tensorflow.python.distribute import cross_device_ops
 from utils import run_config
 from utils.tf_estimator import Estimator
 
 folder, replicas, sync, recompute = sys.argv[1], int(sys.argv[2]), sys.argv[3] == 'on', sys.argv[4] == 'on'
-# NCCL and the ring need GPUs; this one also works on CPUs.
-strategy = replicas > 1 and tf.distribute.MirroredStrategy(
-    ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice()) or None
+# Made in eager mode, as by train.py; and with both devices in the session, or both replicas would sit on one
+# and wait for each other.
+strategy = tf.distribute.MirroredStrategy(['/cpu:0', '/cpu:1']) if replicas > 1 else None
+config = run_config.run_config(0, strategy=strategy)
+if strategy:
+  collective = strategy.extended._cross_device_ops
+  assert type(collective).__name__ == 'CollectiveAllReduce', collective
+  # CPUs would sum single values on one of them, GPUs never do.
+  cross_device_ops.ReductionToOneDevice = lambda: collective
+  config.session_config.device_count['CPU'] = 2
 # Dropout would draw other numbers in each replica.
 name = 'mobilenet_v2_dm05'
 backbones.BACKBONES[name] = dataclasses.replace(backbones.get(name), projection_dropout=0.0)
@@ -54,10 +65,13 @@ if not tf.train.latest_checkpoint(folder + '/start'):  # the same weights for bo
     tf.train.Saver().save(session, folder + '/start/model')
 params['pre_trained_model'] = tf.train.latest_checkpoint(folder + '/start')
 model_dir = f'{folder}/{replicas}{sync}{recompute}'
-estimator = Estimator(deeplabv3_plus_model_fn, model_dir, run_config.run_config(0, strategy=strategy), params)
+estimator = Estimator(deeplabv3_plus_model_fn, model_dir, config, params)
 losses = []
+collectives = []
 
 class KeepLoss(tf.train.SessionRunHook):
+  def after_create_session(self, session, coord):
+    collectives.append(sum('CollectiveReduce' in op.type for op in session.graph.get_operations()))
   def before_run(self, context):
     return tf.train.SessionRunArgs(tf.get_collection(tf.GraphKeys.LOSSES)[0])
   def after_run(self, context, values):
@@ -80,7 +94,7 @@ rng = np.random.RandomState(1)
 losses.append(estimator.evaluate(three_images)['confusion_matrix'])
 reader = tf.train.load_checkpoint(model_dir)
 values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-np.savez(folder + '/values.npz', loss=losses[0], confusion_matrix=losses[1],
+np.savez(folder + '/values.npz', loss=losses[0], confusion_matrix=losses[1], collectives=collectives[0],
          **{k.replace('/', '|'): v for k, v in values.items()})
 '''
 
@@ -103,10 +117,13 @@ class ReplicasTest(unittest.TestCase):
     cls.folder = folder.name
     cls.whole = one_step(cls.folder, 1)
     cls.matrix = cls.whole.pop('confusion_matrix')
+    assert cls.whole.pop('collectives') == 0
+    cls.layers = sum(name.endswith('BatchNorm|gamma') for name in cls.whole)
 
   def largest_error(self, found):
     """Returns the largest difference, relative to what is usual for variables of that kind."""
     found.pop('confusion_matrix', None)
+    found.pop('collectives', None)
     self.assertEqual(set(found), set(self.whole))
     usual = {}
     for name, value in self.whole.items():
@@ -118,6 +135,9 @@ class ReplicasTest(unittest.TestCase):
   def test_two_replicas_with_synchronised_batch_norm_equal_one(self):
     # Slots of Momentum hold the gradients; a checkpoint holds the averages, one copy of everything.
     found = one_step(self.folder, 2)
+    # On each of two devices a layer exchanges one value forward and one back. So are the number of valid
+    # pixels, all gradients together, and the loss that is reported.
+    self.assertEqual(found['collectives'], 2 * (2 * self.layers + 3))
     # Evaluation counts each of three images once on two replicas, but for pixels on the edge of two classes.
     matrix = found['confusion_matrix']
     np.testing.assert_array_equal(matrix.sum(axis=1), self.matrix.sum(axis=1))
@@ -129,7 +149,9 @@ class ReplicasTest(unittest.TestCase):
     self.assertLess(self.largest_error(found), 1e-2)
 
   def test_without_synchronisation_they_differ(self):
-    self.assertGreater(self.largest_error(one_step(self.folder, 2, sync='off')), 1)
+    found = one_step(self.folder, 2, sync='off')
+    self.assertEqual(found['collectives'], 2 * 3)
+    self.assertGreater(self.largest_error(found), 1)
 
   def test_recomputed_activations_give_the_same_gradients_and_averages(self):
     self.assertLess(self.largest_error(one_step(self.folder, 1, recompute='on')), 1e-6)

@@ -1,0 +1,367 @@
+"""What a GPU would make of this project's graphs: kernels, copies through host memory, layouts.
+
+  python tools/gpu_graph.py train --base_architecture resnet_v2_101 --precision bf16
+  python tools/gpu_graph.py predict --compute_capability 7.5
+
+No GPU is needed: TensorFlow's wheel for Linux registers its GPU kernels everywhere, and grappler,
+which rewrites graphs before they run, believes in a GPU that it is told of. The graph is that of the
+real model_fn, built as if a GPU were there. train is a step, evaluate the scoring of an image,
+predict its class map, export what a SavedModel computes.
+
+Placement: operations without a kernel for GPUs, which the CPU computes; those whose kernel works in
+the host's memory (int32 has such kernels alone); and the tensors of more than 4 KiB that are copied
+between the memories. The input pipeline is the CPU's. A kernel is counted for every operation that
+computes something on the device; cuDNN may launch more than one for it, and assignments to variables,
+which take over a buffer, launch none.
+
+Layouts: how often each kind of operation stands in the graph before and after grappler, on a card of
+--compute_capability. TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT=1 shows what train.py sets for half precision.
+"""
+import collections
+import contextlib
+import dataclasses
+import os
+import sys
+from unittest import mock
+
+# A script finds modules in its own folder, tools/; the repository's are in the one above.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from utils import flags  # noqa: E402
+
+MODES = ('train', 'evaluate', 'predict', 'export')
+SMALL = 4096  # bytes; tensors of shapes and the like, which are the host's anyway
+_GPU, _CPU = ('/job:localhost/replica:0/task:0/device:' + name for name in ('GPU:0', 'CPU:0'))
+_SOURCES = {'IteratorGetNext', 'Placeholder'}  # what they give lies in the host's memory
+# No kernel is launched for these: they hand on a buffer, or say something of it.
+_FREE = {'Const', 'NoOp', 'Identity', 'IdentityN', 'VarHandleOp', 'ReadVariableOp', 'AssignVariableOp',
+         'Shape', 'ShapeN', 'Size', 'Rank', 'Reshape', 'Squeeze', 'ExpandDims', 'StopGradient', 'Pack',
+         'ControlTrigger'}
+_CALLS = {'If', 'StatelessIf', 'PartitionedCall', 'StatefulPartitionedCall'}
+_LAYOUTS = ('Conv2D', '_FusedConv2D', 'Conv2DBackpropInput', 'Conv2DBackpropFilter', 'DepthwiseConv2dNative',
+            'DepthwiseConv2dNativeBackpropInput', 'DepthwiseConv2dNativeBackpropFilter', 'FusedBatchNormV3',
+            '_FusedBatchNormEx', 'FusedBatchNormGradV3', 'BiasAdd', 'BiasAddGrad', 'MaxPool', 'MaxPoolGrad')
+_OTHERS = ('Transpose', 'SpaceToBatchND', 'BatchToSpaceND', 'Relu', 'ResizeBilinear', 'Cast', 'MatMul')
+
+
+def make_parser():
+  parser = flags.Parser(__doc__)
+  parser.add_argument('mode', choices=MODES, help='which graph')
+  parser.shared('base_architecture', 'output_stride', *flags.COMPUTE_FLAGS)
+  parser.flag('batch_size', 10, 'images of a training step', type=flags.positive_int, metavar='N')
+  parser.flag('crop_size', (513, 513), 'their height and width', type=flags.positive_int, nargs=2,
+              metavar=('H', 'W'))
+  parser.flag('recompute', False, 'as in train.py', action='store_true')
+  parser.flag('accumulate_steps', 1, 'as in train.py', type=flags.positive_int, metavar='N')
+  parser.flag('compute_capability', '8.0', 'of the card that grappler is told of',
+              choices=('6.0', '7.0', '7.5', '8.0', '8.6', '8.9', '9.0'))
+  return parser
+
+
+def main(args):
+  with as_on_gpu(args.compute_capability):
+    built = build(args.mode, args.base_architecture, args.precision, args.data_format, args.batch_size,
+                  args.crop_size, output_stride=args.output_stride, recompute=args.recompute,
+                  accumulate_steps=args.accumulate_steps)
+    for name, fetches in built.fetches.items():
+      print(f'{name}: {placement(built.graph, fetches)}')
+    before, after = layouts(built, args.compute_capability)
+  print(f'grappler on compute capability {args.compute_capability}:')
+  for kind in sorted({*before, *after}):
+    print(f'  {before[kind]:5} -> {after[kind]:5}  {kind}')
+
+
+# --- The graphs ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def as_on_gpu(compute_capability='8.0'):
+  """Within it graphs are built as on a GPU of this compute capability, such as '8.0'."""
+  import tensorflow.compat.v1 as tf
+
+  from nets import layers
+
+  gpu = tf.config.PhysicalDevice('/physical_device:GPU:0', 'GPU')
+  details = {'device_name': 'a GPU', 'compute_capability': tuple(map(int, compute_capability.split('.')))}
+
+  def devices(device_type=None):
+    return [gpu] if device_type == 'GPU' else []
+
+  with (mock.patch.object(tf.config, 'list_physical_devices', devices),
+        mock.patch.object(tf.config, 'get_visible_devices', devices),
+        mock.patch.object(tf.config.experimental, 'get_device_details', lambda device: details)):
+    layers._gpus.cache_clear()
+    try:
+      yield
+    finally:
+      layers._gpus.cache_clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+  """A graph.
+
+  Attributes:
+    graph: tf.Graph.
+    fetches: dict of what a run of the session is for -> list of the tensors and operations that it fetches.
+    data_format: str, of the features.
+  """
+  graph: object
+  fetches: dict
+  data_format: str
+
+
+def build(mode, base_architecture, precision='fp32', data_format=None, batch_size=10, size=(513, 513),
+          **params):
+  """Returns the Built of a mode, one of MODES; `size` is (height, width) of training crops."""
+  import tensorflow.compat.v1 as tf
+
+  import deeplab_model
+  from utils import inputs, run_config
+  from utils.tf_estimator import ModeKeys
+
+  training = mode == 'train'
+  compute = {} if mode == 'export' else run_config.compute_params(precision, data_format)
+  params = {'base_architecture': base_architecture, 'num_classes': 21, 'class_names': ['class'] * 21,
+            'palette': [(0, 0, 0)] * 21, 'num_train': 10582, 'batch_size': batch_size,
+            'portable': mode == 'export', 'max_steps': 9, **compute, **params}
+  with tf.Graph().as_default() as graph:
+    tf.train.get_or_create_global_step()
+    if training:
+      data = inputs.synthetic_dataset(batch_size, size, 21)
+      spec = deeplab_model.deeplabv3_plus_model_fn(
+          *tf.data.make_one_shot_iterator(data).get_next(), ModeKeys.TRAIN, params)
+      step, progress = [spec.train_op, spec.loss], list(spec.training_chief_hooks[0]._scalars.values())
+      fetches = {'a step': step, 'a step that prints its progress': step + progress,
+                 'a step that writes summaries': [*step, tf.summary.merge_all()]}
+      if spec.training_hooks:
+        fetches['a batch of gradients'] = [spec.training_hooks[0]._accumulate]
+    else:
+      of_export = mode == 'export'
+      images = (tf.placeholder(tf.float32, [None, None, None, 3]) if of_export else
+                tf.placeholder(tf.uint8, [1, None, None, 3]))
+      labels = tf.placeholder(tf.uint8, [1, None, None, 1]) if mode == 'evaluate' else None
+      key = ModeKeys.EVAL if mode == 'evaluate' else ModeKeys.PREDICT
+      spec = deeplab_model.deeplabv3_plus_model_fn(images, labels, key, params)
+      fetches = {'an image': {
+          'evaluate': lambda: [spec.loss, *(update for _, update in spec.eval_metric_ops.values())],
+          'predict': lambda: [spec.predictions['classes']],
+          'export': lambda: list(spec.predictions.values())}[mode]()}
+  return Built(graph, fetches, compute.get('data_format', 'channels_last'))
+
+
+def needed(fetches):
+  """Returns the set of operations that a run computes to fetch these; the input pipeline is left out."""
+  found, left = set(), [getattr(fetch, 'op', fetch) for fetch in fetches]
+  while left:
+    op = left.pop()
+    if op not in found:
+      found.add(op)
+      if op.type not in _SOURCES:
+        left += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+  return found
+
+
+# --- Placement -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Placement:
+  """Where the operations of a run are computed.
+
+  Attributes:
+    operations: int.
+    kernels: int, those that compute something on the GPU.
+    on_cpu: Counter of descriptions of the operations with large tensors that have no kernel for GPUs.
+    on_host: Counter of descriptions of those that work on large tensors in the host's memory all the same.
+    down, up: dicts of the name of a large tensor that is copied to the host's memory, or to the GPU's, to its
+      bytes; None if its shape is not known.
+  """
+  operations: int
+  kernels: int
+  on_cpu: collections.Counter
+  on_host: collections.Counter
+  down: dict
+  up: dict
+
+  def __str__(self):
+    lines = [f'{self.operations} operations, {self.kernels} kernels']
+    lines += [f'  on the CPU {count} x {kind}' for kind, count in sorted(self.on_cpu.items())]
+    lines += [f'  in host memory {count} x {kind}' for kind, count in sorted(self.on_host.items())]
+    for title, copies in (('GPU to host', self.down), ('host to GPU', self.up)):
+      unknown = sum(size is None for size in copies.values())
+      total = sum(size or 0 for size in copies.values())
+      lines.append(f'  copied {title}: {total / 2**20:.1f} MiB'
+                   + f' and {unknown} tensors of unknown shape' * bool(unknown))
+    return '\n'.join(lines)
+
+
+def placement(graph, fetches):
+  """Returns the Placement of what a session of a tf.Graph computes to fetch these."""
+  ops = needed(fetches)
+  result = Placement(len(ops), 0, collections.Counter(), collections.Counter(), {}, {})
+  in_host, wanted = set(), []  # tensors that lie there, and (operation, tensors that it takes from there)
+  for op in [*ops, *_called(graph, ops)]:
+    tensors = [*op.inputs, *op.outputs]
+    kernel = None if op.type in _SOURCES | _CALLS else gpu_kernel(op)
+    if op.type in _CALLS:
+      continue
+    if kernel is None:
+      in_host.update(tensor.ref() for tensor in op.outputs)
+      wanted.append((op, list(op.inputs)))
+      if op.type not in _SOURCES and any(map(_is_large, tensors)):
+        result.on_cpu[_description(op)] += 1
+      continue
+    takes, gives = _host_arguments(op, kernel)
+    in_host.update(tensor.ref() for tensor in gives)
+    wanted.append((op, takes))
+    if any(map(_is_large, [*takes, *gives])):
+      result.on_host[_description(op)] += 1
+    if op.type not in _FREE and len(gives) < max(len(op.outputs), 1):
+      result.kernels += 1
+  for op, takes in wanted:
+    from_host = {tensor.ref() for tensor in takes}
+    for tensor in filter(_is_large, op.inputs):
+      if (tensor.ref() in from_host) != (tensor.ref() in in_host):
+        copies = result.down if tensor.ref() in from_host else result.up
+        copies[tensor.name] = _size(tensor)
+  return result
+
+
+def gpu_kernel(op):
+  """Returns the KernelDef by which a GPU computes an operation, or None."""
+  from tensorflow.python.framework import kernels
+
+  def fits(kernel):
+    return kernel.device_type in ('GPU', 'DEFAULT') and not kernel.label and all(
+        set(_types(op, constraint.name)) <= set(constraint.allowed_values.list.type)
+        for constraint in kernel.constraint)
+
+  fitting = filter(fits, kernels.get_registered_kernels_for_op(op.type).kernel)
+  return min(fitting, key=lambda kernel: kernel.device_type != 'GPU', default=None)
+
+
+def _types(op, attribute):
+  value = op.node_def.attr[attribute]
+  return [value.type] if value.WhichOneof('value') == 'type' else list(value.list.type)
+
+
+def _host_arguments(op, kernel):
+  """Returns the inputs and the outputs that a kernel wants in the host's memory, two lists of tensors."""
+  from tensorflow.python.framework import op_def_registry
+
+  names = set(kernel.host_memory_arg)
+  definition = op_def_registry.get(op.type)
+  return tuple([tensor for name, tensor in _by_argument(op, arguments, tensors) if name in names]
+               for arguments, tensors in ((definition.input_arg, list(op.inputs)),
+                                          (definition.output_arg, list(op.outputs))))
+
+
+def _by_argument(op, arguments, tensors):
+  """Yields (name of the argument, tensor); an argument may be a list of tensors."""
+  left = iter(tensors)
+  for argument in arguments:
+    count = (op.get_attr(argument.number_attr) if argument.number_attr else
+             len(_types(op, argument.type_list_attr)) if argument.type_list_attr else 1)
+    for _ in range(count):
+      yield argument.name, next(left)
+
+
+def _called(graph, ops):
+  """Yields the operations of the functions that these call, such as the branches of a condition."""
+  from tensorflow.python.framework import function_def_to_graph
+
+  left, done = list(ops), set()
+  while left:
+    op = left.pop()
+    if op.type not in _CALLS:
+      continue
+    attributes = op.node_def.attr.values()
+    for name in {value.func.name for value in attributes if value.func.name} - done:
+      done.add(name)
+      function = graph._get_function(name)
+      definition = getattr(function, 'cached_definition', None) or function.definition
+      inner = [op for op in function_def_to_graph.function_def_to_graph(definition).get_operations()
+               if op.type != 'Placeholder']  # the arguments, which lie where the caller has them
+      yield from inner
+      left += inner
+
+
+def _size(tensor):
+  """Returns bytes, 0 for what is no numbers, None where the shape is not known."""
+  if tensor.dtype.base_dtype.name in ('resource', 'variant', 'string'):
+    return 0
+  count = tensor.shape.num_elements()
+  return None if count is None else count * tensor.dtype.base_dtype.size
+
+
+def _is_large(tensor):
+  size = _size(tensor)
+  if size is None:  # vectors and matrices of unknown sizes are shapes and paddings
+    return tensor.shape.rank is None or tensor.shape.rank > 2
+  return size > SMALL
+
+
+def _description(op):
+  kinds = sorted({tensor.dtype.base_dtype.name for tensor in [*op.inputs, *op.outputs]})
+  return f'{op.type} [{" ".join(kinds)}]'
+
+
+# --- Layouts -------------------------------------------------------------------------------------
+
+
+def layouts(built, compute_capability):
+  """Returns Counters of the kinds of operations, before and after grappler, of the first of the fetches.
+
+  Args:
+    built: Built.
+    compute_capability: str, of the GPU that grappler is told of.
+  """
+  import tensorflow.compat.v1 as tf
+  from tensorflow.python.grappler import tf_optimizer
+
+  from utils import run_config
+
+  fetches = next(iter(built.fetches.values()))
+  names = {op.name for op in needed(fetches)}
+  with built.graph.as_default():
+    meta = tf.train.export_meta_graph(graph=built.graph, clear_devices=True)
+  on_cpu = {op.name for op in built.graph.get_operations() if op.type in _SOURCES or not gpu_kernel(op)}
+  for node in meta.graph_def.node:
+    node.device = _CPU if node.name in on_cpu else _GPU
+  train_ops = meta.collection_def['train_op'].node_list  # what grappler takes for the fetches
+  train_ops.value[:] = [fetch.name for fetch in fetches]
+  config = run_config.run_config().session_config
+  optimized = tf_optimizer.OptimizeGraph(config, meta, cluster=_cluster(compute_capability))
+  return _kinds(node for node in meta.graph_def.node if node.name in names), _kinds(optimized.node)
+
+
+def _cluster(compute_capability):
+  """Returns grappler's cluster of a GPU and a CPU; figures of a card of today's, where it asks for any."""
+  from tensorflow.core.protobuf import device_properties_pb2
+  from tensorflow.python.grappler import cluster
+
+  devices = []
+  for kind, name, cores in (('GPU', _GPU, 108), ('CPU', _CPU, 16)):
+    properties = device_properties_pb2.DeviceProperties(
+        type=kind, num_cores=cores, frequency=1700, bandwidth=2 * 10**9, memory_size=40 * 2**30)
+    if kind == 'GPU':
+      properties.environment.update({'architecture': compute_capability, 'cuda': '12050', 'cudnn': '9300'})
+    devices.append(device_properties_pb2.NamedDevice(name=name, properties=properties))
+  return cluster.Cluster(devices=devices)
+
+
+def _kinds(nodes):
+  import tensorflow.compat.v1 as tf
+
+  found = collections.Counter()
+  for node in nodes:
+    if node.op in _LAYOUTS:
+      found[f'{node.op} {node.attr["data_format"].s.decode()} {tf.as_dtype(node.attr["T"].type).name}'] += 1
+    elif node.op in _OTHERS:
+      found[node.op] += 1
+  return found
+
+
+if __name__ == '__main__':
+  flags.run(main, make_parser())
