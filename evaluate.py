@@ -44,8 +44,9 @@ def main(args):
   names = examples.names
 
   from deeplab_model import deeplabv3_plus_model_fn as model_fn
-  from utils import checkpoints, metrics, predictions, run_config, validation
+  from utils import checkpoints, devices, metrics, predictions, run_config, validation
 
+  devices.take(precision=args.precision)
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   if args.save_predictions:
     predictions.check_submission(args.submission, dataset)
@@ -57,10 +58,10 @@ def main(args):
     files.check_json_output(args.json, '--json')
     files.make_folder_of(args.json, '--json')
 
-  print(f'Evaluating {checkpoint} on {len(names)} images')
+  print(f'Evaluating {checkpoint} on {len(names)} images; on {devices.describe()}', flush=True)
   params = {**vars(architecture), 'class_names': dataset.class_names,
             'ignore_label': dataset.ignore_label, 'checkpoint': checkpoint,
-            **run_config.compute_params(args.precision, args.data_format)}
+            **run_config.compute_params(args.precision, args.data_format, training=False)}
   result = run_model(model_fn, params, examples, scored=args.label_data_dir != 'none')
   if result:
     print(metrics.report(result, dataset.class_names))
@@ -146,14 +147,15 @@ def open_records(args, dataset):
 
 def run_model(model_fn, params, examples, scored):
   """Runs the model once over all images; returns the scores, or None where there are no labels."""
-  from utils import failures, run_config
+  from utils import devices, failures, run_config
   from utils.tf_estimator import Estimator
 
   hooks = [run_config.ProgressBarHook(len(examples.names), 'evaluating')]
   advice = ('every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
             'programs that hold memory')
   # An Estimator writes event files beside its checkpoints; scoring a model leaves its folder alone.
-  with tempfile.TemporaryDirectory() as scratch, failures.explaining(advice, examples.find_bad):
+  with (tempfile.TemporaryDirectory() as scratch, devices.without_autotuning(),
+        failures.explaining(advice, examples.find_bad)):
     estimator = Estimator(model_fn, scratch, run_config.run_config(), params)
     if scored:
       return estimator.evaluate(examples.input_fn, hooks=hooks, checkpoint_path=params['checkpoint'])

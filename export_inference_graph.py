@@ -29,9 +29,11 @@ def main(args):
   files.make_folder(args.export_dir, '--export_dir')
 
   from deeplab_model import deeplabv3_plus_model_fn
-  from utils import failures, run_config
+  from utils import devices, failures, run_config
   from utils.tf_estimator import Estimator
 
+  devices.take()
+  print(f'Exporting {checkpoint}; on {devices.describe()}', flush=True)
   params = {**vars(architecture), 'portable': True}
   # What appears in export_dir has been checked.
   with (failures.explaining('end other programs that hold memory'),
@@ -78,6 +80,8 @@ def check(path, estimator, checkpoint):
   import numpy as np
   import tensorflow.compat.v1 as tf
 
+  # GPUs from Ampere on would round what they multiply to 10 bits (TF32), here and there in other kernels.
+  tf.config.experimental.enable_tensor_float_32_execution(False)
   image = np.random.RandomState(0).uniform(0, 255, (1, 65, 97, 3)).astype(np.float32)
   expected = next(estimator.predict(
       lambda: tf.data.Dataset.from_tensors(image), checkpoint_path=checkpoint))['probabilities']

@@ -39,15 +39,19 @@ def main(args):
   from tqdm import tqdm
 
   from deeplab_model import deeplabv3_plus_model_fn
-  from utils import checkpoints, failures, inputs, run_config, visualization
+  from utils import checkpoints, devices, failures, inputs, run_config, visualization
   from utils.tf_estimator import Estimator, debug_hook
 
+  devices.take(precision=args.precision)
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   files.make_folder(args.output_dir, '--output_dir')
-  params = {**vars(architecture), **run_config.compute_params(args.precision, args.data_format)}
+  params = {**vars(architecture),
+            **run_config.compute_params(args.precision, args.data_format, training=False)}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
-  with failures.explaining('every image is predicted whole: scale down the largest, or cut them into parts, '
-                           'or end other programs that hold memory'):
+  print(f'Predicting {len(images)} images by {checkpoint}; on {devices.describe()}', flush=True)
+  with devices.without_autotuning(), failures.explaining(
+      'every image is predicted whole: scale down the largest, or cut them into parts, or end other programs '
+      'that hold memory'):
     predictions = estimator.predict(
         functools.partial(inputs.image_dataset, images), predict_keys='classes',
         hooks=[debug_hook()] if args.debug else None, checkpoint_path=checkpoint)

@@ -59,12 +59,15 @@ def make_parser():
               metavar='N')
   parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
               action='store_true')
-  parser.flag('input_threads', 0, 'threads that decode and augment; 0 shares one a core with everything else',
+  parser.flag('input_threads', None, 'threads that decode and augment; 0 shares one a core with everything '
+              'else (default: with GPUs the cores less 2 a GPU, else 0)',
               type=flags.non_negative_int, metavar='N')
-  parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
+  parser.flag('xla', False, 'compile the training step with XLA, on GPUs', action='store_true')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
   parser.flag('sync_batch_norm', True, 'with several GPUs, normalise by the statistics of the whole batch',
               type=flags.on_off, metavar='on|off')
+  parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; ring, slower, '
+              'where NCCL fails between them', choices=('nccl', 'ring'))
   parser.flag('seed', 0, 'of the order, the augmentation and new weights', type=flags.non_negative_int)
   parser.flag('tensorboard_images_max_outputs', 6, 'pictures per image summary', type=flags.positive_int)
   parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)
@@ -264,14 +267,14 @@ def check_crop(args):
 
 
 def check_devices(args, task):
-  """Returns the model_fn's params of --precision and --data_format.
+  """Takes the GPUs asked for; returns the model_fn's params of --precision and --data_format.
 
   Raises:
     UsageError: the flags ask for more than the devices here can do.
   """
   import tensorflow.compat.v1 as tf
 
-  from utils import run_config
+  from utils import devices, run_config
 
   gpus = len(tf.config.list_physical_devices('GPU'))
   if args.num_gpus > max(1, gpus):
@@ -296,7 +299,12 @@ def check_devices(args, task):
   if task.workers > 1 and args.clean_model_dir:
     raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
                      'they start')
-  return run_config.compute_params(args.precision, args.data_format)
+  devices.take(args.num_gpus, args.precision)
+  if args.xla and not gpus:
+    print('Warning: --xla compiles for GPUs, and TensorFlow sees none; it has no effect here')
+  params = run_config.compute_params(args.precision, args.data_format, training=True)
+  devices.use_fast_batch_norm(params)
+  return params
 
 
 def find_checkpoint(args):
@@ -425,14 +433,14 @@ def is_stopped_early(args, validation):
 def announce(args, params, num_train, step, last, position):
   """Prints what is going to be trained, on what, and warns of what can hardly be meant."""
   from deeplab_model import DEFAULT_PARAMS
-  from utils import optimizers, run_config
+  from utils import devices, optimizers
 
   count = images_per_step(args)
   images = (last - step) * count
   rates = optimizers.rates_at([step, last - 1], {**DEFAULT_PARAMS, **params})
   print(f'Training steps {step + 1} to {last}: {images} images, epochs {position / num_train:.4g} to '
         f'{(position + images) / num_train:.4g}, {count} images a step; learning rate {rates[0]:.3g} to '
-        f'{rates[1]:.3g} ({args.learning_rate_policy}); on {run_config.describe_devices(args.num_gpus)}',
+        f'{rates[1]:.3g} ({args.learning_rate_policy}); on {devices.describe()}',
         flush=True)
   if args.learning_rate_policy == 'poly':
     done, all_steps = step - args.initial_global_step, last - args.initial_global_step
@@ -519,8 +527,13 @@ class Training:
     from utils.tf_estimator import Estimator, run_in_cluster
 
     args, task = self.args, self.task
-    config = run_config.run_config(args.seed, args.xla, run_config.strategy(args.num_gpus, task.workers))
-    self.estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, config, self.params)
+    strategy = run_config.strategy(args.num_gpus, task.workers, args.collectives)
+    self.estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir,
+                               run_config.run_config(args.seed, args.xla, strategy), self.params)
+    # XLA would compile the network anew for each size of a validation image.
+    self.evaluator = Estimator(
+        deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(args.seed, strategy=strategy),
+        {**self.params, **run_config.compute_params(args.precision, args.data_format, training=False)})
     stop = is_pending and task.is_chief and self.evaluate(step, resume_from)
     if ends and not stop:
       hook = self.hook(resume_from, step, position, ends)
@@ -542,7 +555,7 @@ class Training:
   def train_options(self, position):
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""
     from nets import backbones
-    from utils import inputs
+    from utils import devices, inputs
 
     args = self.args
     return inputs.TrainOptions(
@@ -550,7 +563,7 @@ class Training:
         batch_size=args.batch_size // (args.num_gpus * self.task.workers),
         seed=args.seed, channel_means=backbones.get(self.params['base_architecture']).padding_color,
         num_examples=self.counts['train'], first_example=position, cache=args.cache,
-        threads=args.input_threads)
+        threads=devices.input_threads() if args.input_threads is None else args.input_threads)
 
   def hook(self, resume_from, step, position, ends):
     """Returns the TrainingHook of a training from `step` on."""
@@ -589,14 +602,15 @@ class Training:
 
   def evaluate(self, step, checkpoint):
     """Scores a checkpoint and keeps it if it is the best; returns whether to stop training early."""
-    from utils import inputs, metrics, run_config, validation
+    from utils import devices, inputs, metrics, run_config, validation
 
     replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
     files, count = self.records['val'], self.counts['val']
     bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
-    with self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
-                         'memory, or validate on smaller images'):
-      self.result = self.estimator.evaluate(
+    with (devices.without_autotuning(),
+          self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
+                          'memory, or validate on smaller images')):
+      self.result = self.evaluator.evaluate(
           functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
           checkpoint_path=checkpoint)
     names = self.dataset.class_names

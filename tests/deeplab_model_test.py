@@ -12,7 +12,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 import deeplab_model
 from nets import backbones, layers
 from tests.golden import formula
-from utils import run_config
+from utils import devices, run_config
 from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
@@ -150,16 +150,23 @@ class DataFormatTest(unittest.TestCase):
 
   def test_cpu_refuses_channels_first_with_a_sentence(self):
     with self.assertRaisesRegex(UsageError, '--data_format channels_first needs a GPU'):
-      run_config.compute_params('fp32', 'channels_first')
-    self.assertEqual(run_config.compute_params('bf16', None),
+      run_config.compute_params('fp32', 'channels_first', training=True)
+    self.assertEqual(run_config.compute_params('bf16', None, training=True),
                      {'precision': 'bf16', 'data_format': 'channels_last'})
 
-  def test_gpu_gets_what_suits_the_precision(self):
-    with mock.patch.object(tf.config, 'list_physical_devices', return_value=['a GPU']):
-      formats = [run_config.compute_params(*flags)['data_format']
-                 for flags in (('fp32', None), ('fp16', None), ('fp32', 'channels_last'),
-                               ('bf16', 'channels_first'))]
-    self.assertEqual(formats, ['channels_first', 'channels_last', 'channels_last', 'channels_first'])
+  def test_gpu_gets_what_suits_the_precision_and_the_card(self):
+    for capability, precision, training, expected in (
+        ((7, 0), 'fp32', True, 'channels_first'), ((8, 0), 'fp32', True, 'channels_first'),
+        ((7, 5), 'fp32', False, 'channels_first'), ((8, 0), 'fp32', False, 'channels_last'),
+        (None, 'fp32', False, 'channels_last'), ((7, 0), 'fp16', True, 'channels_last'),
+        ((8, 0), 'bf16', True, 'channels_last'), ((7, 0), 'fp16', False, 'channels_last')):
+      with (self.subTest((capability, precision, training)),
+            mock.patch.object(devices, 'taken', return_value=['a GPU']),
+            mock.patch.object(devices, 'capability', return_value=capability)):
+        params = run_config.compute_params(precision, None, training)
+        self.assertEqual(params, {'precision': precision, 'data_format': expected})
+        for given in ('channels_last', 'channels_first'):
+          self.assertEqual(run_config.compute_params(precision, given, training)['data_format'], given)
 
 
 def variables(**options):

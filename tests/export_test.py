@@ -64,6 +64,21 @@ class ExportTest(unittest.TestCase):
         self.export()
     self.assertEqual(os.listdir(self.output), [])
 
+  def test_check_is_done_in_true_float32(self):
+    write_model(self.model)
+    self.addCleanup(tf.config.experimental.enable_tensor_float_32_execution,
+                    tf.config.experimental.tensor_float_32_execution_enabled())
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    original, seen = deeplab_model.deeplabv3_plus_model_fn, []
+
+    def model_fn(features, labels, mode, params):
+      seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+      return original(features, labels, mode, params)
+
+    with mock.patch.object(deeplab_model, 'deeplabv3_plus_model_fn', model_fn):
+      self.export()
+    self.assertEqual(seen, [True, False])  # the export, which computes nothing; the check
+
   def test_folder_whose_name_is_a_pattern_is_written_with_a_note(self):
     write_model(self.model)
     self.output = os.path.join(self.output, "-é it's %s m[lr=0.1]*?\\")

@@ -50,6 +50,15 @@ class MemoryTest(unittest.TestCase):
         ('InternalError', 'CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory'),
         ('InternalError', 'failed to alloc 17179869184 bytes: CUDA_ERROR_OUT_OF_MEMORY: out of memory'),
         ('InternalError', 'Dst tensor is not initialized.'),
+        ('InternalError', 'Failed to allocate request for 2.36GiB (2532360192B) on device ordinal 0'),
+        ('InternalError', 'RESOURCE_EXHAUSTED: Failed to allocate 123 bytes for new constant'),
+        ('InternalError', 'cudaGetErrorString symbol not found: cudaErrorMemoryAllocation'),
+        ('InternalError', 'cuSolverDN call failed with status 7: CUSOLVER_STATUS_ALLOC_FAILED'),
+        ('InternalError', 'cufft: CUFFT_STATUS_ALLOC_FAILED'),
+        ('InternalError', 'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED'),
+        ('InternalError', 'Blas GEMM launch failed : a.shape=(2, 3), b.shape=(3, 4)'),
+        ('FailedPreconditionError', 'DNN library initialization failed. Look at the errors above'),
+        ('UnknownError', 'CUDNN_STATUS_NOT_INITIALIZED\nin tensorflow/stream_executor/cuda/cuda_dnn.cc'),
         ('UnknownError', 'Failed to get convolution algorithm. This is probably because cuDNN failed to '
                          'initialize'),
         ('UnknownError', 'std::bad_alloc')):
@@ -179,6 +188,21 @@ class ExplainTest(unittest.TestCase):
     for error in (op_error('InternalError', 'x'), op_error('ResourceExhaustedError', 'OOM when allocating'),
                   op_error('NotFoundError', 'x'), ValueError('x')):
       explained(error, lambda: self.fail('searched'))
+
+  def test_no_search_after_errors_of_a_gpu_of_whatever_kind(self):
+    for kind in ('InvalidArgumentError', 'InternalError', 'OutOfRangeError', 'UnknownError'):
+      for message in ('Failed to enqueue async memcpy: CUDA_ERROR_INVALID_VALUE: invalid argument',
+                      'CUDNN_STATUS_BAD_PARAM\nin tensorflow/stream_executor', 'CUDA error: launch failure',
+                      'cudaErrorIllegalAddress', 'NCCL: invalid usage'):
+        error = op_error(kind, message)
+        self.assertIs(explained(error, lambda: self.fail('searched')), error)
+
+  def test_driver_that_does_not_fit_is_told(self):
+    for message in ('Failed to load PTX: CUDA_ERROR_UNSUPPORTED_PTX_VERSION', 'CUDA_ERROR_INVALID_PTX: a PTX '
+                    'JIT compilation failed', 'no kernel image is available for execution on the device'):
+      self.assertRegex(str(explained(op_error('InternalError', message))),
+                       'does not fit the GPU or its driver .*newer driver .555 or later .*container')
+    self.assertIsInstance(explained(ValueError('INVALID_PTX')), ValueError)
 
   def test_search_that_fails_or_finds_nothing_leaves_the_error(self):
     error = op_error('InvalidArgumentError', 'x')

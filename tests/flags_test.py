@@ -150,9 +150,10 @@ class EveryScriptTest(unittest.TestCase):
               '--train_epochs', 1, '--crop_size', 33, 33, '--batch_norm_decay', 0.5), None),
           ('evaluate', ('--model_dir', model, '--data_dir', folder), None),
           ('inference', ('--model_dir', model, *pictures, '--infer_data_list', f'{folder}/list.txt',
-                         '--output_dir', f'{folder}/masks'), ['1 masks are in']),
+                         '--output_dir', f'{folder}/masks'),
+           ['Predicting 1 images by .*; on the CPU: ', '1 masks are in']),
           ('export_inference_graph', ('--model_dir', model, '--export_dir', f'{folder}/export'),
-           ['.*exported']),
+           ['Exporting .*; on the CPU: ', '.*exported']),
       ):
         with self.subTest(script):
           environment = {name: value for name, value in os.environ.items() if name != 'TF_CPP_MIN_LOG_LEVEL'}

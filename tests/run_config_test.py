@@ -1,4 +1,4 @@
-"""What the session does with the graph: --xla compiles it once."""
+"""What the session does with the graph: --xla compiles it once; on a CPU here, which takes TF_XLA_FLAGS."""
 import os
 import subprocess
 import sys
@@ -37,7 +37,8 @@ class XlaTest(unittest.TestCase):
     with tempfile.TemporaryDirectory() as folder:
       run = subprocess.run(
           [sys.executable, '-c', textwrap.dedent(_STEPS), folder], capture_output=True, text=True,
-          env={**os.environ, 'XLA_FLAGS': f'--xla_dump_to={folder} --xla_dump_hlo_as_text'})
+          env={**os.environ, 'TF_XLA_FLAGS': '--tf_xla_cpu_global_jit',
+               'XLA_FLAGS': f'--xla_dump_to={folder} --xla_dump_hlo_as_text'})
     self.assertEqual(run.returncode, 0, run.stderr[-2000:])
     first, *later = map(int, run.stdout.split())
     self.assertGreater(first, 0)

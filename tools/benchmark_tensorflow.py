@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from deeplab_model import deeplabv3_plus_model_fn, network
 from nets import backbones
 from tools.benchmark import Bench
-from utils import complexity, inputs, run_config, tf_record
+from utils import complexity, devices, inputs, run_config, tf_record
 from utils.architecture import Architecture
 from utils.tf_estimator import ModeKeys
 
@@ -44,7 +44,11 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     train_step: function of images, labels and params; what to fetch in train, the loss second.
     predict: function of images and params; what to fetch in infer.
   """
-  params = {**params, **run_config.compute_params(params['precision'], params['data_format'])}
+  training = mode == 'train'
+  devices.limit(1)
+  params = {**params, **run_config.compute_params(params['precision'], params['data_format'], training)}
+  if training:
+    devices.use_fast_batch_norm(params)
   tf.logging.set_verbosity(tf.logging.ERROR)
   with tf.Graph().as_default():
     data = (inputs.synthetic_dataset(1, params['image_size'], dataset.num_classes, _SEED)

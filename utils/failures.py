@@ -34,10 +34,17 @@ _ANY_REASON = '|'.join(sorted(map(re.escape, _REASONS), key=len, reverse=True))
 _FAILED_PATH = re.compile(rf'^(?:\w+Error: )?([^\n]*); ({_ANY_REASON})$', re.MULTILINE)
 _FAILED_CALL = re.compile(rf"\[Errno \d+\] ({_ANY_REASON})(?:: '([^\n]*)')?")
 _OUT_OF_MEMORY = re.compile(
-    'OOM when allocating|[Ff]ailed to allocate|Unable to allocate|[Oo]ut of memory|CUDA_ERROR_OUT_OF_MEMORY|'
-    r'(CUDNN|CUBLAS|CUSOLVER)_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)|std::bad_alloc|MemoryError|'
+    'OOM when allocating|[Ff]ailed to alloc|Unable to allocate|[Oo]ut of memory|CUDA_ERROR_OUT_OF_MEMORY|'
+    r'RESOURCE_EXHAUSTED|cudaErrorMemoryAllocation|'
+    r'CU[A-Z]+_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)|std::bad_alloc|MemoryError|'
     r'Failed to create cu\w+ handle|[Cc]ould not create cu\w+ handle|cuDNN failed to initialize|'
+    r'DNN library initialization failed|'
     r'No algorithm worked|Dst tensor is not initialized|Blas \w*GEMM\w* launch failed')
+# What a GPU, its driver or a library of NVIDIA's reports; and a driver that cannot take TensorFlow's code.
+_OF_GPU = re.compile('CUDA_ERROR_|CUDA error|CUDA runtime|cudaError|CU[A-Z]+_STATUS_|NCCL|'
+                     'no kernel image is available')
+_UNFIT_DRIVER = re.compile('UNSUPPORTED_PTX_VERSION|INVALID_PTX|NO_BINARY_FOR_GPU|INSUFFICIENT_DRIVER|'
+                           'no kernel image is available|SYSTEM_DRIVER_MISMATCH')
 _TENSOR = re.compile(r'shape ?\[([\d,]+)\](?:.*?device:(\w+:\d+))?')
 _MISSING_CHECKPOINT = re.compile(
     r'(?:matching files for|not a valid checkpoint:|NewCheckpointReader: ?)\s*([^\n]+)')
@@ -73,7 +80,7 @@ def explain(error, memory_advice, find_bad_example=None):
     return error
   text = _text(error)
   known = (data_error(error) or _failed_file(error, text) or _missing_checkpoint(text)
-           or _memory(error, text, memory_advice))
+           or _memory(error, text, memory_advice) or _driver(error, text))
   if known:
     return known
   kind = _op_error_kind(error)
@@ -81,8 +88,8 @@ def explain(error, memory_advice, find_bad_example=None):
     return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
                       'printed, and start all of them again: training goes on from the last checkpoint')
   # TensorFlow quotes what it cannot parse, and Python then fails to decode the message.
-  is_of_data = kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError') or isinstance(
-      error, UnicodeDecodeError)
+  is_of_data = isinstance(error, UnicodeDecodeError) or (
+      kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError') and not _OF_GPU.search(text))
   if is_of_data and find_bad_example:
     with contextlib.suppress(Exception):  # the files may have changed meanwhile; the first error counts
       known = find_bad_example()
@@ -165,6 +172,14 @@ def _memory(error, text, advice):
   sign = _OUT_OF_MEMORY.search(text)
   return UsageError(f'the memory is not enough{f" ({sign[0]})" if sign else ""}, or other programs hold it; '
                     f'{advice}')
+
+
+def _driver(error, text):
+  """Returns the UsageError of a driver that does not fit TensorFlow's code, or None."""
+  found = _op_error_kind(error) and _UNFIT_DRIVER.search(text)
+  return found and UsageError(
+      f"this TensorFlow's code does not fit the GPU or its driver ({found[0]}); install a newer driver (555 "
+      "or later for TensorFlow 2.18 to 2.21), or take NVIDIA's container: see Install in README.md")
 
 
 # --- Parts ---------------------------------------------------------------------------------------

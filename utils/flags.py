@@ -5,7 +5,8 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 been parsed, so `--help` and a misspelt flag answer at once.
 
 Numbers are checked by the types below, text by `Parser.parse`. How a script ends is utils/ending.py's,
-what libraries print utils/quiet.py's concern.
+what libraries print utils/quiet.py's, and
+which devices it computes on utils/devices.py's concern.
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
@@ -18,7 +19,7 @@ import platform
 import sys
 
 from nets import backbones
-from utils import ending, quiet
+from utils import devices, ending, quiet
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
@@ -196,8 +197,10 @@ SHARED = {
              'fp16 (fast on GPUs); variables stay fp32'),
     'data_format': dict(
         default=None, choices=('channels_last', 'channels_first'),
-        help='the order in which features lie in memory; checkpoints are the same (default: channels_first '
-             'on a GPU in fp32, else channels_last, the only one of CPUs)'),
+        help='the order in which features lie in memory; checkpoints are the same. On GPUs it is a wish: '
+             'TensorFlow trains in fp32 with channels first, and computes half precision with channels last '
+             '(bf16 below compute capability 8 first), whatever is given, and then transposes what differs '
+             '(default: what it does itself; channels_last is the only one of CPUs)'),
     'dataset': dict(
         default='voc', metavar='NAME',
         help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '
@@ -258,6 +261,7 @@ def run(main, parser, argv=None):
     argv: list of str, the command line without the program; None takes the process's own.
   """
   args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
+  devices.prepare()
   with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
     args = parser.parse(argv)

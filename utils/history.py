@@ -7,8 +7,8 @@ checkpoint a run knows how many images it has seen, whatever the batch sizes wer
 # What changes neither weights nor the order of the data, or has sentences of its own (the model's flags).
 _OF_NO_CONSEQUENCE = {
     'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads',
-    'save_summary_steps', 'save_checkpoints_secs', 'save_checkpoints_steps', 'keep_checkpoint_max',
-    'tensorboard_images_max_outputs'}
+    'collectives', 'save_summary_steps', 'save_checkpoints_secs', 'save_checkpoints_steps',
+    'keep_checkpoint_max', 'tensorboard_images_max_outputs'}
 
 
 def entry(step, images_per_step, num_train, flags):

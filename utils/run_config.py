@@ -1,4 +1,7 @@
-"""How a session runs: its RunConfig, and the hooks that tell the user how far it is."""
+"""How a session runs: its RunConfig, and the hooks that tell the user how far it is.
+
+Which devices it runs on is utils/devices.py's concern.
+"""
 import os
 import time
 
@@ -7,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
+from utils import devices
 from utils.errors import UsageError
 from utils.tf_estimator import RunConfig
 
@@ -19,7 +23,8 @@ def run_config(seed=None, xla=False, strategy=None):
 
   Args:
     seed: int, of new weights and of every random operation, or None.
-    xla: bool, compile clusters of operations.
+    xla: bool, compile clusters of operations on GPUs. For the CPU XLA would want a flag in TF_XLA_FLAGS, and
+      then take the functions of the input pipeline too, which it cannot compile.
     strategy: tf.distribute.Strategy that trains and, on one machine, evaluates; or None.
   """
   if not isinstance(strategy, tf.distribute.experimental.MultiWorkerMirroredStrategy):
@@ -27,34 +32,37 @@ def run_config(seed=None, xla=False, strategy=None):
     os.environ.pop('TF_CONFIG', None)
   session_config = tf.ConfigProto(allow_soft_placement=True)
   session_config.gpu_options.allow_growth = True
+  session_config.gpu_options.visible_device_list = devices.visible_device_list()
   # TensorFlow optimises a graph once for every set of tensors that is fetched. A second pass over the whole
   # network takes as long as the first, seconds each time, and steps are no faster for it.
   session_config.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
   if xla:
     session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
-    flags = os.environ.get('TF_XLA_FLAGS', '')
-    os.environ['TF_XLA_FLAGS'] = flags + ' --tf_xla_cpu_global_jit'  # without it XLA leaves the CPU out
   return RunConfig(tf_random_seed=seed, session_config=session_config, train_distribute=strategy,
                    eval_distribute=strategy if isinstance(strategy, tf.distribute.MirroredStrategy) else None,
                    save_checkpoints_secs=None, save_summary_steps=0, log_step_count_steps=None)
 
 
-def compute_params(precision, data_format):
+def compute_params(precision, data_format, training):
   """Returns the model_fn's params of --precision and --data_format.
 
   Args:
     precision: str, a name in DTYPES.
-    data_format: str, or None for what suits the device and the precision: tensor cores take half precision
-      channels last, GPUs are faster in float32 channels first, and CPUs know but channels last.
+    data_format: str, or None for what suits the precision and the devices. Tensor cores take channels last:
+      half precision, and from Ampere on float32 too (TF32), but there only without a backward pass; with one
+      TensorFlow's own layout optimiser puts channels first. CPUs know but channels last.
+    training: bool, whether there is a backward pass.
 
   Raises:
     UsageError: the devices here cannot do it.
   """
-  gpus = tf.config.list_physical_devices('GPU')
+  gpus = devices.taken()
   if data_format == 'channels_first' and not gpus:
     raise UsageError('--data_format channels_first needs a GPU, and TensorFlow sees none; leave it out')
-  suited = 'channels_first' if gpus and precision == 'fp32' else 'channels_last'
-  return {'precision': precision, 'data_format': data_format or suited}
+  has_tf32 = (devices.capability() or devices.AMPERE) >= devices.AMPERE
+  is_first = gpus and precision == 'fp32' and (training or not has_tf32)
+  return {'precision': precision,
+          'data_format': data_format or ('channels_first' if is_first else 'channels_last')}
 
 
 def make_deterministic():
@@ -65,31 +73,20 @@ def make_deterministic():
   tf.compat.v2.config.experimental.enable_op_determinism()
 
 
-def describe_devices(num_gpus):
-  """Returns in a few words what computes: 'GPU NVIDIA A100', or 'the CPU: 2 cores, 20.1 of 23.5 GiB free'."""
-  gpus = tf.config.list_physical_devices('GPU')
-  if gpus:
-    names = [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name) for gpu in gpus]
-    return f'{num_gpus} of {len(gpus)} GPUs: {", ".join(names[:num_gpus])}'
-  try:
-    page, unit = os.sysconf('SC_PAGE_SIZE'), 1 << 30
-    free, total = (page * os.sysconf(name) / unit for name in ('SC_AVPHYS_PAGES', 'SC_PHYS_PAGES'))
-    cores = len(os.sched_getaffinity(0))
-    return f'the CPU: {cores} cores, {total:.1f} GiB of memory, {free:.1f} of it unused'
-  except (AttributeError, ValueError):  # not on Linux
-    return f'the CPU: {os.cpu_count()} cores'
-
-
-def strategy(num_gpus, workers=1):
+def strategy(num_gpus, workers=1, collectives='nccl'):
   """Returns the tf.distribute.Strategy by which devices share each batch, or None for one device.
 
   Args:
     num_gpus: int, of this machine.
     workers: int, machines; with more than one, each uses all GPUs that it sees.
+    collectives: str, nccl or ring, by which the GPUs of several machines sum gradients. Left to itself
+      TensorFlow takes its ring over gRPC, through the host's memory. CPUs know nothing else.
   """
   if workers > 1:
     tf.disable_eager_execution()  # for which the strategy would start a server at once
-    return tf.distribute.experimental.MultiWorkerMirroredStrategy()
+    kinds = tf.distribute.experimental.CollectiveCommunication
+    return tf.distribute.experimental.MultiWorkerMirroredStrategy(
+        kinds.NCCL if devices.taken() and collectives == 'nccl' else kinds.RING)
   if num_gpus == 1:
     return None
   return tf.distribute.MirroredStrategy([f'/gpu:{index}' for index in range(num_gpus)])

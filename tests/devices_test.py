@@ -1,0 +1,373 @@
+"""What scripts do with the devices they find: fakes of GPUs, and the environment TensorFlow starts in."""
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import unittest
+from importlib import metadata
+from unittest import mock
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import inference
+import train
+from tests.scripts_test import ROOT, ScriptsTest, run
+from utils import cluster, devices, run_config, tf_estimator, visualization
+from utils.errors import UsageError
+
+pytestmark = pytest.mark.compat
+
+OF_221 = ['sm_60', 'sm_70', 'sm_80', 'sm_89', 'compute_90']  # TensorFlow 2.21's build
+OF_215 = ['sm_50', 'sm_60', 'sm_70', 'sm_75', 'compute_80']
+V100, T4, A100, H100, RTX = (('V100', (7, 0)), ('T4', (7, 5)), ('A100', (8, 0)), ('H100', (9, 0)),
+                             ('RTX 5090', (12, 0)))
+
+
+class Gpu:
+  """Stands in for a tf.config.PhysicalDevice."""
+  device_type = 'GPU'
+
+  def __init__(self, name, capability):
+    self.name = '/physical_device:GPU:x'
+    self.details = {'device_name': name, **({'compute_capability': capability} if capability else {})}
+
+
+@contextlib.contextmanager
+def gpus(*cards, listed=OF_221):
+  """Within it TensorFlow sees GPUs of these (name, compute capability); yields the calls that limit them."""
+  physical = [Gpu(*card) for card in cards]
+  visible, calls = list(physical), []
+
+  def set_visible(some, kind):
+    calls.append([physical.index(gpu) for gpu in some])
+    visible[:] = some
+
+  with (mock.patch.object(tf.config, 'list_physical_devices', lambda kind: list(physical)),
+        mock.patch.object(tf.config, 'get_visible_devices', lambda kind: list(visible)),
+        mock.patch.object(tf.config, 'set_visible_devices', set_visible),
+        mock.patch.object(tf.config.experimental, 'get_device_details', lambda gpu: gpu.details),
+        mock.patch.object(tf.sysconfig, 'get_build_info', return_value={
+            'cuda_compute_capabilities': listed, 'cuda_version': '12.5.1'}),
+        mock.patch.object(metadata, 'version', return_value='9.10.2.21')):
+    yield calls
+
+
+def taken(*cards, num_gpus=1, precision='fp32', **options):
+  """Returns what `take` prints where TensorFlow sees these cards."""
+  with gpus(*cards, **options), contextlib.redirect_stdout(io.StringIO()) as printed:
+    devices.take(num_gpus, precision)
+  return printed.getvalue()
+
+
+class TakeTest(unittest.TestCase):
+
+  def test_only_the_gpus_asked_for_are_taken_by_context_and_session_alike(self):
+    with gpus(A100, A100, A100, A100) as calls:
+      devices.take(2)
+      config = run_config.run_config().session_config
+      self.assertEqual(config.gpu_options.visible_device_list, '0,1')
+      self.assertTrue(config.gpu_options.allow_growth)
+      self.assertEqual(len(devices.taken()), 2)
+    self.assertEqual(calls, [[0, 1]])
+
+  def test_training_takes_what_num_gpus_says_and_other_scripts_one(self):
+    for argv, task, expected in (((), cluster.Task(), [0]), (('--num_gpus', '2'), cluster.Task(), [0, 1]),
+                                 (('--num_gpus', '3', '--batch_size', '6'), cluster.Task(2), [0, 1, 2])):
+      with gpus(A100, A100, A100) as calls:
+        train.check_devices(train.make_parser().parse(list(argv)), task)
+      self.assertEqual(calls, [expected])
+    with gpus(A100, A100, A100) as calls:
+      devices.take(precision='bf16')
+    self.assertEqual(calls, [[0]])
+
+  def test_without_gpus_sessions_get_no_list(self):
+    self.assertEqual(run_config.run_config().session_config.gpu_options.visible_device_list, '')
+    self.assertEqual(devices.taken(), [])
+    self.assertIsNone(devices.capability())
+
+  def test_lowest_capability_of_those_taken_counts(self):
+    with gpus(A100, H100, V100, ('new', None)):
+      self.assertEqual(devices.capability(), (7, 0))
+      devices.limit(2)
+      self.assertEqual(devices.capability(), (8, 0))
+    with gpus(('new', None)):
+      self.assertIsNone(devices.capability())
+
+  def test_input_gets_the_cores_that_launching_kernels_leaves(self):
+    with mock.patch.object(devices, '_cores', return_value=16):
+      self.assertEqual(devices.input_threads(), 0)  # the CPU computes
+      for count, expected in ((1, 14), (4, 8), (8, 2)):
+        with gpus(*[A100] * count):
+          self.assertEqual(devices.input_threads(), expected)
+
+
+class DescribeTest(unittest.TestCase):
+
+  def test_gpus_are_named_with_their_capability(self):
+    with gpus(A100):
+      self.assertEqual(devices.describe(), '1 of 1 GPU: A100 (compute capability 8.0)')
+    with gpus(A100, A100, T4, ('new', None)):
+      self.assertEqual(devices.describe(), '4 of 4 GPUs: A100 (compute capability 8.0), T4 (compute '
+                                           'capability 7.5), new')
+      devices.limit(2)
+      self.assertEqual(devices.describe(), '2 of 4 GPUs: A100 (compute capability 8.0)')
+
+  def test_cpu_is_named_with_its_cores(self):
+    with mock.patch.object(devices, '_cores', return_value=3):
+      self.assertRegex(devices.describe(), r'^the CPU: 3 cores, \d+\.\d GiB of memory, ')
+
+
+class WarningsTest(unittest.TestCase):
+
+  def missing(self, *paths, cuda=True, **environment):
+    """Returns what `take` prints where these paths exist and TensorFlow sees no GPU."""
+    with (mock.patch.dict(os.environ, environment), mock.patch.object(os.path, 'exists', paths.__contains__),
+          mock.patch.object(tf.test, 'is_built_with_cuda', return_value=cuda)):
+      if not environment:
+        os.environ.pop('CUDA_VISIBLE_DEVICES', None)
+      return taken()
+
+  def test_driver_without_a_gpu_is_told_with_a_command_that_shows_why(self):
+    for path in ('/dev/nvidia0', '/proc/driver/nvidia/version'):
+      printed = self.missing(path)
+      self.assertRegex(printed, '^Warning: .* TensorFlow sees no GPU.*TF_CPP_MIN_LOG_LEVEL=0 python -c')
+      self.assertEqual(printed.count('\n'), 1)
+    self.assertRegex(self.missing('/dev/nvidia0', cuda=False), 'no CUDA: pip install -r requirements-gpu.txt')
+    self.assertIn('Warning', self.missing('/dev/nvidia0', CUDA_VISIBLE_DEVICES='0'))
+
+  def test_command_that_shows_why_runs(self):
+    self.assertEqual(subprocess.run(devices._SHOWS_WHY.replace('python', sys.executable), shell=True,
+                                    capture_output=True).returncode, 0)
+
+  def test_nothing_is_said_without_a_driver_or_where_gpus_are_hidden(self):
+    self.assertEqual(self.missing(), '')
+    self.assertEqual(self.missing('/dev/nvidia0', CUDA_VISIBLE_DEVICES=''), '')
+    self.assertEqual(self.missing('/dev/nvidia0', CUDA_VISIBLE_DEVICES='-1'), '')
+
+  def test_card_with_binary_code_needs_no_words(self):
+    self.assertEqual(taken(A100, H100), '')
+
+  def test_card_with_ptx_alone_is_told_of_the_first_run_once(self):
+    printed = taken(H100, H100, num_gpus=2)
+    self.assertRegex(printed, '^Note: TensorFlow .* H100 .compute capability 9.0. as PTX.*minutes.*12.5.1 or')
+    self.assertEqual(printed.count('\n'), 1)
+
+  def test_card_without_code_is_refused_with_a_way_out(self):
+    for card, listed, words in (
+        (RTX, OF_221, r'no code for RTX 5090 \(compute capability 12.0\), but for sm_60.*nvcr.io/nvidia/'),
+        (('K80', (3, 7)), OF_215, 'no code for K80 .*an earlier TensorFlow, or .*CUDA_VISIBLE_DEVICES=-1')):
+      with self.assertRaisesRegex(UsageError, words):
+        taken(card, listed=listed)
+
+  def test_card_that_is_not_taken_is_not_judged(self):
+    self.assertEqual(taken(A100, RTX, num_gpus=1), '')
+
+  def test_code_of_a_build(self):
+    for capability, listed, expected in (
+        ((6, 1), OF_221, 'sm'), ((7, 5), OF_221, 'sm'), ((8, 6), OF_221, 'sm'), ((8, 9), OF_221, 'sm'),
+        ((9, 0), OF_221, 'compute'), ((10, 0), OF_221, None), ((12, 0), OF_221, None), ((5, 2), OF_221, None),
+        ((5, 2), OF_215, 'sm'), ((8, 0), OF_215, 'compute'), ((9, 0), OF_215, 'compute'),
+        ((12, 0), OF_215, None), ((12, 0), [*OF_221, 'sm_120'], 'sm'), ((12, 1), ['compute_120'], 'compute'),
+        ((10, 3), ['sm_90a', 'sm_100a'], 'sm'), ((12, 0), ['compute_100'], 'compute'),
+        ((8, 0), ['sm_89'], None), ((9, 0), [], 'sm')):
+      with self.subTest((capability, listed)):
+        self.assertEqual(devices.code_for(capability, listed), expected)
+
+  def test_bf16_is_warned_of_below_ampere(self):
+    for card in (V100, T4):
+      self.assertRegex(taken(card, precision='bf16'), 'Warning: .*--precision bf16 in float32.*is fp16')
+      self.assertEqual(taken(card, precision='fp16'), '')
+    self.assertEqual(taken(A100, precision='bf16'), '')
+
+  def test_cudnn_that_crashes_is_told(self):
+    for card, version, warned in ((V100, '9.11.0.98', True), (V100, '9.28.0.1', True),
+                                  (T4, '9.28.0.1', False), (V100, '9.10.2.21', False),
+                                  (V100, '8.9.4.25', False)):
+      with gpus(card), mock.patch.object(metadata, 'version', return_value=version):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+          devices.take()
+      self.assertEqual('"nvidia-cudnn-cu12<9.11"' in printed.getvalue(), warned, (card, version))
+    with gpus(V100), mock.patch.object(metadata, 'version', side_effect=metadata.PackageNotFoundError):
+      devices.take()
+
+
+class EnvironmentTest(unittest.TestCase):
+
+  def test_every_script_sets_it_before_tensorflow_is_there_and_children_have_it(self):
+    code = '''
+      import os, subprocess, sys
+      from utils import flags
+      def main(args):
+        assert 'tensorflow' not in sys.modules
+        child = 'import os; print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])'
+        subprocess.run([sys.executable, '-c', child])
+        print(*(os.environ[name] for name in ('TF_GPU_THREAD_MODE', 'TF_GPU_THREAD_COUNT',
+                                              'CUDA_CACHE_MAXSIZE')))
+      flags.run(main, flags.Parser(''))
+    '''
+    environment = {name: value for name, value in os.environ.items() if name not in devices._ENVIRONMENT}
+    for given, expected in (({}, ['true', 'gpu_private', '2', '4294967296']),
+                            ({'TF_FORCE_GPU_ALLOW_GROWTH': 'false', 'TF_GPU_THREAD_COUNT': '3'},
+                             ['false', 'gpu_private', '3', '4294967296'])):
+      answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], cwd=ROOT, text=True,
+                              capture_output=True, env={**environment, **given})
+      self.assertEqual(answer.stdout.split(), expected, answer.stderr)
+
+  def test_autotuning_rests_within_and_the_users_choice_stays(self):
+    name = 'TF_CUDNN_USE_AUTOTUNE'
+    with mock.patch.dict(os.environ):
+      os.environ.pop(name, None)
+      for _ in range(2):
+        with contextlib.suppress(KeyError), devices.without_autotuning():
+          self.assertEqual(os.environ[name], '0')
+          raise KeyError
+        self.assertNotIn(name, os.environ)
+      os.environ[name] = '1'
+      with devices.without_autotuning():
+        self.assertEqual(os.environ[name], '1')
+      self.assertEqual(os.environ[name], '1')
+
+  def test_half_precision_trains_with_the_fast_batch_norm(self):
+    name = 'TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT'
+    for argv, before, expected in (
+        (('--precision', 'bf16'), None, '1'), (('--precision', 'fp16'), None, '1'), ((), None, None),
+        (('--precision', 'fp16', '--data_format', 'channels_first'), None, None),
+        (('--precision', 'fp16'), '0', '0')):
+      with mock.patch.dict(os.environ), gpus(A100), self.subTest((argv, before)):
+        os.environ.pop(name, None)
+        if before:
+          os.environ[name] = before
+        train.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
+        self.assertEqual(os.environ.get(name), expected)
+
+
+class CollectivesTest(unittest.TestCase):
+
+  def test_machines_with_gpus_use_nccl_unless_told_otherwise(self):
+    code = '''
+      import sys
+      from unittest import mock
+      import tensorflow.compat.v1 as tf
+      from utils import devices, run_config
+      with mock.patch.object(devices, 'taken', return_value=['a GPU'] * int(sys.argv[1])):
+        strategy = run_config.strategy(1, 2, sys.argv[2])
+      config = strategy.update_config_proto(tf.ConfigProto())
+      print(config.experimental.collective_nccl, isinstance(run_config.run_config(strategy=strategy), object))
+    '''
+    cluster_of_two = ('{"cluster": {"worker": ["localhost:1", "localhost:2"]}, '
+                      '"task": {"type": "worker", "index": 0}}')
+    for count, collectives, expected in (('1', 'nccl', True), ('1', 'ring', False), ('0', 'nccl', False)):
+      answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code), count, collectives], cwd=ROOT,
+                              text=True, capture_output=True, env={**os.environ, 'TF_CONFIG': cluster_of_two})
+      self.assertEqual(answer.stdout.split(), [str(expected), 'True'], answer.stderr[-1000:])
+
+
+class TrainingTest(unittest.TestCase):
+
+  def estimators(self, *argv):
+    """Returns the arguments of the Estimators that a training makes on an A100: of itself, of validation."""
+    args = train.make_parser().parse(['--model_dir', '/m', *argv])
+    with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(tf_estimator, 'Estimator') as made,
+          contextlib.redirect_stdout(io.StringIO())):
+      params = train.check_devices(args, cluster.Task())
+      training = train.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None)
+      training.run(None, 5, 0, [], False)
+    return [call.args for call in made.call_args_list]
+
+  def test_validation_has_the_format_of_inference_and_all_else_of_training(self):
+    (_, folder, _, params), (_, same_folder, _, validation_params) = self.estimators()
+    self.assertEqual((folder, same_folder), ('/m', '/m'))
+    self.assertEqual(params, {'seed': 1, 'precision': 'fp32', 'data_format': 'channels_first'})
+    self.assertEqual(validation_params, {**params, 'data_format': 'channels_last'})
+    for _, _, _, params in self.estimators('--precision', 'fp16', '--data_format', 'channels_first'):
+      self.assertEqual(params, {'seed': 1, 'precision': 'fp16', 'data_format': 'channels_first'})
+
+  def test_xla_is_for_training_alone(self):
+    levels = [config.session_config.graph_options.optimizer_options.global_jit_level
+              for _, _, config, _ in self.estimators('--xla')]
+    self.assertEqual(levels, [tf.OptimizerOptions.ON_1, tf.OptimizerOptions.DEFAULT])
+
+  def test_input_threads_are_those_given_or_the_free_ones(self):
+    for argv, expected in (((), 14), (('--input_threads', '0'), 0), (('--input_threads', '3'), 3)):
+      args = train.make_parser().parse(list(argv))
+      params = {'base_architecture': 'resnet_v2_50'}
+      training = train.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None)
+      with gpus(A100), mock.patch.object(devices, '_cores', return_value=16):
+        self.assertEqual(training.train_options(0).threads, expected)
+
+
+_TRAIN = """
+    import os, sys
+    from unittest import mock
+    import tensorflow.compat.v1 as tf
+    import train
+    from utils import inputs, run_config
+    def shown(hook, *_):
+      print('files', len(os.listdir(sys.argv[1])), flush=True)
+    # XLA on the CPU would also take the pipeline's functions, and fail on them; see run_config.
+    data = lambda *_: inputs.synthetic_dataset(2, (33, 49), 3)
+    # Nor can it compile a bincount that takes its size from the data.
+    bincount = lambda cell, minlength, maxlength: tf.raw_ops.DenseBincount(
+        input=cell, size=maxlength, weights=tf.zeros([0], tf.int32))
+    with (mock.patch.object(run_config.ProgressBarHook, 'begin', shown),
+          mock.patch.object(tf.math, 'bincount', bincount),
+          mock.patch.object(inputs, 'train_dataset', data),
+          mock.patch.object(run_config.ProgressBarHook, 'end', shown)):
+      train.main(train.make_parser().parse(sys.argv[2:]))
+"""
+
+
+class ScriptsOnDevicesTest(ScriptsTest):
+
+  def test_autotuning_rests_in_all_but_training(self):
+    name, seen = 'TF_CUDNN_USE_AUTOTUNE', []
+
+    def noted(kind, function):
+      def call(*args, **kwargs):
+        seen.append((kind, os.environ.get(name)))
+        return function(*args, **kwargs)
+      return call
+
+    with (mock.patch.dict(os.environ),
+          mock.patch.object(run_config.ProgressHook, 'after_run',
+                            noted('training', run_config.ProgressHook.after_run)),
+          mock.patch.object(run_config.ProgressBarHook, 'after_run',
+                            noted('evaluating', run_config.ProgressBarHook.after_run)),
+          mock.patch.object(visualization, 'save_mask', noted('predicting', visualization.save_mask))):
+      os.environ.pop(name, None)
+      self.train('--max_steps', 3, model_dir=self.temporary('model'))
+      two = [('evaluating', '0')] * 2
+      self.assertEqual(seen, [('training', None)] * 2 + two + [('training', None)] + two)
+      seen.clear()
+      self.evaluate()
+      run(inference, '--model_dir', self.model, '--data_dir', f'{self.data}/JPEGImages', '--infer_data_list',
+          self.write_list('a.jpg'), '--output_dir', self.temporary('masks'))
+      self.assertEqual(seen, [*two, ('predicting', '0')])
+      self.assertNotIn(name, os.environ)
+
+  def test_xla_compiles_training_and_no_validation(self):
+    dumped = self.temporary('dumped')
+    os.mkdir(dumped)
+    xla = {'TF_XLA_FLAGS': '--tf_xla_cpu_global_jit',
+           'XLA_FLAGS': f'--xla_dump_to={dumped} --xla_dump_hlo_as_text'}
+    answer = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(_TRAIN), dumped, *self.flags(self.temporary('model')),
+         '--base_architecture', 'mobilenet_v2_dm05', '--xla', '--max_steps', '1'], cwd=ROOT, text=True,
+        capture_output=True, env={**os.environ, **xla})
+    self.assertEqual(answer.returncode, 0, answer.stderr[-1000:])
+    begin, end = map(int, re.findall(r'^files (\d+)$', answer.stdout, re.M))
+    self.assertGreater(begin, 0)
+    self.assertEqual(end, begin)
+
+  def test_every_script_says_what_it_runs_on(self):
+    cpu = r'on the CPU: \d+ cores'
+    self.assertRegex(self.printed, r'Training steps 1 to 5: .*' + cpu)
+    self.assertRegex(self.evaluate(), r'^Evaluating .*/model.ckpt-5 on 2 images; ' + cpu)
+
+
+if __name__ == '__main__':
+  unittest.main()
