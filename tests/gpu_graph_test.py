@@ -50,7 +50,7 @@ class PlacementTest(unittest.TestCase):
       result = tf.cond(tf.placeholder(tf.bool, []), lambda: large + 1, lambda: large)
       self.assertIn('StatelessIf', [op.type for op in graph.get_operations()])
       found = gpu_graph.placement(graph, [result])
-    self.assertEqual(found.on_host, {'AddV2 [int32]': 1})
+    self.assertEqual(found.on_host['AddV2 [int32]'], 1)
 
   def test_unknown_sizes_count_as_large(self):
     with tf.Graph().as_default() as graph:

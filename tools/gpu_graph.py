@@ -121,7 +121,7 @@ def build(mode, base_architecture, precision='fp32', data_format=None, batch_siz
   from utils.tf_estimator import ModeKeys
 
   training = mode == 'train'
-  compute = {} if mode == 'export' else run_config.compute_params(precision, data_format)
+  compute = {} if mode == 'export' else run_config.compute_params(precision, data_format, training)
   params = {'base_architecture': base_architecture, 'num_classes': 21, 'class_names': ['class'] * 21,
             'palette': [(0, 0, 0)] * 21, 'num_train': 10582, 'batch_size': batch_size,
             'portable': mode == 'export', 'max_steps': 9, **compute, **params}
