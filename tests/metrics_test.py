@@ -17,7 +17,7 @@ class ScoresTest(unittest.TestCase):
     # Matrix [[1,1,0,0],[1,2,0,0],0,0]: IoU 1/3, 2/4; the ignored pixel's class 2 and class 3 never appear.
     batches = [([0, 0, 1, 255], [0, 1, 1, 2]), ([1, 1, 255, 255], [1, 0, 3, 3])]
     with tf.Graph().as_default(), tf.Session() as session:
-      truth, prediction = (tf.placeholder(tf.int32, [1, 2, 2, 1]) for _ in range(2))
+      truth, prediction = (tf.placeholder(tf.int64, [1, 2, 2, 1]) for _ in range(2))
       matrix = metrics.confusion_matrix(truth, prediction, 4, 255)
       scores = metrics.evaluation_metrics(matrix, ['a', 'b', 'c', 'd'])
       session.run(tf.local_variables_initializer())

@@ -21,7 +21,9 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label, determinist
   cell = labels * num_classes + predictions
   cell = tf.where(tf.equal(labels, ignore_label), cells * tf.ones_like(cell), cell)
   with tf.device('/cpu:0' if deterministic else None):
-    counts = tf.math.bincount(tf.reshape(cell, [-1]), minlength=cells + 1, maxlength=cells + 1)
+    # Its size is a constant, which XLA needs; that of tf.math.bincount follows from the largest value.
+    counts = tf.raw_ops.DenseBincount(input=tf.reshape(cell, [-1]), size=tf.constant(cells + 1, tf.int64),
+                                      weights=tf.zeros([0], tf.int32))
   return tf.cast(tf.reshape(counts[:cells], [num_classes, num_classes]), tf.int64)
 
 
