@@ -12,7 +12,9 @@ import dataclasses
 import glob
 import os
 
-from utils import conversion, datasets, files, flags
+from cli import flags
+from dataset import descriptors, lists
+from utils import files
 from utils.errors import DataError, UsageError
 
 IMAGE_SUFFIX = '_leftImg8bit.png'
@@ -28,7 +30,7 @@ def make_parser():
   parser.flag('cityscapes_dir', './dataset/cityscapes', 'folder that holds leftImg8bit and gtFine',
               metavar='DIR')
   parser.flag('split_type', 'train', 'the split to read, and the name of the record file; with '
-              '--coarse train_extra', choices=(*datasets.DATASETS['cityscapes'].splits, 'train_extra'))
+              '--coarse train_extra', choices=(*descriptors.DATASETS['cityscapes'].splits, 'train_extra'))
   parser.flag('coarse', False, 'take the coarse labels, gtCoarse, in place of gtFine',
               action='store_true')
   parser.flag('output_dir', './dataset', 'folder to write <split_type>.record to', metavar='DIR')
@@ -39,13 +41,15 @@ def make_parser():
 
 
 def main(args):
+  from dataset import conversion  # TensorFlow, which --help does without
+
   check_flags(args)
   split = 'train_extra' if args.coarse and 'split_type' not in args.explicit else args.split_type
   input_pattern, annot_patterns = patterns(args, split)
   pairs, problems = pair_by_name(find_images(input_pattern), find_labels(annot_patterns))
   files.make_folder(args.output_dir, '--output_dir')
 
-  conversion.convert({args.output_name or split: (pairs, problems)}, datasets.get_dataset('cityscapes'),
+  conversion.convert({args.output_name or split: (pairs, problems)}, descriptors.get_dataset('cityscapes'),
                      conversion.read_flags(args, args.output_dir))
 
 
@@ -120,12 +124,12 @@ def has_train_ids(path):
 
 def pair_by_name(images, labels):
   """Returns the Pairs in the order of the names, and a sentence for each file that is left over."""
-  train_ids = datasets.get_dataset('cityscapes')
-  label_ids = dataclasses.replace(train_ids, values=datasets.CITYSCAPES_TRAIN_IDS)
+  train_ids = descriptors.get_dataset('cityscapes')
+  label_ids = dataclasses.replace(train_ids, values=descriptors.CITYSCAPES_TRAIN_IDS)
   problems = [f"'{images.get(name) or labels[name]}' has no partner: there is no "
               f'{"label" if name in images else "image"} {name}_*; add it or narrow the patterns'
               for name in sorted(images.keys() ^ labels.keys())]
-  pairs = [datasets.Pair(images[name], labels[name],
+  pairs = [lists.Pair(images[name], labels[name],
                          train_ids if has_train_ids(labels[name]) else label_ids,
                          os.path.basename(images[name]))
            for name in sorted(images.keys() & labels.keys())]

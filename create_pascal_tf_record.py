@@ -12,7 +12,9 @@ then written to ./dataset.
 """
 import os
 
-from utils import conversion, datasets, files, flags
+from cli import flags
+from dataset import descriptors, lists
+from utils import files
 from utils.errors import DataError
 
 VAL_LIST = os.path.join('ImageSets', 'Segmentation', 'val.txt')
@@ -37,16 +39,18 @@ def make_parser():
 
 
 def main(args):
-  dataset = datasets.get_dataset(args.dataset)
+  from dataset import conversion  # TensorFlow, which --help does without
+
+  dataset = descriptors.get_dataset(args.dataset)
   image_dir = os.path.join(args.data_dir, args.image_data_dir)
   label_dir = os.path.join(args.data_dir, args.label_data_dir)
   names = {}
   derived = [flag for flag in ('valid_data_list', 'train_data_list') if is_derived(args, flag)]
   names['val'] = (derive_val(args) if 'valid_data_list' in derived
-                  else datasets.read_list(args.valid_data_list))
+                  else lists.read_list(args.valid_data_list))
   names['train'] = (derive_train(label_dir, names['val']) if 'train_data_list' in derived
-                    else datasets.read_list(args.train_data_list))
-  splits = {split: datasets.match_pairs(image_dir, label_dir, names[split], dataset)
+                    else lists.read_list(args.train_data_list))
+  splits = {split: lists.match_pairs(image_dir, label_dir, names[split], dataset)
             for split in ('train', 'val')}
   files.make_folder(args.output_path, '--output_path')
 
@@ -66,7 +70,7 @@ def derive_val(args):
   if not os.path.exists(path):
     raise DataError(f"neither list '{args.valid_data_list}' nor '{path}', which could stand in for "
                     'it, exists; give --valid_data_list, or the --data_dir of VOC')
-  return datasets.read_list(path)
+  return lists.read_list(path)
 
 
 def derive_train(label_dir, val):
@@ -74,7 +78,7 @@ def derive_train(label_dir, val):
   if not os.path.isdir(label_dir):
     raise DataError(f"label folder '{label_dir}' does not exist; check the folder flags")
   names = {os.path.splitext(file)[0] for file in os.listdir(label_dir)
-           if file.endswith(datasets.LABEL_EXTENSIONS) and not file.startswith('.')}
+           if file.endswith(lists.LABEL_EXTENSIONS) and not file.startswith('.')}
   train = sorted(names - set(val))
   if not train:
     raise DataError(f"'{label_dir}' holds no label but those of the validation list; give "

@@ -9,18 +9,9 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
+from dataset import preprocessing
 from nets import backbones, layers
-from utils import (
-    checkpoints,
-    losses,
-    metrics,
-    optimizers,
-    preprocessing,
-    replicas,
-    run_config,
-    summaries,
-    training_hooks,
-)
+from utils import checkpoints, losses, metrics, optimizers, replicas, run_config, summaries, training_hooks
 from utils.architecture import Architecture
 from utils.replicas import variable_name
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput

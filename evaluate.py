@@ -15,7 +15,9 @@ import os
 import tempfile
 import typing
 
-from utils import datasets, files, flags, model_config
+from cli import flags, model_config
+from dataset import lists
+from utils import files
 from utils.errors import DataError, UsageError
 
 
@@ -43,8 +45,9 @@ def main(args):
   examples = open_examples(args, dataset)
   names = examples.names
 
+  from dataset import predictions
   from deeplab_model import deeplabv3_plus_model_fn as model_fn
-  from utils import checkpoints, devices, metrics, predictions, run_config, validation
+  from utils import checkpoints, devices, metrics, run_config, validation
 
   devices.take(precision=args.precision)
   checkpoint = checkpoints.latest_or_error(args.model_dir)
@@ -111,15 +114,15 @@ def open_examples(args, dataset):
   """Returns the Examples that the flags name."""
   if args.data_dir:
     return open_records(args, dataset)
-  listed = datasets.read_list(args.evaluation_data_list)
+  listed = lists.read_list(args.evaluation_data_list)
   labels = None
   if args.label_data_dir == 'none':
-    images = [datasets.find_image(args.image_data_dir, name) for name in listed]
+    images = [lists.find_image(args.image_data_dir, name) for name in listed]
   else:
-    images, labels = zip(*datasets.find_pairs(args.image_data_dir, args.label_data_dir, listed))
+    images, labels = zip(*lists.find_pairs(args.image_data_dir, args.label_data_dir, listed))
   names = [os.path.splitext(os.path.relpath(path, args.image_data_dir))[0] for path in images]
 
-  from utils import inputs
+  from dataset import inputs
   paths = [*images, *(labels or ()), args.evaluation_data_list]
   if labels is None:
     return Examples(names, functools.partial(inputs.image_dataset, images), paths)
@@ -128,21 +131,21 @@ def open_examples(args, dataset):
 
 def open_records(args, dataset):
   """Returns the same of --data_dir; names are looked up only where predictions are to carry them."""
-  from utils import conversion, examples, inputs, tf_record
-  paths = tf_record.record_files(args.data_dir, args.split)
+  from dataset import conversion, inputs, schema, tf_records
+  paths = tf_records.record_files(args.data_dir, args.split)
   index = conversion.read_index(args.data_dir, args.split)
   conversion.check_classes(index, dataset, args.split, args.data_dir)
-  records = examples.Records(paths)
+  records = tf_records.Records(paths)
   names = [''] * len(records)
   for index in range(len(records)) if args.save_predictions else ():
     source = records.source(index)
-    name = examples.file_name(examples.parse(records.load(index), source))
+    name = schema.file_name(tf_records.parse(records.load(index), source))
     if name is None:
       raise DataError(f'{source} does not hold the name of its image, which --save_predictions needs; write '
                       'the records again, or give images, labels and list')
     names[index] = os.path.splitext(name)[0]
   return Examples(names, functools.partial(inputs.eval_dataset, paths, dataset), paths,
-                  functools.partial(tf_record.find_bad_example, paths, dataset))
+                  functools.partial(tf_records.find_bad_example, paths, dataset))
 
 
 def run_model(model_fn, params, examples, scored):

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 
-from utils import flags
+from cli import flags
 from utils.errors import DataError
 
 
@@ -22,7 +22,8 @@ def make_parser():
 
 
 def main(args):
-  from utils import checkpoints, files, model_config
+  from cli import model_config
+  from utils import checkpoints, files
 
   architecture, _ = model_config.resolve(args, model_config.read(args.model_dir))
   checkpoint = checkpoints.latest_or_error(args.model_dir)

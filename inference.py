@@ -9,7 +9,7 @@ blended over the photo.
 import functools
 import os
 
-from utils import flags
+from cli import flags
 from utils.errors import DataError
 
 MASK, OVERLAY = '_mask.png', '_overlay.png'  # what comes after the image's name
@@ -27,10 +27,12 @@ def make_parser():
 
 
 def main(args):
-  from utils import datasets, files, model_config
+  from cli import model_config
+  from dataset import lists
+  from utils import files
 
   architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
-  names = datasets.read_list(args.infer_data_list)
+  names = lists.read_list(args.infer_data_list)
   images = find_images(args.data_dir, names)
   outputs = output_stems(args.output_dir, names)
   files.check_outputs([output + end for output in outputs for end in (MASK, OVERLAY)],
@@ -38,8 +40,9 @@ def main(args):
 
   from tqdm import tqdm
 
+  from dataset import image_files, inputs
   from deeplab_model import deeplabv3_plus_model_fn
-  from utils import checkpoints, devices, failures, inputs, run_config, visualization
+  from utils import checkpoints, devices, failures, run_config, visualization
   from utils.tf_estimator import Estimator, debug_hook
 
   devices.take(precision=args.precision)
@@ -59,7 +62,7 @@ def main(args):
       classes = next(predictions)['classes'][:, :, 0]
       visualization.save_mask(output + MASK, classes, dataset.palette, dataset.ignore_label)
       if args.overlay:
-        visualization.save_overlay(output + OVERLAY, inputs.read_image(image), classes, dataset.palette)
+        visualization.save_overlay(output + OVERLAY, image_files.read_image(image), classes, dataset.palette)
   print(f'{len(images)} masks are in {args.output_dir}')
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 
-from utils import flags
+from cli import flags
 from utils.errors import DataError, UsageError
 
 
@@ -108,8 +108,10 @@ def run(args, requests, stack):
     requests: interrupts.Requests.
     stack: contextlib.ExitStack that the model folder's lock is left to.
   """
+  from cli import model_config
+  from dataset import conversion, tf_records
   from nets import backbones
-  from utils import checkpoint_store, cluster, conversion, files, locks, model_config, run_config, tf_record
+  from utils import checkpoint_store, cluster, files, locks, run_config
   from utils.validation import Validation
 
   task = cluster.task_from_environment()
@@ -130,7 +132,7 @@ def run(args, requests, stack):
   pre_trained_model = None if resume_from else find_pre_trained_model(args)
 
   # The data.
-  records = {split: tf_record.record_files(args.data_dir, split) for split in ('train', 'val')}
+  records = {split: tf_records.record_files(args.data_dir, split) for split in ('train', 'val')}
   indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
   for split, index in indexes.items():
     conversion.check_classes(index, dataset, split, args.data_dir)
@@ -204,11 +206,14 @@ def stored_batch_size(stored):
 
 def find_batch_size(args, params):
   """Returns what --batch_size auto stands for, an int."""
+  from dataset import inputs
   from deeplab_model import deeplabv3_plus_model_fn
   from utils import batch_size
 
-  each = batch_size.largest_on_gpu(deeplabv3_plus_model_fn,
-                                   {**params, 'pre_trained_model': None, 'batch_size': None})
+  make_batches = functools.partial(
+      inputs.synthetic_dataset, crop_size=tuple(args.crop_size), num_classes=params['num_classes'])
+  each = batch_size.largest_on_gpu(
+      deeplabv3_plus_model_fn, {**params, 'pre_trained_model': None, 'batch_size': None}, make_batches)
   examples = params['num_train'] // args.accumulate_steps // args.num_gpus
   found = max(1, min(each, examples)) * args.num_gpus
   print(f'--batch_size auto is {found}')
@@ -217,9 +222,9 @@ def find_batch_size(args, params):
 
 def count_examples(index, paths):
   """Returns the number of examples in the records of a split: its index knows, or they are counted."""
-  from utils import tf_record
+  from dataset import tf_records
 
-  return index['examples'] if index else sum(tf_record.count_examples(paths))
+  return index['examples'] if index else sum(tf_records.count_examples(paths))
 
 
 def find_class_weights(args, index):
@@ -480,7 +485,8 @@ def check_cleanable(model_dir):
 
 def clean(model_dir):
   """Removes all in model_dir but its lock; the folder itself, maybe a link or a mount point, stays."""
-  from utils import checkpoint_store, locks, model_config
+  from cli import model_config
+  from utils import checkpoint_store, locks
 
   # The last one tells what the folder is, should this be interrupted.
   for name in sorted(os.listdir(model_dir), key=lambda name: name == model_config.FILE_NAME):
@@ -554,8 +560,9 @@ class Training:
 
   def train_options(self, position):
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""
+    from dataset import inputs
     from nets import backbones
-    from utils import devices, inputs
+    from utils import devices
 
     args = self.args
     return inputs.TrainOptions(
@@ -569,7 +576,8 @@ class Training:
     """Returns the TrainingHook of a training from `step` on."""
     import dataclasses
 
-    from utils import checkpoints, inputs, training_hooks
+    from dataset import inputs
+    from utils import checkpoints, training_hooks
 
     args = self.args
     plan = training_hooks.Plan(
@@ -587,7 +595,8 @@ class Training:
 
   def train(self, hook, options, last):
     """Trains to the step `last`."""
-    from utils import inputs, interrupts
+    from dataset import inputs
+    from utils import interrupts
     from utils.tf_estimator import debug_hook
 
     files = self.records['train']
@@ -602,7 +611,8 @@ class Training:
 
   def evaluate(self, step, checkpoint):
     """Scores a checkpoint and keeps it if it is the best; returns whether to stop training early."""
-    from utils import devices, inputs, metrics, run_config, validation
+    from dataset import inputs
+    from utils import devices, metrics, run_config, validation
 
     replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
     files, count = self.records['val'], self.counts['val']
@@ -626,14 +636,16 @@ class Training:
 
   def explaining(self, split, memory_advice):
     """Returns a context in which what fails ends with what it means to the user."""
-    from utils import failures, tf_record
+    from dataset import tf_records
+    from utils import failures
 
     return failures.explaining(
-        memory_advice, functools.partial(tf_record.find_bad_example, self.records[split], self.dataset))
+        memory_advice, functools.partial(tf_records.find_bad_example, self.records[split], self.dataset))
 
   def keep_if_best(self, step, checkpoint, scores):
     """Copies a checkpoint to model_dir/best if no earlier one has as high a mean IoU."""
-    from utils import checkpoint_store, files, model_config, validation
+    from cli import model_config
+    from utils import checkpoint_store, files, validation
 
     folder = os.path.join(self.args.model_dir, checkpoint_store.BEST)
     before = validation.best_scores(folder)

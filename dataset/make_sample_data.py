@@ -23,7 +23,9 @@ from PIL import Image
 # Started as `python dataset/make_sample_data.py`, Python puts dataset/ on its path, not the root.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import datasets, files, flags
+from cli import flags
+from dataset import descriptors
+from utils import files
 from utils.errors import DataError, UsageError
 
 NAME = 'sample'
@@ -70,7 +72,7 @@ TOYS = (
 
 def dataset(num_train, num_val):
   """Returns the Dataset record of a sample with so many scenes."""
-  return datasets.Dataset(
+  return descriptors.Dataset(
       name=NAME,
       class_names=('background', *(toy.name for toy in TOYS)),
       palette=((0, 0, 0), *(toy.colour for toy in TOYS)),
@@ -177,7 +179,7 @@ def _write_files(folder, sample, size, seed):
     with open(os.path.join(folder, split + '.txt'), 'w') as file:
       file.write(''.join(name + '\n' for name in names))
   with open(os.path.join(folder, DESCRIPTOR), 'w') as file:
-    json.dump(datasets.to_json(sample), file, indent=2)
+    json.dump(descriptors.to_json(sample), file, indent=2)
     file.write('\n')
 
 

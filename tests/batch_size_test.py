@@ -1,5 +1,6 @@
 """--batch_size auto: the line through two measurements, the search, and the steps that are tried."""
 import contextlib
+import functools
 import io
 import os
 import unittest
@@ -9,11 +10,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
+from dataset import inputs
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import batch_size
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
+BATCHES = functools.partial(inputs.synthetic_dataset, crop_size=(33, 33), num_classes=3)
 
 
 class LargestTest(unittest.TestCase):
@@ -55,8 +58,8 @@ class LargestOnGpuTest(unittest.TestCase):
     """Returns what is found, and the sizes that were tried, where `limit` images fit."""
     tried = []
 
-    def in_child(function, model_fn, params, size=None):
-      self.assertEqual((model_fn, params), ('model_fn', 'params'))
+    def in_child(function, model_fn, params, make_batches, size=None):
+      self.assertEqual((model_fn, params, make_batches), ('model_fn', 'params', 'batches'))
       if function is batch_size.measure:
         return measured
       tried.append(size)
@@ -64,7 +67,7 @@ class LargestOnGpuTest(unittest.TestCase):
 
     with (mock.patch.object(batch_size, '_in_child', in_child),
           contextlib.redirect_stdout(io.StringIO()) as self.printed):
-      return batch_size.largest_on_gpu('model_fn', 'params'), tried
+      return batch_size.largest_on_gpu('model_fn', 'params', 'batches'), tried
 
   def test_what_the_line_says_is_checked_once(self):
     gib = 2**30
@@ -95,7 +98,7 @@ class TrainsTest(unittest.TestCase):
                 palette=[(0, 0, 0)] * 3, crop_size=(33, 33), seed=0, xla=False, batch_size=None)
 
   def test_step_that_fits(self):
-    self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, 2))
+    self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2))
 
   def test_step_that_does_not_fit(self):
     error = tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor')
@@ -107,17 +110,17 @@ class TrainsTest(unittest.TestCase):
       return run(session, fetches, *args, **kwargs)
 
     with mock.patch.object(tf.Session, 'run', exhausted):
-      self.assertFalse(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, 2))
+      self.assertFalse(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2))
 
   def test_variables_that_do_not_fit(self):
     error = tf.errors.InternalError(None, None, 'failed to alloc 9 bytes: CUDA_ERROR_OUT_OF_MEMORY')
     with mock.patch.object(tf.Session, 'run', side_effect=error):
-      self.assertFalse(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, 2))
+      self.assertFalse(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2))
 
   def test_other_errors_are_raised(self):
     with mock.patch.object(tf.Session, 'run', side_effect=tf.errors.InternalError(None, None, 'x')):
       with self.assertRaises(tf.errors.InternalError):
-        batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, 2)
+        batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2)
 
   def test_memory_is_the_peak_after_the_first_step(self):
     sizes, session = [], mock.Mock()
@@ -126,7 +129,7 @@ class TrainsTest(unittest.TestCase):
     peaks = {2: [700, 300], 4: [900, 500]}  # of the first step, which times kernels; of the others
 
     @contextlib.contextmanager
-    def training(model_fn, params, size):
+    def training(model_fn, params, make_batches, size):
       sizes.append(size)
       if size > fitting:
         raise batch_size._NoMemory
@@ -141,11 +144,11 @@ class TrainsTest(unittest.TestCase):
             mock.patch.object(tf.config.experimental, 'get_memory_info', lambda _, memory=memory: memory),
             mock.patch.object(tf.config.experimental, 'reset_memory_stats',
                               lambda _, memory=memory: memory.update(peak=0, reset=1))):
-        self.assertEqual(batch_size.measure(None, {}), batch_size.Measured(*expected))
+        self.assertEqual(batch_size.measure(None, {}, None), batch_size.Measured(*expected))
     self.assertEqual(sizes, [2, 4, 2, 4, 2])
 
   def test_nothing_is_measured_without_a_gpu(self):
-    self.assertIsNone(batch_size.measure(deeplabv3_plus_model_fn, self.PARAMS))
+    self.assertIsNone(batch_size.measure(deeplabv3_plus_model_fn, self.PARAMS, BATCHES))
 
   def test_process_that_is_killed_gives_none(self):
     self.assertEqual(batch_size._in_child(abs, -3), 3)
@@ -155,7 +158,7 @@ class TrainsTest(unittest.TestCase):
     for num_train, expected in ((1000, 48), (41, 40), (3, 4)):
       args = train.make_parser().parse(['--batch_size', 'auto', '--num_gpus', '4'])
       with mock.patch.object(batch_size, 'largest_on_gpu', return_value=12):
-        self.assertEqual(train.find_batch_size(args, {'num_train': num_train}), expected)
+        self.assertEqual(train.find_batch_size(args, {'num_train': num_train, 'num_classes': 3}), expected)
 
 
 if __name__ == '__main__':

@@ -18,9 +18,10 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import deeplab_model
+from dataset import descriptors, inputs, tf_records
 from tests.golden import formula
 from tools import benchmark, benchmark_reference, benchmark_tensorflow
-from utils import complexity, datasets, inputs, tf_record
+from utils import complexity
 from utils.architecture import Architecture
 from utils.errors import UsageError
 
@@ -51,7 +52,7 @@ def write_record(folder):
       rng = np.random.RandomState(seed)
       Image.fromarray(rng.randint(0, 256, (53, 67, 3)).astype(np.uint8)).save(image)
       Image.fromarray(rng.randint(0, 21, (53, 67)).astype(np.uint8)).save(label)
-      writer.write(tf_record.encode_example(image, label, datasets.get_dataset('voc')))
+      writer.write(tf_records.encode_example(image, label, descriptors.get_dataset('voc')))
   return path
 
 
@@ -241,7 +242,7 @@ class PyTorchNetworkTest(unittest.TestCase):
   def test_it_has_our_parameters_and_multiply_adds(self):
     from tools import benchmark_pytorch
 
-    voc = datasets.get_dataset('voc')
+    voc = descriptors.get_dataset('voc')
     for name, output_stride in (('resnet_v2_101', 16), ('resnet_v2_50', 8)):
       params = self._params('--base_architecture', name, '--output_stride', output_stride)
       with tf.Graph().as_default():
@@ -258,7 +259,7 @@ class PyTorchNetworkTest(unittest.TestCase):
 
     from tools import benchmark_pytorch
 
-    params, voc = self._params(), datasets.get_dataset('voc')
+    params, voc = self._params(), descriptors.get_dataset('voc')
     torch.manual_seed(3)
     network = benchmark_pytorch.deep_lab(params, voc)
     images, labels = benchmark_pytorch.noise('train', params, voc)
@@ -289,7 +290,7 @@ class ReferenceTest(unittest.TestCase):
     images = rng.randint(0, 256, (2, 33, 49, 3)).astype(np.uint8)
     labels = rng.randint(0, 21, (2, 33, 49, 1)).astype(np.uint8)
     labels[0, :7], labels[1, :, 40:] = 255, 255
-    voc = datasets.get_dataset('voc')
+    voc = descriptors.get_dataset('voc')
     params = {**vars(parse('train', *_SMALL)), 'num_classes': 21, 'class_names': voc.class_names,
               'palette': voc.palette}
     with tf.Graph().as_default() as graph, tf.Session() as session:

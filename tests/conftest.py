@@ -1,4 +1,4 @@
 """What train.py does before it imports TensorFlow, for the tests that call its functions."""
-from utils import flags
+from cli import flags
 
 flags.enable_onednn()

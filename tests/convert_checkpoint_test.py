@@ -20,10 +20,11 @@ import tensorflow.compat.v1 as tf
 
 import deeplab_model
 import train
+from cli import model_config
 from tests.golden import formula
 from tests.scripts_test import run, write_layout
 from tools import convert_checkpoint
-from utils import checkpoint_store, checkpoints, model_config, optimizers
+from utils import checkpoint_store, checkpoints, optimizers
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 from utils.tf_estimator import ModeKeys

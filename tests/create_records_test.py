@@ -11,7 +11,8 @@ from PIL import Image
 
 import create_cityscapes_tf_record
 import create_pascal_tf_record
-from utils import conversion, datasets, flags, tf_record
+from cli import flags
+from dataset import conversion, descriptors, tf_records
 
 pytestmark = pytest.mark.compat
 
@@ -82,7 +83,7 @@ class PascalTest(ScriptTest):
     self.assertEqual(sorted(os.listdir(self.output)),
                      ['train.json', 'train.record', 'val.json', 'val.record'])
     paths = [self.path('records', name) for name in ('train.record', 'val.record')]
-    self.assertEqual(tf_record.count_examples(paths), [3, 2])
+    self.assertEqual(tf_records.count_examples(paths), [3, 2])
     self.assertEqual(out, f'Wrote 3 examples to {paths[0]}\nWrote 2 examples to {paths[1]}\n')
 
   def test_defaults_are_the_original_scripts(self):
@@ -140,8 +141,8 @@ class PascalTest(ScriptTest):
     status, out, err = self.run_script('--skip_bad', 1, '--shards', 2)
     self.assertEqual(status, 0, err)
     self.assertRegex(out, r"Left out: label '.*b\.png' has 3 channel")
-    paths = tf_record.record_files(self.output, 'train')
-    self.assertEqual(tf_record.count_examples(paths), [1, 1])
+    paths = tf_records.record_files(self.output, 'train')
+    self.assertEqual(tf_records.count_examples(paths), [1, 1])
     self.assertEqual(conversion.read_index(self.output, 'train')['examples'], 2)
 
   def test_output_that_is_no_folder_fails(self):
@@ -184,7 +185,7 @@ class DerivedListsTest(ScriptTest):
     self.assertEqual(status, 0, err)
     self.assertEqual(self.read_text('dataset/train.txt'), '2007_000032\n2007_000039\n')
     self.assertEqual(self.read_text('dataset/val.txt'), '2008_000008\n2007_000033\n')
-    self.assertEqual(tf_record.count_examples(['dataset/train.record', 'dataset/val.record']), [2, 2])
+    self.assertEqual(tf_records.count_examples(['dataset/train.record', 'dataset/val.record']), [2, 2])
     self.assertIn('Wrote the list of the 2 names to ./dataset/train.txt', out)
     status, again, _ = run(create_pascal_tf_record)
     self.assertEqual((status, 'list' in again), (0, False))
@@ -198,7 +199,7 @@ class DerivedListsTest(ScriptTest):
   def test_colour_labels_of_the_original_set_work(self):
     for name in ('2007_000032', '2008_000008', '2007_000033'):
       label = Image.fromarray(self.label(21))
-      label.putpalette(np.uint8(datasets.voc_palette(256)).tobytes())
+      label.putpalette(np.uint8(descriptors.voc_palette(256)).tobytes())
       os.makedirs(self.path(f'{self.VOC}SegmentationClass'), exist_ok=True)
       label.save(self.path(f'{self.VOC}SegmentationClass/{name}.png'))
     status, _, err = run(create_pascal_tf_record, '--label_data_dir', 'SegmentationClass')
@@ -243,7 +244,7 @@ class CityscapesTest(ScriptTest):
       path = self.path('records', f'{split}.record')
       status, out, err = self.run_script('--cityscapes_dir', self.folder, '--split_type', split)
       self.assertEqual((status, out), (0, f'Wrote {count} examples to {path}\n'), err)
-      self.assertEqual(tf_record.count_examples([path]), [count])
+      self.assertEqual(tf_records.count_examples([path]), [count])
 
   def test_pairs_are_made_by_name(self):
     names = {'x_leftImg8bit.png': '/1', 'y_leftImg8bit.png': '/0'}
@@ -303,7 +304,7 @@ class CityscapesTest(ScriptTest):
         '--input_pattern', self.path('leftImg8bit/**/*.png'),
         '--annot_pattern', self.path('gtFine/**/*TrainIds.png'))
     self.assertEqual(status, 0, err)
-    self.assertEqual(tf_record.count_examples([self.path('records/train.record')]), [4])
+    self.assertEqual(tf_records.count_examples([self.path('records/train.record')]), [4])
 
   def test_patterns_go_together_and_without_the_folder(self):
     self.assert_fails(self.run_script('--input_pattern', 'x'), 2, 'go together')

@@ -13,8 +13,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+from cli import flags
+from dataset import descriptors, lists, tf_records
 from tools import create_tf_record
-from utils import datasets, flags, tf_record
 
 pytestmark = pytest.mark.compat
 
@@ -79,7 +80,7 @@ class ConvertTest(ToolTest):
   def examples(self, split):
     """Returns {file name: label, uint8 [7, 11]} of a split's records."""
     labels = {}
-    for path in tf_record.record_files(self.path('records'), split):
+    for path in tf_records.record_files(self.path('records'), split):
       for serialized in tf.io.tf_record_iterator(path):
         features = tf.train.Example.FromString(serialized).features.feature
         name = features['image/filename'].bytes_list.value[0].decode()
@@ -87,7 +88,7 @@ class ConvertTest(ToolTest):
     return labels
 
   def lists(self):
-    return [datasets.read_list(self.path('records', f'{split}.txt')) for split in ('train', 'val')]
+    return [lists.read_list(self.path('records', f'{split}.txt')) for split in ('train', 'val')]
 
   def test_any_names_and_folders_are_split_converted_and_listed(self):
     names = ['plain', 'with blanks', 'Zürich/ü 1', 'a/same', 'b/same', 'b/c/same', '日本']
@@ -113,7 +114,7 @@ class ConvertTest(ToolTest):
     self.assertEqual(self.lists(), first)
     self.assert_fails(self.convert('--seed', 1), 1, "train.txt' is there and differs from the split")
     self.assertEqual(self.convert('--seed', 1, '--output_dir', self.path('other'))[0], 0)
-    self.assertNotEqual(datasets.read_list(self.path('other/val.txt')), first[1])
+    self.assertNotEqual(lists.read_list(self.path('other/val.txt')), first[1])
 
   def test_images_that_are_added_move_few_others(self):
     names = [f'{number}.jpg' for number in range(1000)]
@@ -188,7 +189,7 @@ class SuggestTest(ToolTest):
     status, out, err = self.suggest()
     self.assertEqual(status, 0, err)
     self.assertEqual(self.descriptor(), {'name': 'mine', **expected})
-    datasets.get_dataset(self.path('mine.json'))
+    descriptors.get_dataset(self.path('mine.json'))
     return out
 
   def test_masks_become_two_classes_with_their_shares(self):

@@ -200,7 +200,7 @@ class EnvironmentTest(unittest.TestCase):
   def test_every_script_sets_it_before_tensorflow_is_there_and_children_have_it(self):
     code = '''
       import os, subprocess, sys
-      from utils import flags
+      from cli import flags
       def main(args):
         assert 'tensorflow' not in sys.modules
         child = 'import os; print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])'
@@ -304,7 +304,8 @@ _TRAIN = """
     import os, sys
     from unittest import mock
     import train
-    from utils import inputs, run_config
+    from dataset import inputs
+    from utils import run_config
     def shown(hook, *_):
       print('files', len(os.listdir(sys.argv[1])), flush=True)
     # XLA on the CPU would also take the pipeline's functions, and fail on them; see run_config.

@@ -17,7 +17,8 @@ from PIL import Image
 import create_cityscapes_tf_record
 import deeplab_model
 import evaluate
-from utils import datasets, model_config, tf_record
+from cli import model_config
+from dataset import descriptors, schema, tf_records
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
@@ -85,7 +86,7 @@ class EvaluateTest(unittest.TestCase):
 
 
 class VocTest(EvaluateTest):
-  dataset = datasets.DATASETS['voc']
+  dataset = descriptors.DATASETS['voc']
 
   @classmethod
   def setUpClass(cls):
@@ -158,7 +159,7 @@ class VocTest(EvaluateTest):
     os.makedirs(records)
     with tf.io.TFRecordWriter(f'{records}/two.record') as writer:
       for name in ('a', 'b'):
-        writer.write(tf_record.encode_example(f'{self.folder}/images/{name}.png',
+        writer.write(tf_records.encode_example(f'{self.folder}/images/{name}.png',
                                               f'{self.folder}/labels/{name}.png', self.dataset))
     printed = run(evaluate, '--model_dir', self.model, '--data_dir', records, '--split', 'two',
                   '--save_predictions', output)
@@ -169,9 +170,9 @@ class VocTest(EvaluateTest):
   def test_records_without_names_cannot_be_saved(self):
     records = self.temporary('records')
     os.makedirs(records)
-    example = tf.train.Example.FromString(tf_record.encode_example(
+    example = tf.train.Example.FromString(tf_records.encode_example(
         f'{self.folder}/images/a.png', f'{self.folder}/labels/a.png', self.dataset))
-    del example.features.feature[tf_record.IMAGE_FILENAME]
+    del example.features.feature[schema.IMAGE_FILENAME]
     with tf.io.TFRecordWriter(f'{records}/val.record') as writer:
       writer.write(example.SerializeToString())
     argv = ('--model_dir', self.model, '--data_dir', records)
@@ -201,7 +202,7 @@ class VocTest(EvaluateTest):
 
 
 class CityscapesTest(EvaluateTest):
-  dataset = datasets.DATASETS['cityscapes']
+  dataset = descriptors.DATASETS['cityscapes']
 
   @classmethod
   def setUpClass(cls):

@@ -12,13 +12,15 @@ import tensorflow.compat.v1 as tf
 
 import deeplab_model
 import export_inference_graph
-from utils import checkpoint_store, datasets, model_config
+from cli import model_config
+from dataset import descriptors
+from utils import checkpoint_store
 from utils.architecture import Architecture
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
 TINY = Architecture('mobilenet_v2_dm05', 2)
-TWO = datasets.from_json({'name': 'two', 'class_names': ['a', 'b']}, 'test')
+TWO = descriptors.from_json({'name': 'two', 'class_names': ['a', 'b']}, 'test')
 
 
 def write_model(folder, scale=1.):

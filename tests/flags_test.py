@@ -16,7 +16,8 @@ from unittest import mock
 
 import pytest
 
-from utils import ending, flags
+from cli import flags
+from utils import ending
 
 pytestmark = pytest.mark.compat
 
@@ -24,7 +25,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SCRIPT = '''
 import os, signal, sys, threading, time, warnings
 sys.path.insert(0, {root!r})
-from utils import files, flags
+from cli import flags
+from utils import files
 from utils.errors import DataError, UsageError
 
 def make_parser():

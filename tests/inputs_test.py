@@ -15,8 +15,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import failures, inputs, tf_record
-from utils.datasets import Dataset
+from dataset import image_files, inputs, label_files, schema
+from dataset.descriptors import Dataset
+from utils import failures
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
@@ -44,7 +45,7 @@ def record(path, examples):
   """Writes (image, label) files as a record with no features but the two; returns its path."""
   with tf.io.TFRecordWriter(path) as writer:
     for image, label in examples:
-      features = {tf_record.IMAGE_ENCODED: image, tf_record.LABEL_ENCODED: label}
+      features = {schema.IMAGE_ENCODED: image, schema.LABEL_ENCODED: label}
       writer.write(tf.train.Example(features=tf.train.Features(feature={
           name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
           for name, value in features.items()})).SerializeToString())
@@ -286,8 +287,8 @@ class BadExampleTest(TestCase):
   def test_label_of_three_channels_is_named(self):
     image, _ = numbered(0)
     files, name = self.bad_record(image, image)
-    self.check_stops(self.training(files), f'the label of {name} is no grey or palette PNG of at most '
-                     '8 bits, whose values are the class ids; convert it')
+    self.check_stops(self.training(files), f'the label of {name} is something else: '
+                     + label_files.WHAT_IT_IS)
 
   def test_image_of_other_format_is_named(self):
     files, name = self.bad_record(b'GIF', numbered(0)[1])
@@ -300,7 +301,7 @@ class BadExampleTest(TestCase):
     image = image[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + image[33:]
     files, name = self.bad_record(image, label)
     for pipeline in (self.training, lambda files: inputs.eval_dataset(files, DATASET)):
-      self.check_stops(pipeline(files), f'the image of {name} has more than the {tf_record.MAX_PIXELS} '
+      self.check_stops(pipeline(files), f'the image of {name} has more than the {image_files.MAX_PIXELS} '
                        'pixels that are allowed; cut it into parts')
 
   def test_damaged_image_and_label_are_errors(self):
@@ -442,10 +443,10 @@ class ImageDatasetTest(TestCase):
       self.check_stops(inputs.image_dataset([good, path, good]).map(lambda image: (image,)),
                        sentence.format(path))
       with self.assertRaises(DataError) as caught:
-        inputs.read_image(path)
+        image_files.read_image(path)
       self.assertEqual(str(caught.exception), sentence.format(path))
     with self.assertRaisesRegex(DataError, 'cut.png. cannot be read: .*truncated'):
-      inputs.read_image(cut)
+      image_files.read_image(cut)
 
 
   def test_file_that_would_take_up_the_memory_is_refused_unread(self):
@@ -463,7 +464,7 @@ class ImageDatasetTest(TestCase):
                            (large, 'has 1,099,511,627,776 bytes'), ('/dev/zero', 'it is a device or pipe'),
                            (self.file('c.jpg', program), 'is an EPS file, which is a program')):
       with self.subTest(path), self.assertRaisesRegex(DataError, f"image '{path}' .*{sentence}"):
-        inputs.read_image(path)
+        image_files.read_image(path)
 
 
 class SyntheticDatasetTest(unittest.TestCase):

@@ -9,8 +9,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from dataset import make_sample_data
-from utils import datasets
+from dataset import descriptors, lists, make_sample_data
 from utils.errors import DataError, UsageError
 
 SCRIPT = make_sample_data.__file__
@@ -35,8 +34,8 @@ def contents(folder):
 
 def read_split(folder, split):
   """Returns images uint8 [N, H, W, 3] and labels uint8 [N, H, W] of a split."""
-  names = datasets.read_list(os.path.join(folder, split + '.txt'))
-  pairs = datasets.find_pairs(os.path.join(folder, 'JPEGImages'),
+  names = lists.read_list(os.path.join(folder, split + '.txt'))
+  pairs = lists.find_pairs(os.path.join(folder, 'JPEGImages'),
                               os.path.join(folder, 'SegmentationClassAug'), names)
   return (np.stack([np.array(Image.open(image)) for image, _ in pairs]),
           np.stack([np.array(Image.open(label)) for _, label in pairs]))
@@ -78,7 +77,7 @@ class FilesTest(unittest.TestCase):
 
   def test_label_is_palette_png_in_the_descriptors_colours(self):
     write(self.folder)
-    sample = datasets.get_dataset(os.path.join(self.folder, 'sample.json'))
+    sample = descriptors.get_dataset(os.path.join(self.folder, 'sample.json'))
     label = Image.open(os.path.join(self.folder, 'SegmentationClassAug/val_0000.png'))
     self.assertEqual(label.mode, 'P')
     indices, colours = np.array(label), np.array(label.convert('RGB'))
@@ -89,7 +88,7 @@ class FilesTest(unittest.TestCase):
 
   def test_descriptor_describes_what_was_written(self):
     write(self.folder)
-    sample = datasets.get_dataset(os.path.join(self.folder, 'sample.json'))
+    sample = descriptors.get_dataset(os.path.join(self.folder, 'sample.json'))
     self.assertEqual(sample.class_names, ('background', 'disk', 'diamond', 'triangle', 'star'))
     self.assertEqual(sample.splits, {'train': 2, 'val': 1})
     self.assertEqual(sample.ignore_label, VOID)

@@ -9,11 +9,13 @@ import unittest
 import numpy as np
 from PIL import Image
 
-from utils import datasets, files, flags, model_config, visualization
+from cli import flags, model_config
+from dataset import descriptors
+from utils import files, visualization
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
-TWO = datasets.from_json(
+TWO = descriptors.from_json(
     {'name': 'two', 'class_names': ['a', 'b'], 'palette': [[1, 2, 3], [4, 5, 6]]}, 'test')
 
 

@@ -8,9 +8,9 @@ import unittest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+from dataset import tf_records
 from tests.scripts_test import run
 from tools import plot_scalars
-from utils import tf_record
 from utils.errors import DataError, UsageError
 
 
@@ -54,7 +54,7 @@ class PlotScalarsTest(unittest.TestCase):
     path = os.path.join(self.folder, *os.listdir(self.folder))
     with open(path, 'rb') as file:
       whole = file.read()
-    last = tf_record.whole_examples(path)[0]
+    last = tf_records.whole_examples(path)[0]
     damaged = bytearray(whole)
     damaged[-10] ^= 1
     huge = whole + (1 << 40).to_bytes(8, 'little') + bytes(100)  # a length that TensorFlow may not survive

@@ -3,7 +3,8 @@ import os
 import tempfile
 import unittest
 
-from utils import files, predictions
+from dataset import predictions
+from utils import files
 from utils.errors import DataError, UsageError
 
 

@@ -9,8 +9,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import failures, preprocessing
-from utils.datasets import Dataset
+from dataset import label_files, preprocessing
+from dataset.descriptors import Dataset
+from utils import failures
 
 pytestmark = pytest.mark.compat
 
@@ -143,8 +144,8 @@ class DecodeLabelTest(TestCase):
              png(eight[:, :, 0], 8)[:20], b'\x89PNG\r\n\x1a\n')
     for file in files:
       self.check_refused(
-          "label 'a' is no grey or palette PNG of at most 8 bits, whose values are the class ids; "
-          'convert it', lambda file: preprocessing.decode_label(file, "label 'a'"), file)
+          f"label 'a' is something else: {label_files.WHAT_IT_IS}",
+          lambda file: preprocessing.decode_label(file, "label 'a'"), file)
 
   def test_damaged_file_is_an_error(self):
     file = bytearray(png(np.arange(80).reshape(8, 10), 8, PALETTE))

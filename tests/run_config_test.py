@@ -15,7 +15,8 @@ _STEPS = """
     import sys
     import tensorflow.compat.v1 as tf
     from deeplab_model import deeplabv3_plus_model_fn
-    from utils import inputs, run_config
+    from dataset import inputs
+    from utils import run_config
     params = dict(base_architecture='mobilenet_v2_dm05', num_classes=3, class_names='abc', batch_size=2,
                   palette=[(0, 0, 0)] * 3, max_steps=5)
     config = run_config.run_config(seed=0, xla=True).session_config

@@ -14,8 +14,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+from dataset import descriptors, schema, tf_records
 from tools import view_dataset
-from utils import datasets, tf_record
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -86,8 +86,8 @@ class ViewDatasetTest(unittest.TestCase):
         writer.write(example)
 
   def encode(self, name):
-    return tf_record.encode_example(f'{self.folder}/images/{name}.jpg', f'{self.folder}/labels/{name}.png',
-                                    datasets.get_dataset(f'{self.folder}/tiny.json'))
+    return tf_records.encode_example(f'{self.folder}/images/{name}.jpg', f'{self.folder}/labels/{name}.png',
+                                    descriptors.get_dataset(f'{self.folder}/tiny.json'))
 
   def test_figures_are_those_counted_by_hand(self):
     _, figures = self.view_files('--val', f'{self.folder}/val.txt')
@@ -124,7 +124,7 @@ class ViewDatasetTest(unittest.TestCase):
     serialized = []
     for name in (*names, b'\xff\xfe<b>'):
       name = name if isinstance(name, bytes) else name.encode()
-      example.features.feature[tf_record.IMAGE_FILENAME].bytes_list.value[0] = name
+      example.features.feature[schema.IMAGE_FILENAME].bytes_list.value[0] = name
       serialized.append(example.SerializeToString())
     self.write_record('train', *serialized)
     before = set(os.listdir(self.folder))
@@ -183,12 +183,12 @@ class ViewDatasetTest(unittest.TestCase):
     write_pair(self.folder, 'seven', striped(9, 12, 0, 7))
     bad = tf.train.Example.FromString(good)
     with open(f'{self.folder}/labels/seven.png', 'rb') as file:
-      bad.features.feature[tf_record.LABEL_ENCODED].bytes_list.value[0] = file.read()
+      bad.features.feature[schema.LABEL_ENCODED].bytes_list.value[0] = file.read()
     self.write_record('train', good, bad.SerializeToString(), b'no example', good)
     with self.assertRaisesRegex(DataError, r'^2 examples cannot .*example 1 \(from 0\).*train\.record'):
       self.view('--data_dir', self.folder)
     first, second = self.figures()['sets']['train']['errors']
-    self.assertIn('holds 7 (50.00% of its pixels); tiny <set> allows 0..2 and 255 (ignored)', first)
+    self.assertIn('holds the values 7; tiny <set> allows 0..2 and 255 (ignored)', first)
     self.assertRegex(second, 'example 2 .* is no tf.train.Example')
 
   def test_validation_images_out_of_training_are_told(self):

@@ -48,7 +48,9 @@ import time
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import datasets, files, flags  # noqa: E402
+from cli import flags  # noqa: E402
+from dataset import descriptors  # noqa: E402
+from utils import files  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 MODES = ('train', 'infer', 'input')
@@ -103,7 +105,7 @@ def make_parser():
 
 def main(args):
   check(args)
-  dataset = datasets.get_dataset(args.dataset)
+  dataset = descriptors.get_dataset(args.dataset)
   modes = MODES if args.mode == 'all' else (args.mode,)
   if args.data_dir is None and args.mode == 'all':
     print('input is left out, as there is no --data_dir')

@@ -4,9 +4,10 @@ import contextlib
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
+from dataset import preprocessing, tf_records
 from nets import layers
 from tools import benchmark_tensorflow
-from utils import losses, optimizers, preprocessing, tf_record
+from utils import losses, optimizers
 from utils.architecture import Architecture
 
 
@@ -34,7 +35,7 @@ def as_the_originals():
 def records(paths, _, options):
   """Returns a tf.data.Dataset of images float32 [B, h, w, 3] and labels int32 [B, h, w, 1]."""
   def parse(serialized):
-    image, label = tf_record.parse_example(serialized)
+    image, label = tf_records.parse_example(serialized)
     image = tf.io.decode_image(image, 3, expand_animations=False)
     return tf.cast(image, tf.float32), tf.cast(preprocessing.decode_label(label), tf.float32)
 

@@ -5,10 +5,11 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from dataset import inputs, tf_records
 from deeplab_model import deeplabv3_plus_model_fn, network
 from nets import backbones
 from tools.benchmark import Bench
-from utils import complexity, devices, inputs, run_config, tf_record
+from utils import complexity, devices, run_config
 from utils.architecture import Architecture
 from utils.tf_estimator import ModeKeys
 
@@ -79,11 +80,11 @@ def train_data(params, dataset, from_records):
   """Returns training batches: `from_records` of --data_dir, or synthetic; a tf.data.Dataset."""
   if params['data_dir'] is None:
     return inputs.synthetic_dataset(params['batch_size'], params['crop_size'], dataset.num_classes, _SEED)
-  paths = tf_record.record_files(params['data_dir'], 'train')
+  paths = tf_records.record_files(params['data_dir'], 'train')
   return from_records(paths, dataset, inputs.TrainOptions(
       crop_size=tuple(params['crop_size']), batch_size=params['batch_size'], seed=_SEED,
       channel_means=backbones.get(params['base_architecture']).channel_means,
-      num_examples=sum(tf_record.count_examples(paths)), threads=params['input_threads']))
+      num_examples=sum(tf_records.count_examples(paths)), threads=params['input_threads']))
 
 
 def session_runs(data, step, params):

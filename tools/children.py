@@ -252,14 +252,15 @@ def _serve(channel, training):
 def _import_all(training):
   """Imports what takes time in every child. No session is made and no device looked at: no thread starts."""
   sys.path.insert(0, ROOT)
-  from utils import flags
+  from cli import flags
   if training:
     flags.enable_onednn()
   import cv2  # noqa: F401
   import tqdm  # noqa: F401
 
   import deeplab_model  # noqa: F401
-  from utils import batch_size, conversion, examples, inputs, predictions, tf_estimator  # noqa: F401
+  from dataset import conversion, inputs, predictions, tf_records  # noqa: F401
+  from utils import batch_size, tf_estimator  # noqa: F401
   gc.collect()
   gc.freeze()  # so that collections in the forks do not copy the memory they share
 

@@ -20,8 +20,9 @@ import zlib
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from cli import flags  # noqa: E402
 from nets import backbones  # noqa: E402
-from utils import failures, flags  # noqa: E402
+from utils import failures  # noqa: E402
 from utils.architecture import Architecture  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
@@ -62,9 +63,10 @@ def make_parser():
 
 
 def main(args):
-  from utils import checkpoint_store, checkpoints, datasets
+  from dataset import descriptors
+  from utils import checkpoint_store, checkpoints
 
-  dataset = datasets.get_dataset(args.dataset)
+  dataset = descriptors.get_dataset(args.dataset)
   if checkpoint_store.indexes(args.model_dir):
     raise UsageError(f'--model_dir {args.model_dir} holds a checkpoint already; give a new folder')
   with tempfile.TemporaryDirectory() as scratch:
@@ -185,7 +187,8 @@ def convert(prefix, stored, architecture, dataset, args):
   import tensorflow.compat.v1 as tf
 
   import deeplab_model
-  from utils import checkpoint_store, checkpoints, files, locks, model_config
+  from cli import model_config
+  from utils import checkpoint_store, checkpoints, files, locks
 
   what = checkpoint_store.problem(prefix)
   if what:

@@ -19,7 +19,9 @@ import sys
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import conversion, datasets, files, flags  # noqa: E402
+from cli import flags  # noqa: E402
+from dataset import descriptors, label_files, lists  # noqa: E402
+from utils import files, workers  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 _IGNORE = 255          # what labels of one channel usually hold where a pixel does not count
@@ -47,6 +49,7 @@ def make_parser():
 
 
 def main(args):
+
   for flag in ('labels', 'dataset') if args.suggest else ('images', 'labels', 'dataset'):
     if getattr(args, flag) is None:
       raise UsageError(f'--{flag} is missing; --help shows two commands to copy')
@@ -63,19 +66,21 @@ def convert(args):
   """Writes the records, and the lists where none were given."""
   if bool(args.train_list) != bool(args.val_list):
     raise UsageError('--train_list and --val_list go together; give both or neither')
-  dataset = datasets.get_dataset(args.dataset)
+  dataset = descriptors.get_dataset(args.dataset)
   if args.train_list:
-    names = {'train': datasets.read_list(args.train_list), 'val': datasets.read_list(args.val_list)}
+    names = {'train': lists.read_list(args.train_list), 'val': lists.read_list(args.val_list)}
   else:
     labels = find_labels(args)
     names = split_names(find_names(args, labels), args.val_fraction, args.seed)
     for split in names:
       check_list(list_path(args, split), names[split])
-  splits = {split: datasets.match_pairs(args.images, args.labels, names[split], dataset, args.label_suffix)
+  splits = {split: lists.match_pairs(args.images, args.labels, names[split], dataset, args.label_suffix)
             for split in names}
   if not args.train_list:
     splits['train'][1].extend(unpaired_labels(args, splits, labels))
   files.make_folder(args.output_dir, '--output_dir')
+
+  from dataset import conversion  # TensorFlow, which --help and --suggest do without
 
   conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
   if not args.train_list:
@@ -96,7 +101,7 @@ def list_text(names):
 
 def check_list(path, names):
   """Raises DataError where another list would be overwritten."""
-  if os.path.exists(path) and datasets.read_list(path) != names:
+  if os.path.exists(path) and lists.read_list(path) != names:
     raise DataError(f"'{path}' is there and differs from the split by --val_fraction and --seed; give it by "
                     '--train_list or --val_list, or remove it')
 
@@ -104,7 +109,7 @@ def check_list(path, names):
 def find_names(args, labels):
   """Returns the paths, below --images, of all images that are none of the labels themselves."""
   labels = set(labels)
-  extensions = ('.jpg', *datasets.OTHER_EXTENSIONS)
+  extensions = ('.jpg', *lists.OTHER_EXTENSIONS)
   names = [os.path.relpath(path, args.images) for path in find_files(args.images, extensions)
            if path not in labels]
   for name in names:
@@ -118,7 +123,7 @@ def find_names(args, labels):
 
 def find_labels(args):
   """Returns the paths of all labels below --labels."""
-  endings = tuple(args.label_suffix + extension for extension in datasets.LABEL_EXTENSIONS)
+  endings = tuple(args.label_suffix + extension for extension in lists.LABEL_EXTENSIONS)
   paths = find_files(args.labels, endings)
   if not paths:
     raise DataError(f"there is no label in '{args.labels}' whose name ends in {endings[0]}; check --labels "
@@ -209,9 +214,7 @@ def survey(paths, processes):
     pixels, labels: Counters of a value or a (red, green, blue), its pixels and the labels that have it.
     palette: dict from values to colours, of palette PNGs; or empty.
   """
-  from utils import tf_record
-
-  contents = list(conversion.map_in_processes(tf_record.survey_label, paths, processes))
+  contents = list(workers.map_in_order(label_files.survey_label, paths, processes))
   looks = {(entry.value, entry.color) for entries in contents for entry in entries if entry.color}
   palette = dict(looks)
   is_color = None in palette or len(palette) < len(looks)
@@ -241,7 +244,7 @@ def in_order(pixels):
 
 
 def key_text(key):
-  return datasets.hex_color(key) if isinstance(key, tuple) else str(key)
+  return descriptors.hex_color(key) if isinstance(key, tuple) else str(key)
 
 
 def describe(name, pixels, palette):

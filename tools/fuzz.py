@@ -34,8 +34,8 @@ import tempfile
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from cli import flags  # noqa: E402
 from tools import children  # noqa: E402
-from utils import flags  # noqa: E402
 
 TIMEOUT = 60   # seconds of a case
 _MEMORY = 12 << 30  # bytes of data that a script may reserve; TensorFlow itself takes two

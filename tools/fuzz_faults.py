@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from utils import tf_record
+from dataset import schema
 
 ODD_NAMES = ('m[lr=0.1]', 'x*?', 'with blanks', "it's", 'quo"ted', 'é 空 😀', '-leading', '%s %d',
              'back\\slash', 'new\nline', 'a.record', '..hidden', '{x}', '$HOME', '~', '#x', 'x' * 200)
@@ -481,7 +481,7 @@ def flipped_payload(path, rng):
   write(path, b''.join(map(framed, content)))
 
 
-_PICTURES = (tf_record.IMAGE_ENCODED, tf_record.LABEL_ENCODED)
+_PICTURES = (schema.IMAGE_ENCODED, schema.LABEL_ENCODED)
 RECORD_ENTRIES = (huge_length, other_payload, flipped_payload)
 
 
@@ -508,7 +508,7 @@ def record_name(path, rng):
   """Lets an example carry a name that leads elsewhere."""
   name = rng.choice((*_PATHS_ELSEWHERE, '')).encode('utf-8', 'surrogatepass')
   name = rng.choice((name, b'\xff\xfe', b'a\n\x1b[2J'))
-  _change_example(path, rng, _set_bytes(tf_record.IMAGE_FILENAME, name))
+  _change_example(path, rng, _set_bytes(schema.IMAGE_FILENAME, name))
 
 
 def record_bomb(path, rng):
@@ -528,12 +528,12 @@ def record_sizes(path, rng):
 
 def record_values(path, rng):
   label = _image('L', (80, 64), 'PNG', color=rng.choice((5, 254)))
-  _change_example(path, rng, _set_bytes(tf_record.LABEL_ENCODED, label))
+  _change_example(path, rng, _set_bytes(schema.LABEL_ENCODED, label))
 
 
 def record_features(path, rng):
   """Takes a feature away, doubles it, or makes it numbers."""
-  name = rng.choice((*_PICTURES, tf_record.IMAGE_FILENAME, tf_record.IMAGE_HEIGHT))
+  name = rng.choice((*_PICTURES, schema.IMAGE_FILENAME, schema.IMAGE_HEIGHT))
 
   def change(features):
     kind = rng.choice(('none', 'empty', 'two', 'int', 'float'))

@@ -27,7 +27,7 @@ from unittest import mock
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import flags  # noqa: E402
+from cli import flags  # noqa: E402
 
 MODES = ('train', 'evaluate', 'predict', 'export')
 SMALL = 4096  # bytes; tensors of shapes and the like, which are the host's anyway
@@ -117,7 +117,8 @@ def build(mode, base_architecture, precision='fp32', data_format=None, batch_siz
   import tensorflow.compat.v1 as tf
 
   import deeplab_model
-  from utils import inputs, run_config
+  from dataset import inputs
+  from utils import run_config
   from utils.tf_estimator import ModeKeys
 
   training = mode == 'train'

@@ -13,7 +13,8 @@ import sys
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import files, flags  # noqa: E402
+from cli import flags  # noqa: E402
+from utils import files  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 
@@ -80,11 +81,11 @@ def read_events(path):
   import tensorflow.compat.v1 as tf
   from google.protobuf.message import DecodeError
 
-  from utils import tf_record
+  from dataset import tf_records
 
   files.check_regular(path, f"event file '{path}'")
   # An event file is a record file. TensorFlow is not shown lengths beyond its end, which it may not survive.
-  whole, rest = tf_record.whole_examples(path)
+  whole, rest = tf_records.whole_examples(path)
   used = 0
   with contextlib.suppress(tf.errors.DataLossError, DecodeError):
     for event in itertools.islice(tf.train.summary_iterator(path), whole):

@@ -25,8 +25,8 @@ import time
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from cli import flags  # noqa: E402
 from tools import children  # noqa: E402
-from utils import flags  # noqa: E402
 
 
 def make_parser():

@@ -19,7 +19,9 @@ import sys
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from utils import datasets, failures, files, flags  # noqa: E402
+from cli import flags  # noqa: E402
+from dataset import descriptors, lists  # noqa: E402
+from utils import failures, files  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 
@@ -42,10 +44,9 @@ def make_parser():
 
 @failures.explaining('leave out the largest images, or end other programs that hold memory')
 def main(args):
-  from tools import view_dataset_page
-  from utils import dataset_facts
+  from tools import view_dataset_facts, view_dataset_page
 
-  dataset = datasets.get_dataset(args.dataset)
+  dataset = descriptors.get_dataset(args.dataset)
   sources = open_sources(args, dataset)
   view_dataset_page.check_replaceable(args.output_dir)
   files.check_json_output(args.json, '--json')
@@ -54,8 +55,8 @@ def main(args):
     files.make_folder_of(args.json, '--json')
 
   sets = [read_set(title, *source, dataset) for title, source in sources.items()]
-  doubles = dataset_facts.near_identical(*sets) if len(sets) == 2 else []
-  problems = dataset_facts.find_problems(sets, doubles, dataset)
+  doubles = view_dataset_facts.near_identical(*sets) if len(sets) == 2 else []
+  problems = view_dataset_facts.find_problems(sets, doubles, dataset)
   load = {title: functools.partial(decode, source, dataset) for title, (source, _) in sources.items()}
   view_dataset_page.write(args.output_dir, view_dataset_page.Content(
       dataset, sets, problems, load, args.samples))
@@ -94,47 +95,47 @@ def open_sources(args, dataset):
 
 def open_source(args, name, dataset):
   """Returns the source of one set, and a list of sentences on files that are missing."""
-  from utils import examples, tf_record
+  from dataset import tf_records
   if args.data_dir:
-    return examples.Records(tf_record.record_files(args.data_dir, name)), []
-  pairs, missing = datasets.match_pairs(args.image_data_dir, args.label_data_dir,
-                                        datasets.read_list(name), dataset)
-  return examples.Files(pairs), missing
+    return tf_records.Records(tf_records.record_files(args.data_dir, name)), []
+  pairs, missing = lists.match_pairs(args.image_data_dir, args.label_data_dir,
+                                        lists.read_list(name), dataset)
+  return tf_records.Files(pairs), missing
 
 
 def read_set(title, source, errors, dataset):
-  """Returns the dataset_facts.Set of a source, with a progress bar.
+  """Returns the view_dataset_facts.Set of a source, with a progress bar.
 
   Args:
     title: str.
-    source: examples.Records or examples.Files.
+    source: tf_records.Records or tf_records.Files.
     errors: list of str, what is known already.
     dataset: Dataset.
   """
   from tqdm import tqdm
 
-  from utils import dataset_facts
+  from tools import view_dataset_facts
 
   def examined(index):
     try:
-      name, image, label = decode(source, dataset, index, dataset_facts.THUMBNAIL)
+      name, image, label = decode(source, dataset, index, view_dataset_facts.THUMBNAIL)
     except DataError as error:
       return str(error)
-    return dataset_facts.examine(index, name, image, label, dataset)
+    return view_dataset_facts.examine(index, name, image, label, dataset)
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     results = list(tqdm(pool.map(examined, range(len(source))), title, len(source), unit='image'))
   errors = errors + [one for one in results if isinstance(one, str)]
-  return dataset_facts.Set(title, [one for one in results if not isinstance(one, str)], errors,
+  return view_dataset_facts.Set(title, [one for one in results if not isinstance(one, str)], errors,
                            dataset.num_classes)
 
 
 def decode(source, dataset, index, min_side):
-  """Returns an example's name, image and label; see examples.decode."""
-  from utils import examples
+  """Returns an example's name, image and label; see schema.decode."""
+  from dataset import schema, tf_records
   where = source.source(index)
-  features = examples.parse(source.load(index), where)
-  return examples.file_name(features) or where, *examples.decode(features, dataset, where, min_side)
+  features = tf_records.parse(source.load(index), where)
+  return schema.file_name(features) or where, *schema.decode(features, dataset, where, min_side)
 
 
 def as_json(sets, problems, dataset):
@@ -147,7 +148,7 @@ def as_json(sets, problems, dataset):
           'pixels': dict(zip(dataset.class_names, one.pixels.tolist())),
           'images': dict(zip(dataset.class_names, one.images.tolist())),
           'ignored': one.ignored,
-          'sizes': {f'{width}x{height}': number for (width, height), number
+          'sizes': {f'{width}x{height}': number for (height, width), number
                     in collections.Counter(facts.size for facts in one.facts).most_common()},
       } for one in sets},
       'problems': [{'kind': problem.kind, 'sentence': problem.sentence, 'details': problem.details}

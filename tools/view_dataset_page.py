@@ -23,8 +23,8 @@ class Content:
 
   Attributes:
     dataset: Dataset.
-    sets: list of dataset_facts.Set.
-    problems: list of dataset_facts.Problem.
+    sets: list of view_dataset_facts.Set.
+    problems: list of view_dataset_facts.Problem.
     load: dict from a set's title to a function of (index, width) that returns (name, image, label): str,
       PIL image of at least that width if it has as much, uint8 [H, W].
     samples: int, examples to show of each set.
@@ -115,7 +115,7 @@ def _sizes(content):
   """Returns the list of the most frequent sizes, and a plot where there are several."""
   blocks = []
   for one in content.sets:
-    sizes = collections.Counter(facts.size for facts in one.facts)
+    sizes = collections.Counter(facts.size[::-1] for facts in one.facts)  # width, height
     rows = ''.join(f'<tr><th>{width} &times; {height}</th><td>{number:,}</td></tr>'
                    for (width, height), number in sizes.most_common(_SHOWN_SIZES))
     if len(sizes) > _SHOWN_SIZES:
@@ -176,7 +176,7 @@ def _card(folder, content, title, facts):
   if facts.ignored:
     classes += f'<span><i class="swatch hatched"></i>ignored <small>{_percent(facts.ignored)}</small></span>'
   return (f'<figure><figcaption><b>{html.escape(title)}</b> {html.escape(facts.name)} '
-          f'<small>{facts.size[0]} &times; {facts.size[1]}</small></figcaption><div class="panels">'
+          f'<small>{facts.size[1]} &times; {facts.size[0]}</small></figcaption><div class="panels">'
           f'<img loading="lazy" src="{photo}" alt="photo"><img loading="lazy" class="label" src="{label}" '
           f'alt="label"><div class="overlay"><img loading="lazy" src="{photo}" alt="">'
           f'<img loading="lazy" class="over" src="{label}" alt="overlay"></div></div>'

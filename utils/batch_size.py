@@ -30,18 +30,20 @@ class Measured(typing.NamedTuple):
   limit: int
 
 
-def largest_on_gpu(model_fn, params):
+def largest_on_gpu(model_fn, params, make_batches):
   """Returns the images a step that fit on one GPU, less a tenth; each try has a process of its own.
 
   Args:
     model_fn: an Estimator's, at the top level of a module.
-    params: dict, those of the model_fn, and num_classes, crop_size, seed and xla.
+    params: dict, those of the model_fn, and seed and xla.
+    make_batches: function of a batch size that returns the tf.data.Dataset of batches; at the top level of a
+      module, or a functools.partial of one.
 
   Raises:
     UsageError: not even 2 images fit.
   """
-  fits = functools.partial(_fits, model_fn, params)
-  measured = _in_child(measure, model_fn, params)
+  fits = functools.partial(_fits, model_fn, params, make_batches)
+  measured = _in_child(measure, model_fn, params, make_batches)
   if measured is None:
     return largest(fits)
   if not measured.used:
@@ -102,9 +104,9 @@ def _too_little():
                     'that hold it (nvidia-smi lists them), or give a smaller --crop_size, or --recompute')
 
 
-def _fits(model_fn, params, batch_size):
+def _fits(model_fn, params, make_batches, batch_size):
   """Returns whether steps of so many images stay within memory, and prints it."""
-  fitted = bool(_in_child(trains, model_fn, params, batch_size))
+  fitted = bool(_in_child(trains, model_fn, params, make_batches, batch_size))
   print(f'--batch_size {batch_size} {"fits" if fitted else "does not fit"}', flush=True)
   return fitted
 
@@ -121,14 +123,14 @@ def _in_child(function, *args):
 # --- In the process of a try ---------------------------------------------------------------------
 
 
-def measure(model_fn, params):
+def measure(model_fn, params, make_batches):
   """Returns Measured of the sizes of _MEASURED, up to the first that does not fit; None if nothing tells."""
   used, limit = {}, None
   for batch_size in _MEASURED:
     gc.collect()  # what the last session held is free once it is gone
     try:
       with contextlib.suppress(_NoMemory):
-        used[batch_size], limit = _memory_of(model_fn, params, batch_size)
+        used[batch_size], limit = _memory_of(model_fn, params, make_batches, batch_size)
     except (ValueError, KeyError):  # there is no GPU, or its allocator does not count
       return None
     if batch_size not in used:
@@ -136,7 +138,7 @@ def measure(model_fn, params):
   return Measured(used, limit)
 
 
-def _memory_of(model_fn, params, batch_size):
+def _memory_of(model_fn, params, make_batches, batch_size):
   """Returns the most bytes that training steps take, and those that the GPU's allocator can have.
 
   Raises:
@@ -146,7 +148,7 @@ def _memory_of(model_fn, params, batch_size):
   import tensorflow.compat.v1 as tf
 
   memory = tf.config.experimental
-  with _training(model_fn, params, batch_size) as (session, run):
+  with _training(model_fn, params, make_batches, batch_size) as (session, run):
     limits = [device.memory_limit_bytes for device in session.list_devices() if device.device_type == 'GPU']
     if not limits:
       raise ValueError('no GPU')
@@ -157,9 +159,9 @@ def _memory_of(model_fn, params, batch_size):
     return memory.get_memory_info('GPU:0')['peak'], limits[0]
 
 
-def trains(model_fn, params, batch_size):
+def trains(model_fn, params, make_batches, batch_size):
   """Returns whether two training steps of so many images stay within memory."""
-  with contextlib.suppress(_NoMemory), _training(model_fn, params, batch_size) as (_, run):
+  with contextlib.suppress(_NoMemory), _training(model_fn, params, make_batches, batch_size) as (_, run):
     run()
     run()
     return True
@@ -171,11 +173,11 @@ class _NoMemory(Exception):
 
 
 @contextlib.contextmanager
-def _training(model_fn, params, batch_size):
+def _training(model_fn, params, make_batches, batch_size):
   """A context of a session and a function that runs a step in it; raises _NoMemory where memory runs out."""
   import tensorflow.compat.v1 as tf
 
-  from utils import devices, failures, inputs, run_config
+  from utils import devices, failures, run_config
   from utils.tf_estimator import ModeKeys
 
   devices.limit(1)
@@ -183,8 +185,7 @@ def _training(model_fn, params, batch_size):
   try:
     with tf.Graph().as_default(), tf.Session(config=config) as session:
       tf.train.get_or_create_global_step()
-      batch = tf.data.make_one_shot_iterator(inputs.synthetic_dataset(
-          batch_size, params['crop_size'], params['num_classes'])).get_next()
+      batch = tf.data.make_one_shot_iterator(make_batches(batch_size)).get_next()
       step = model_fn(*batch, ModeKeys.TRAIN, params).train_op
       session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
       yield session, functools.partial(session.run, step)

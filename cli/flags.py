@@ -10,7 +10,7 @@ which devices it computes on utils/devices.py's concern.
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
-and can contradict those that were (utils/model_config.py).
+and can contradict those that were (cli/model_config.py).
 """
 import argparse
 import contextlib

@@ -10,7 +10,8 @@ import platform
 import typing
 from importlib import metadata
 
-from utils import datasets, files, history
+from dataset import descriptors
+from utils import files, history
 from utils.architecture import GEOMETRY, Architecture, problem
 from utils.errors import DataError, UsageError
 
@@ -21,7 +22,7 @@ _FORMAT = 1
 class Stored(typing.NamedTuple):
   """What model_config.json holds: Architecture, Dataset, and the list that utils/history.py describes."""
   architecture: Architecture
-  dataset: datasets.Dataset
+  dataset: descriptors.Dataset
   history: list
 
 
@@ -31,14 +32,14 @@ def write(model_dir, architecture, dataset, flags, past=()):
   Args:
     model_dir: str, an existing folder.
     architecture: Architecture.
-    dataset: datasets.Dataset.
+    dataset: descriptors.Dataset.
     flags: dict of every flag of the run.
     past: list of utils/history.py's entries.
   """
   config = {
       'format': _FORMAT,
       'architecture': dataclasses.asdict(architecture),
-      'dataset': datasets.to_json(dataset),
+      'dataset': descriptors.to_json(dataset),
       'flags': flags,
       'history': list(past),
       'versions': {'python': platform.python_version(),
@@ -63,7 +64,7 @@ def read(model_dir):
   except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
     raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it and '
                     f'give --base_architecture and --dataset') from error
-  dataset = datasets.from_json(config.get('dataset'), path)
+  dataset = descriptors.from_json(config.get('dataset'), path)
   wrong = problem(architecture) or (
       architecture.num_classes != dataset.num_classes and
       f'num_classes {architecture.num_classes} differs from the {dataset.num_classes} class_names')
@@ -83,18 +84,18 @@ def resolve(args, stored):
     UsageError: a flag given explicitly contradicts what the stored weights are, or no model can be so.
   """
   if stored is None:
-    dataset = datasets.get_dataset(args.dataset)
+    dataset = descriptors.get_dataset(args.dataset)
     architecture = Architecture.from_dict({**vars(args), 'num_classes': dataset.num_classes})
     check(architecture)
     return architecture, dataset
   architecture, dataset, _ = stored
   if 'dataset' in args.explicit:
-    given = datasets.get_dataset(args.dataset)
+    given = descriptors.get_dataset(args.dataset)
     if given.num_classes != dataset.num_classes:
       raise _contradiction(args, 'dataset', f'{dataset.name} with {dataset.num_classes} classes',
                            f'{given.name} with {given.num_classes} classes')
     if given.class_names != dataset.class_names:
-      number, before, now = datasets.first_difference(dataset.class_names, given.class_names)
+      number, before, now = descriptors.first_difference(dataset.class_names, given.class_names)
       raise _contradiction(args, 'dataset', f"{dataset.name}, whose class {number} is '{before}'",
                            f"{given.name}, whose class {number} is '{now}'")
     dataset = given

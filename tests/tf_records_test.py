@@ -13,12 +13,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from utils import datasets, tf_record
+from dataset import descriptors, label_files, lists, schema, tf_records
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
 
-FRUIT = datasets.Dataset('fruit', ('apple', 'pear', 'plum'), datasets.voc_palette(3))
+FRUIT = descriptors.Dataset('fruit', ('apple', 'pear', 'plum'), descriptors.voc_palette(3))
 VOID_7 = dataclasses.replace(FRUIT, ignore_label=7)
 HEIGHT, WIDTH = 7, 13
 
@@ -87,7 +87,7 @@ class EncodeExampleTest(FolderTest):
 
   def encode(self, image, label, image_name='photo.jpg', dataset=FRUIT):
     """Returns the features of the example of two files with these bytes."""
-    serialized = tf_record.encode_example(
+    serialized = tf_records.encode_example(
         self.file(image_name, image), self.file('label.png', label), dataset)
     return tf.train.Example.FromString(serialized).features.feature
 
@@ -155,7 +155,7 @@ class EncodeExampleTest(FolderTest):
     with self.assertRaisesRegex(DataError, "photo.jpg' does not decode .the file is empty"):
       self.encode(b'', label)
     with self.assertRaisesRegex(DataError, "image '.*none.jpg' cannot be read"):
-      tf_record.encode_example(os.path.join(self.folder, 'none.jpg'), 'none.png', FRUIT)
+      tf_records.encode_example(os.path.join(self.folder, 'none.jpg'), 'none.png', FRUIT)
 
   def test_palette_and_grey_of_every_depth_hold_stored_values(self):
     one_bit = Image.fromarray(classes() == 2)
@@ -196,32 +196,25 @@ class EncodeExampleTest(FolderTest):
     self.assert_refused("label.png' is 7x13, its image 13x7", label=png(classes().T.copy()))
 
   def test_function_can_be_sent_to_another_process(self):
-    self.assertIs(pickle.loads(pickle.dumps(tf_record.encode_example)), tf_record.encode_example)
+    self.assertIs(pickle.loads(pickle.dumps(tf_records.encode_example)), tf_records.encode_example)
     self.assertEqual(pickle.loads(pickle.dumps(FRUIT)), FRUIT)
 
 
 class EncodePairTest(FolderTest):
 
   def pair(self, image, label, dataset=FRUIT):
-    return datasets.Pair(self.file('photo.jpg', image), self.file('label.png', label), dataset,
+    return lists.Pair(self.file('photo.jpg', image), self.file('label.png', label), dataset,
                          'süß/photo.jpg')
 
   def test_size_counts_and_name_are_told(self):
     label = classes()  # 91 pixels: 31, 30 and 30
     label[0, 0] = 255
-    encoded_pair = tf_record.encode_pair(self.pair(png(pixels()), png(label)))
-    self.assertEqual(encoded_pair.size, (WIDTH, HEIGHT))
+    encoded_pair = schema.encode_pair(self.pair(png(pixels()), png(label)))
+    self.assertEqual(encoded_pair.size, (HEIGHT, WIDTH))
     self.assertEqual([encoded_pair.counts[value] for value in (0, 1, 2, 3, 255)], [30, 30, 30, 0, 1])
     self.assertEqual(encoded_pair.problems, [])
-    features = tf.train.Example.FromString(encoded_pair.serialized).features.feature
+    features = tf.train.Example.FromString(tf_records.serialize(encoded_pair.features)).features.feature
     self.assertEqual(features['image/filename'].bytes_list.value, ['süß/photo.jpg'.encode()])
-
-  def test_bytes_are_what_tensorflow_serializes(self):
-    serialized = tf_record.encode_pair(self.pair(encoded(Image.fromarray(pixels()), 'JPEG'),
-                                                 png(classes()))).serialized
-    parsed = tf.train.Example.FromString(serialized)
-    self.assertEqual(parsed.SerializeToString(deterministic=True), serialized)
-    self.assertEqual(len(parsed.features.feature), 8)
 
   def test_numbers_of_every_length_are_what_tensorflow_serializes(self):
     for number in (0, 1, 127, 128, 300, 16383, 16384, 2 ** 31, 2 ** 62):
@@ -229,31 +222,31 @@ class EncodePairTest(FolderTest):
           'x': tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
           'y': tf.train.Feature(bytes_list=tf.train.BytesList(value=[b'a' * (number % 1000)])),
       })).SerializeToString(deterministic=True)
-      self.assertEqual(tf_record._serialize({'y': b'a' * (number % 1000), 'x': number}), expected)
+      self.assertEqual(tf_records.serialize({'y': b'a' * (number % 1000), 'x': number}), expected)
 
   def test_problems_of_image_and_label_are_told_together(self):
-    problems = tf_record.encode_pair(self.pair(b'hello', png(classes(first=1)))).problems
+    problems = schema.encode_pair(self.pair(b'hello', png(classes(first=1)))).problems
     self.assertEqual(len(problems), 2)
     self.assertIn("photo.jpg' does not decode", problems[0])
     self.assertIn("label.png' holds the values 3", problems[1])
 
   def test_fast_reads_headers_only(self):
     whole = encoded(Image.fromarray(pixels()), 'JPEG')
-    fast = tf_record.encode_pair(self.pair(whole[:-20], png(classes(first=1))), fast=True)
-    self.assertEqual((fast.problems, fast.size, fast.counts), ([], (WIDTH, HEIGHT), None))
+    fast = schema.encode_pair(self.pair(whole[:-20], png(classes(first=1))), fast=True)
+    self.assertEqual((fast.problems, fast.size, fast.counts), ([], (HEIGHT, WIDTH), None))
     for sentence, image, label in (
         ('is 7x13, its image 13x7', whole, png(classes().T.copy())),
         ('is a CMYK image', encoded(Image.fromarray(pixels()).convert('CMYK'), 'JPEG'), png(classes())),
         ('has 3 channel', whole, png(pixels()))):
       with self.subTest(sentence):
-        problem, = tf_record.encode_pair(self.pair(image, label), fast=True).problems
+        problem, = schema.encode_pair(self.pair(image, label), fast=True).problems
         self.assertIn(sentence, problem)
 
   def test_jpeg_that_ends_in_zeros_is_refused(self):
     # PIL fills in grey; TensorFlow fails in the midst of training.
     whole = encoded(Image.fromarray(pixels()), 'JPEG', quality=95)
     for length in (1, 2, 9, 60):
-      problem, = tf_record.encode_pair(self.pair(whole[:-length] + bytes(length), png(classes()))).problems
+      problem, = schema.encode_pair(self.pair(whole[:-length] + bytes(length), png(classes()))).problems
       self.assertIn('does not decode', problem)
 
   def test_jpeg_is_taken_or_refused_as_tensorflow_does(self):
@@ -275,7 +268,7 @@ class EncodePairTest(FolderTest):
               session.run(decoded, {data: content})
             except tf.errors.OpError:
               refused += 1
-              self.assertTrue(tf_record.encode_pair(self.pair(content, label)).problems, content)
+              self.assertTrue(schema.encode_pair(self.pair(content, label)).problems, content)
     self.assertGreater(refused, 200)
 
   def test_huge_image_is_refused_by_its_size(self):
@@ -283,13 +276,13 @@ class EncodePairTest(FolderTest):
     header[16:24] = struct.pack('>II', 30000, 30000)
     header[29:33] = struct.pack('>I', zlib.crc32(header[12:29]))
     for image, label in ((bytes(header), png(classes())), (png(pixels()), bytes(header))):
-      problem, = tf_record.encode_pair(self.pair(image, label)).problems
+      problem, = schema.encode_pair(self.pair(image, label)).problems
       self.assertRegex(problem, r"(photo.jpg|label.png)' has more than the 89478485 pixels that are allowed")
 
   def test_unreadable_exif_is_a_problem_of_its_file(self):
     image = encoded(Image.fromarray(pixels()), 'JPEG', exif=b'Exif\0\0garbage!', dpi=(72, 72))
     for fast in (False, True):
-      problem, = tf_record.encode_pair(self.pair(image, png(classes())), fast).problems
+      problem, = schema.encode_pair(self.pair(image, png(classes())), fast).problems
       self.assertRegex(problem, "image '.*photo.jpg' has EXIF data that cannot be read .*; remove them")
 
   def test_turned_photo_is_refused_unless_its_label_is_stored_alike(self):
@@ -298,10 +291,10 @@ class EncodePairTest(FolderTest):
       exif[0x0112] = orientation
       return encoded(Image.fromarray(pixels()), 'JPEG', exif=exif)
 
-    self.assertEqual(tf_record.encode_pair(self.pair(photo(1), png(classes()))).problems, [])
-    self.assertEqual(tf_record.encode_pair(self.pair(photo(6), png(classes()))).problems, [])
+    self.assertEqual(schema.encode_pair(self.pair(photo(1), png(classes()))).problems, [])
+    self.assertEqual(schema.encode_pair(self.pair(photo(6), png(classes()))).problems, [])
     for orientation, label in ((3, classes()), (6, classes().T.copy())):
-      problem, = tf_record.encode_pair(self.pair(photo(orientation), png(label))).problems
+      problem, = schema.encode_pair(self.pair(photo(orientation), png(label))).problems
       self.assertRegex(problem, rf"photo.jpg' is stored turned .EXIF orientation {orientation}.; turn")
 
 
@@ -313,14 +306,14 @@ class RecodeTest(FolderTest):
   COLORS = dataclasses.replace(FRUIT, colors={(0, 0, 0): 255, (255, 0, 0): 2, (0, 0, 7): 1, (0, 1, 0): 0})
 
   def encode(self, label, dataset):
-    pair = datasets.Pair(self.file('photo.png', png(pixels())), self.file('label.png', label), dataset, 'x')
-    return tf_record.encode_pair(pair, fast=True)  # headers would not do: a label is converted all the same
+    pair = lists.Pair(self.file('photo.png', png(pixels())), self.file('label.png', label), dataset, 'x')
+    return schema.encode_pair(pair, fast=True)  # headers would not do: a label is converted all the same
 
   def stored(self, label, dataset):
     """Returns the stored label as a PIL image and what was counted in it."""
     example = self.encode(label, dataset)
     self.assertEqual(example.problems, [])
-    features = tf.train.Example.FromString(example.serialized).features.feature
+    features = tf.train.Example.FromString(tf_records.serialize(example.features)).features.feature
     content, = features['label/encoded'].bytes_list.value
     return Image.open(io.BytesIO(content)), {v: n for v, n in enumerate(example.counts) if n}
 
@@ -378,7 +371,7 @@ class RecodeTest(FolderTest):
     label = self.file('label.png', png(np.where(classes() == 2, 255, 0).astype(np.uint8)))
     image = self.file('photo.png', png(pixels()))
     features = tf.train.Example.FromString(
-        tf_record.encode_example(image, label, self.BINARY)).features.feature
+        tf_records.encode_example(image, label, self.BINARY)).features.feature
     stored = Image.open(io.BytesIO(features['label/encoded'].bytes_list.value[0]))
     self.assertEqual(stored.getextrema(), (0, 1))
 
@@ -391,10 +384,10 @@ class SurveyTest(FolderTest):
     palette = Image.fromarray(label)
     palette.putpalette([5, 6, 7, 0, 0, 0, 0, 0, 0, 1, 2, 3])
     rgb = palette.convert('RGB')
-    self.assertEqual(tf_record.survey_label(self.file('a.png', png(label))), [(0, None, 65), (3, None, 26)])
-    self.assertEqual(tf_record.survey_label(self.file('b.png', encoded(palette, 'PNG'))),
+    self.assertEqual(label_files.survey_label(self.file('a.png', png(label))), [(0, None, 65), (3, None, 26)])
+    self.assertEqual(label_files.survey_label(self.file('b.png', encoded(palette, 'PNG'))),
                      [(0, (5, 6, 7), 65), (3, (1, 2, 3), 26)])
-    self.assertEqual(tf_record.survey_label(self.file('c.png', encoded(rgb, 'PNG'))),
+    self.assertEqual(label_files.survey_label(self.file('c.png', encoded(rgb, 'PNG'))),
                      [(None, (1, 2, 3), 26), (None, (5, 6, 7), 65)])
 
 
@@ -405,46 +398,46 @@ class RecordFilesTest(FolderTest):
 
   def test_single_file_is_found_beside_other_splits(self):
     path, _, _ = self.files('train.record', 'val.record', 'train-old.record')
-    self.assertEqual(tf_record.record_files(self.folder, 'train'), [path])
+    self.assertEqual(tf_records.record_files(self.folder, 'train'), [path])
 
   def test_shards_are_found_in_order(self):
     paths = self.files('val-00001-of-00003.record', 'val-00002-of-00003.record',
                        'val-00000-of-00003.record')
-    self.assertEqual(tf_record.record_files(self.folder, 'val'), [paths[2], paths[0], paths[1]])
+    self.assertEqual(tf_records.record_files(self.folder, 'val'), [paths[2], paths[0], paths[1]])
 
   def test_empty_shard_beside_a_full_one_is_allowed(self):
     full = self.file('val-00000-of-00002.record', b'x')
     empty = self.file('val-00001-of-00002.record', b'')
-    self.assertEqual(tf_record.record_files(self.folder, 'val'), [full, empty])
+    self.assertEqual(tf_records.record_files(self.folder, 'val'), [full, empty])
 
   def test_missing_record_is_an_error(self):
     with self.assertRaisesRegex(DataError, r"record '.*train\.record' does not exist"):
-      tf_record.record_files(self.folder, 'train')
+      tf_records.record_files(self.folder, 'train')
 
   def test_missing_shard_is_an_error(self):
     self.files('train-00000-of-00003.record', 'train-00002-of-00003.record')
     with self.assertRaisesRegex(DataError, 'train-00001-of-00003.record.* is missing'):
-      tf_record.record_files(self.folder, 'train')
+      tf_records.record_files(self.folder, 'train')
 
   def test_two_sets_of_records_are_an_error(self):
     self.files('train-00000-of-00001.record', 'train-00000-of-00002.record')
     with self.assertRaisesRegex(DataError, 'belong to different sets'):
-      tf_record.record_files(self.folder, 'train')
+      tf_records.record_files(self.folder, 'train')
     self.files('train.record')
     with self.assertRaisesRegex(DataError, r'both .*train\.record.* and shards'):
-      tf_record.record_files(self.folder, 'train')
+      tf_records.record_files(self.folder, 'train')
 
   def test_empty_record_is_an_error(self):
     self.file('train.record', b'')
     with self.assertRaisesRegex(DataError, r"train\.record' is empty"):
-      tf_record.record_files(self.folder, 'train')
+      tf_records.record_files(self.folder, 'train')
 
 
 class CountExamplesTest(FolderTest):
 
   def test_counts_are_per_file(self):
     paths = [self.record('a.record', b'x', b'yyyy', b'yy'), self.record('b.record')]
-    self.assertEqual(tf_record.count_examples(paths), [3, 0])
+    self.assertEqual(tf_records.count_examples(paths), [3, 0])
 
   def test_truncation_anywhere_is_an_error_that_names_file_and_position(self):
     whole = self.record('whole.record', b'abc', b'defgh')  # 19 and 21 bytes
@@ -454,20 +447,20 @@ class CountExamplesTest(FolderTest):
       path = self.file('cut.record', content[:length])
       sentence = rf"cut.record' is damaged: example 1 \(from 0\), at byte 19, .* {length} bytes"
       with self.subTest(length), self.assertRaisesRegex(DataError, sentence):
-        tf_record.count_examples([path])
+        tf_records.count_examples([path])
 
   def test_file_that_ends_in_zeros_is_an_error_at_once(self):
     path = self.record('a.record', b'abc')  # 19 bytes
     os.truncate(path, 10 << 30)  # of zeros, which would be 600 million empty examples
     with self.assertRaisesRegex(DataError, r"a.record' is damaged: example 1 .* at byte 19, is empty"):
-      tf_record.count_examples([path])
+      tf_records.count_examples([path])
 
   def test_file_that_is_no_record_is_an_error(self):
     path = self.file('text.record', b'These are no examples at all.')
     with self.assertRaisesRegex(DataError, r"text.record' is damaged: example 0 \(from 0\)"):
-      tf_record.count_examples([path])
+      tf_records.count_examples([path])
     with self.assertRaisesRegex(DataError, "none.record' cannot be read"):
-      tf_record.count_examples([os.path.join(self.folder, 'none.record')])
+      tf_records.count_examples([os.path.join(self.folder, 'none.record')])
 
 
 class ParseExampleTest(unittest.TestCase):
@@ -475,7 +468,7 @@ class ParseExampleTest(unittest.TestCase):
   def test_two_features_are_enough(self):
     serialized = example(image__encoded=b'photo', label__encoded=b'classes')
     with tf.Graph().as_default(), tf.Session() as session:
-      self.assertEqual(session.run(tf_record.parse_example(tf.constant(serialized))),
+      self.assertEqual(session.run(tf_records.parse_example(tf.constant(serialized))),
                        (b'photo', b'classes'))
 
 
@@ -486,7 +479,7 @@ class FindBadExampleTest(FolderTest):
   def find(self, *examples):
     """Returns the error of a second record file with these examples, after a good one."""
     paths = [self.record('a.record', example(**self.GOOD)), self.record('b.record', *examples)]
-    return tf_record.find_bad_example(paths, FRUIT)
+    return tf_records.find_bad_example(paths, FRUIT)
 
   def test_good_records_give_none(self):
     self.assertIsNone(self.find(example(**self.GOOD), example(**self.GOOD)))
@@ -525,7 +518,7 @@ class FindBadExampleTest(FolderTest):
       byte, = file.read(1)
       file.seek(-9, os.SEEK_END)
       file.write(bytes([byte ^ 1]))
-    error = tf_record.find_bad_example([path], FRUIT)
+    error = tf_records.find_bad_example([path], FRUIT)
     self.assertRegex(str(error), r"example 1 \(from 0\) of record '.*a\.record' is damaged or")
 
 

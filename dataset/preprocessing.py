@@ -1,4 +1,4 @@
-"""Decoding and augmenting one example, in graph operations; utils/inputs.py makes pipelines of them.
+"""Decoding and augmenting one example, in graph operations; dataset/inputs.py makes pipelines of them.
 
 Training scales, crops and flips at random. What is cut away is not worth computing, so the crop is
 chosen first, as a window of the stored image; only it is decoded, flipped and resized. The label
@@ -11,17 +11,10 @@ import collections
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import tf_record
+from dataset import image_files, label_files, png
 from utils.failures import SENTENCE_BEGIN, SENTENCE_END
 
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-# A PNG file begins with the signature and the chunk IHDR: where that holds what.
-_PNG_SIZE, _PNG_BITS, _PNG_COLOUR_TYPE, _PNG_CHECKSUM, _PNG_AFTER_HEADER = 16, 24, 25, 29, 33
-_GREY, _PALETTE = 0, 3
-# IHDR's checksum changes by this (exclusive or) when its colour type changes from palette to grey:
-# a CRC is linear, so the difference depends on nothing else in the chunk.
-_PALETTE_TO_GREY = (0x12, 0xb5, 0xaf, 0xee)
-_TOO_MANY_PIXELS = f' has more than the {tf_record.MAX_PIXELS} pixels that are allowed; cut it into parts'
+_TOO_MANY_PIXELS = f' has more than the {image_files.MAX_PIXELS} pixels that are allowed; cut it into parts'
 _BYTES = [bytes([value]) for value in range(256)]
 
 Window = collections.namedtuple('Window', 'begin size target flip')
@@ -62,10 +55,10 @@ def image_shape(encoded, name):
     tf.errors.InvalidArgumentError: neither JPEG nor PNG, or more pixels than are allowed.
   """
   def png_shape():
-    is_png = tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE)
+    is_png = tf.equal(tf.strings.substr(encoded, 0, len(png.SIGNATURE)), png.SIGNATURE)
     with tf.control_dependencies([require(
         is_png, lambda: [name, ' is neither a JPEG nor a PNG file; replace it'])]):
-      size = tf.strings.substr(encoded, _PNG_SIZE, 8)
+      size = tf.strings.substr(encoded, png.SIZE, 8)
     return tf.reverse(tf.io.decode_raw(size, tf.int32, little_endian=False), [0])  # from W, H
 
   shape = tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
@@ -76,7 +69,7 @@ def image_shape(encoded, name):
 def _is_allowed(shape):
   """Returns bool [], whether sides that a header claims, int32 [2], make no more than the pixels allowed."""
   pixels = tf.reduce_prod(tf.cast(tf.bitcast(shape, tf.uint32), tf.int64))
-  return tf.logical_and(pixels >= 0, pixels <= tf_record.MAX_PIXELS)
+  return tf.logical_and(pixels >= 0, pixels <= image_files.MAX_PIXELS)
 
 
 def decode_image(encoded):
@@ -121,35 +114,34 @@ def decode_label(encoded, name='the label'):
     tf.errors.InvalidArgumentError: any other file, or more pixels than are allowed.
   """
   # A file that is too short gets zeros, which are no header of a PNG.
-  head = tf.strings.join([tf.strings.substr(encoded, 0, _PNG_AFTER_HEADER),
-                          bytes(_PNG_AFTER_HEADER)])
-  size = tf.io.decode_raw(tf.strings.substr(head, _PNG_SIZE, 8), tf.int32, little_endian=False)
+  head = tf.strings.join([tf.strings.substr(encoded, 0, png.AFTER_HEADER),
+                          bytes(png.AFTER_HEADER)])
+  size = tf.io.decode_raw(tf.strings.substr(head, png.SIZE, 8), tf.int32, little_endian=False)
   head = tf.io.decode_raw(head, tf.uint8)
-  bits, colour_type = tf.cast(head[_PNG_BITS], tf.int32), head[_PNG_COLOUR_TYPE]
-  is_palette = tf.equal(colour_type, _PALETTE)
+  bits, colour_type = tf.cast(head[png.BITS], tf.int32), head[png.COLOUR_TYPE]
+  is_palette = tf.equal(colour_type, png.PALETTE)
   is_label = tf.reduce_all([
-      tf.equal(tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE)), _PNG_SIGNATURE),
-      tf.logical_or(is_palette, tf.equal(colour_type, _GREY)), bits > 0, bits <= 8])
+      tf.equal(tf.strings.substr(encoded, 0, len(png.SIGNATURE)), png.SIGNATURE),
+      tf.logical_or(is_palette, tf.equal(colour_type, png.GREY)), bits > 0, bits <= 8])
   with tf.control_dependencies([require(tf.logical_and(is_label, _is_allowed(size)), lambda: [
-      name, tf.where(is_label, _TOO_MANY_PIXELS, ' is no grey or palette PNG of at most 8 bits, whose values '
-                     'are the class ids; convert it')])]):
+      name, tf.where(is_label, _TOO_MANY_PIXELS, f' is something else: {label_files.WHAT_IT_IS}')])]):
     grey = tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded)
     bits = tf.identity(bits)
   label = tf.image.decode_png(grey, channels=1)
   return tf.cond(tf.equal(bits, 8), lambda: label,
-                 lambda: label // tf.cast(255 // (2 ** bits - 1), tf.uint8))
+                 lambda: label // tf.cast(png.stretch(bits), tf.uint8))
 
 
 def _as_grey(encoded):
   """Returns the palette PNG (string []) with a header that calls its indices shades of grey."""
-  after_type = _PNG_COLOUR_TYPE + 1
-  checksum = tf.io.decode_raw(tf.strings.substr(encoded, _PNG_CHECKSUM, 4), tf.uint8)
-  checksum = tf.bitwise.bitwise_xor(checksum, tf.constant(_PALETTE_TO_GREY, tf.uint8))
+  after_type = png.COLOUR_TYPE + 1
+  checksum = tf.io.decode_raw(tf.strings.substr(encoded, png.CHECKSUM, 4), tf.uint8)
+  checksum = tf.bitwise.bitwise_xor(checksum, tf.constant(png.PALETTE_TO_GREY, tf.uint8))
   return tf.strings.join([
-      tf.strings.substr(encoded, 0, _PNG_COLOUR_TYPE), _BYTES[_GREY],
-      tf.strings.substr(encoded, after_type, _PNG_CHECKSUM - after_type),
+      tf.strings.substr(encoded, 0, png.COLOUR_TYPE), _BYTES[png.GREY],
+      tf.strings.substr(encoded, after_type, png.CHECKSUM - after_type),
       tf.strings.reduce_join(tf.gather(_BYTES, tf.cast(checksum, tf.int32))),
-      tf.strings.substr(encoded, _PNG_AFTER_HEADER, tf.strings.length(encoded)),
+      tf.strings.substr(encoded, png.AFTER_HEADER, tf.strings.length(encoded)),
   ])
 
 
@@ -165,8 +157,7 @@ def check_label(label, dataset, name):
                             tf.not_equal(label, dataset.ignore_label))
   return require(tf.logical_not(tf.reduce_any(is_wrong)), lambda: [
       name, ' holds the value ', tf.reduce_max(tf.boolean_mask(label, is_wrong)),
-      f'; {dataset.name} allows 0..{dataset.num_classes - 1} and {dataset.ignore_label} (ignored); '
-      'recode the label, or use the dataset that it belongs to'])
+      label_files.allowed_values(dataset)])
 
 
 def check_sizes(image_size, label_size, name):
@@ -176,9 +167,8 @@ def check_sizes(image_size, label_size, name):
     image_size, label_size: int32 [2], height and width.
     name: string [], what the sentence calls the label.
   """
-  return require(tf.reduce_all(tf.equal(image_size, label_size)), lambda: [
-      name, ' is ', label_size[1], 'x', label_size[0], ', its image ', image_size[1], 'x',
-      image_size[0], ' (width x height); make them equal'])
+  return require(tf.reduce_all(tf.equal(image_size, label_size)),
+                 lambda: label_files.different_sizes(name, label_size, image_size))
 
 
 def random_window(size, crop_size, scales, seed):

@@ -3,7 +3,7 @@ import os
 import tempfile
 import unittest
 
-from utils import datasets
+from dataset import descriptors, lists
 from utils.errors import DataError, UsageError
 
 DESCRIPTOR = {'name': 'fruit', 'class_names': ['apple', 'pear', 'plum']}
@@ -12,7 +12,7 @@ DESCRIPTOR = {'name': 'fruit', 'class_names': ['apple', 'pear', 'plum']}
 class DatasetTableTest(unittest.TestCase):
 
   def test_voc_has_21_classes_in_order(self):
-    voc = datasets.get_dataset('voc')
+    voc = descriptors.get_dataset('voc')
     self.assertEqual(voc.num_classes, 21)
     self.assertEqual(voc.class_names[0], 'background')
     self.assertEqual(voc.class_names[15], 'person')
@@ -21,7 +21,7 @@ class DatasetTableTest(unittest.TestCase):
     self.assertEqual(voc.splits, {'train': 10582, 'val': 1449})
 
   def test_cityscapes_has_19_classes_in_train_id_order(self):
-    cityscapes = datasets.get_dataset('cityscapes')
+    cityscapes = descriptors.get_dataset('cityscapes')
     self.assertEqual(cityscapes.num_classes, 19)
     self.assertEqual(cityscapes.class_names[0], 'road')
     self.assertEqual(cityscapes.palette[13], (0, 0, 142))  # car
@@ -31,7 +31,7 @@ class DatasetTableTest(unittest.TestCase):
 
   def test_camvid_descriptor_has_11_classes_in_label_order(self):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    camvid = datasets.get_dataset(os.path.join(root, 'dataset', 'camvid.json'))
+    camvid = descriptors.get_dataset(os.path.join(root, 'dataset', 'camvid.json'))
     self.assertEqual(camvid.class_names, (
         'sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign_symbol', 'fence', 'car',
         'pedestrian', 'bicyclist'))
@@ -40,42 +40,42 @@ class DatasetTableTest(unittest.TestCase):
 
   def test_cityscapes_label_ids_become_train_ids(self):
     # By hand from the official table: road 7, sky 23, bicycle 33; parking 9 and caravan 29 do not count.
-    train_ids = datasets.CITYSCAPES_TRAIN_IDS
+    train_ids = descriptors.CITYSCAPES_TRAIN_IDS
     self.assertEqual([train_ids[i] for i in (0, 7, 9, 23, 26, 29, 33)], [255, 0, 255, 10, 13, 255, 18])
     self.assertEqual(sorted(train_ids), list(range(34)))
 
   def test_unknown_name_is_an_error_that_lists_the_known_ones(self):
     with self.assertRaisesRegex(UsageError, "'vok' is not known; use voc, cityscapes or"):
-      datasets.get_dataset('vok')
+      descriptors.get_dataset('vok')
 
 
 class VocPaletteTest(unittest.TestCase):
 
   def test_colours_are_vocs(self):
-    palette = datasets.voc_palette(256)
+    palette = descriptors.voc_palette(256)
     published = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0),
                  15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
     self.assertEqual({label: palette[label] for label in published}, published)
 
   def test_all_256_colours_differ(self):
-    self.assertEqual(len(set(datasets.voc_palette(256))), 256)
+    self.assertEqual(len(set(descriptors.voc_palette(256))), 256)
 
 
 class DescriptorTest(unittest.TestCase):
 
   def test_round_trip_through_json_changes_nothing(self):
-    voc = datasets.get_dataset('voc')
-    text = json.dumps(datasets.to_json(voc))
-    self.assertEqual(datasets.from_json(json.loads(text), 'here'), voc)
+    voc = descriptors.get_dataset('voc')
+    text = json.dumps(descriptors.to_json(voc))
+    self.assertEqual(descriptors.from_json(json.loads(text), 'here'), voc)
 
   def test_optional_keys_have_defaults(self):
-    fruit = datasets.from_json(DESCRIPTOR, 'here')
+    fruit = descriptors.from_json(DESCRIPTOR, 'here')
     self.assertEqual(fruit.palette, ((0, 0, 0), (128, 0, 0), (0, 128, 0)))
     self.assertEqual(fruit.ignore_label, 255)
     self.assertEqual(fruit.splits, {})
 
   def test_ignore_label_may_be_a_class(self):
-    self.assertEqual(datasets.from_json({**DESCRIPTOR, 'ignore_label': 0}, 'here').ignore_label, 0)
+    self.assertEqual(descriptors.from_json({**DESCRIPTOR, 'ignore_label': 0}, 'here').ignore_label, 0)
 
   def test_wrong_values_are_errors_that_name_source_and_key(self):
     wrong = {
@@ -95,30 +95,30 @@ class DescriptorTest(unittest.TestCase):
     }
     for sentence, descriptor in wrong.items():
       with self.subTest(sentence), self.assertRaisesRegex(DataError, f"'my.json': .*{sentence}"):
-        datasets.from_json(descriptor, 'my.json')
+        descriptors.from_json(descriptor, 'my.json')
 
   def test_values_and_colours_stand_for_classes_by_number_or_name_or_are_ignored(self):
-    values = datasets.from_json({**DESCRIPTOR, 'values': {
+    values = descriptors.from_json({**DESCRIPTOR, 'values': {
         '0': 'plum', '255': 1, '7': 'ignore', '3': 0}}, 'here')
     self.assertEqual(values.values, {0: 2, 255: 1, 7: 255, 3: 0})
-    colors = datasets.from_json({**DESCRIPTOR, 'ignore_label': 9, 'colors': {
+    colors = descriptors.from_json({**DESCRIPTOR, 'ignore_label': 9, 'colors': {
         '#0a0B0c': 'pear', '[1,2,3]': 'apple', ' 4, 5, 255': 9, '(7, 8, 9)': 'ignore',
         '#000000': 2}}, 'here')
     self.assertEqual(colors.colors, {
         (10, 11, 12): 1, (1, 2, 3): 0, (4, 5, 255): 9, (7, 8, 9): 9, (0, 0, 0): 2})
     for dataset in (values, colors):
-      text = json.dumps(datasets.to_json(dataset))
-      self.assertEqual(datasets.from_json(json.loads(text), 'here'), dataset)
+      text = json.dumps(descriptors.to_json(dataset))
+      self.assertEqual(descriptors.from_json(json.loads(text), 'here'), dataset)
 
   def test_class_takes_its_first_colour_where_there_is_no_palette(self):
-    colors = datasets.from_json({**DESCRIPTOR, 'colors': {
+    colors = descriptors.from_json({**DESCRIPTOR, 'colors': {
         '#010203': 'plum', '#040506': 'apple', '#070809': 'plum', '#0a0b0c': 'pear'}}, 'here')
     self.assertEqual(colors.palette, ((4, 5, 6), (10, 11, 12), (1, 2, 3)))
-    values = datasets.from_json({**DESCRIPTOR, 'values': {'0': 0, '1': 1, '2': 2}}, 'here')
-    self.assertEqual(values.palette, datasets.voc_palette(3))
+    values = descriptors.from_json({**DESCRIPTOR, 'values': {'0': 0, '1': 1, '2': 2}}, 'here')
+    self.assertEqual(values.palette, descriptors.voc_palette(3))
 
   def test_descriptor_without_values_and_colours_stays_as_it_was(self):
-    self.assertEqual(set(datasets.to_json(datasets.get_dataset('voc'))),
+    self.assertEqual(set(descriptors.to_json(descriptors.get_dataset('voc'))),
                      {'name', 'class_names', 'palette', 'ignore_label', 'splits'})
 
   def test_wrong_values_and_colours_are_errors(self):
@@ -138,17 +138,17 @@ class DescriptorTest(unittest.TestCase):
     }
     for sentence, keys in wrong.items():
       with self.subTest(sentence), self.assertRaisesRegex(DataError, f"'my.json': .*{sentence}"):
-        datasets.from_json({**DESCRIPTOR, **keys}, 'my.json')
+        descriptors.from_json({**DESCRIPTOR, **keys}, 'my.json')
 
   def test_missing_or_broken_file_is_an_error_that_names_it(self):
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, 'fruit.json')
       with self.assertRaisesRegex(DataError, 'fruit.json.* cannot be read: No such file'):
-        datasets.get_dataset(path)
+        descriptors.get_dataset(path)
       with open(path, 'w') as file:
         file.write('{"name": ')
       with self.assertRaisesRegex(DataError, 'fruit.json.* is no JSON: .*line 1'):
-        datasets.get_dataset(path)
+        descriptors.get_dataset(path)
 
   def test_deep_or_unprintable_descriptor_is_refused(self):
     with tempfile.TemporaryDirectory() as folder:
@@ -160,10 +160,10 @@ class DescriptorTest(unittest.TestCase):
         with open(path, 'w') as file:
           file.write(text)
         with self.subTest(sentence), self.assertRaisesRegex(DataError, f'fruit.json.*{sentence}'):
-          datasets.get_dataset(path)
+          descriptors.get_dataset(path)
       with open(path, 'w', encoding='utf-8-sig') as file:  # as editors on Windows save it
         json.dump({'name': 'ok', 'class_names': ['été', '空 😀']}, file, ensure_ascii=False)
-      self.assertEqual(datasets.get_dataset(path).class_names, ('été', '空 😀'))
+      self.assertEqual(descriptors.get_dataset(path).class_names, ('été', '空 😀'))
 
 
 class ListTest(unittest.TestCase):
@@ -182,7 +182,7 @@ class ListTest(unittest.TestCase):
 
   def test_lines_are_stripped_and_blank_ones_skipped(self):
     path = self.file('list.txt', '\ufeffa\r\n\n b c \n  \nd'.encode())
-    self.assertEqual(datasets.read_list(path), ['a', 'b c', 'd'])
+    self.assertEqual(lists.read_list(path), ['a', 'b c', 'd'])
 
   def test_unusable_list_is_an_error_that_names_it(self):
     wrong = {'is empty': b'\n \n', 'is no UTF-8': b'\xff\xfe', 'is no text': b'a\0b',
@@ -191,9 +191,9 @@ class ListTest(unittest.TestCase):
     for sentence, content in wrong.items():
       path = self.file('list.txt', content)
       with self.subTest(sentence), self.assertRaisesRegex(DataError, f"list.txt' {sentence}"):
-        datasets.read_list(path)
+        lists.read_list(path)
     with self.assertRaisesRegex(DataError, "none.txt' cannot be read"):
-      datasets.read_list(os.path.join(self.folder, 'none.txt'))
+      lists.read_list(os.path.join(self.folder, 'none.txt'))
 
   def test_list_that_is_no_file_or_too_large_is_refused_at_once(self):
     pipe, large = os.path.join(self.folder, 'pipe'), self.file('large.txt')
@@ -202,59 +202,59 @@ class ListTest(unittest.TestCase):
     for path, sentence in ((pipe, 'it is a device or pipe'), ('/dev/zero', 'it is a device or pipe'),
                            (self.folder, 'it is a folder'), (large, 'has 10,737,418,240 bytes')):
       with self.subTest(path), self.assertRaisesRegex(DataError, f"list '{path}' .*{sentence}"):
-        datasets.read_list(path)
+        lists.read_list(path)
 
   def test_every_kind_of_line_end_is_taken(self):
-    self.assertEqual(datasets.read_list(self.file('list.txt', b'a\rb\r\nc\n')), ['a', 'b', 'c'])
+    self.assertEqual(lists.read_list(self.file('list.txt', b'a\rb\r\nc\n')), ['a', 'b', 'c'])
 
   def test_image_is_found_with_and_without_extension(self):
     jpg, png = self.file('a.jpg'), self.file('b.png')
     self.file('a.png')
-    self.assertEqual(datasets.find_image(self.folder, 'a'), jpg)  # .jpg wins
-    self.assertEqual(datasets.find_image(self.folder, 'a.jpg'), jpg)
-    self.assertEqual(datasets.find_image(self.folder, 'b'), png)
-    self.assertEqual(datasets.find_image(self.folder, 'b.png'), png)
+    self.assertEqual(lists.find_image(self.folder, 'a'), jpg)  # .jpg wins
+    self.assertEqual(lists.find_image(self.folder, 'a.jpg'), jpg)
+    self.assertEqual(lists.find_image(self.folder, 'b'), png)
+    self.assertEqual(lists.find_image(self.folder, 'b.png'), png)
 
   def test_first_word_is_used_unless_the_whole_line_is_a_file(self):
     first, whole = self.file('a.jpg'), self.file('a 1.jpg')
-    self.assertEqual(datasets.find_image(self.folder, 'a -1'), first)
-    self.assertEqual(datasets.find_image(self.folder, 'a 1'), whole)
+    self.assertEqual(lists.find_image(self.folder, 'a -1'), first)
+    self.assertEqual(lists.find_image(self.folder, 'a 1'), whole)
 
   def test_image_that_is_missing_or_ambiguous_is_an_error(self):
     self.file('a.png')
     self.file('a.bmp')
     with self.assertRaisesRegex(DataError, r"'a' could be .*a\.png or .*a\.bmp; keep one"):
-      datasets.find_image(self.folder, 'a')
+      lists.find_image(self.folder, 'a')
     with self.assertRaisesRegex(DataError, "image 'b' is not in"):
-      datasets.find_image(self.folder, 'b')
+      lists.find_image(self.folder, 'b')
     with self.assertRaisesRegex(DataError, "image folder '.*none' does not exist"):
-      datasets.find_image(os.path.join(self.folder, 'none'), 'a')
+      lists.find_image(os.path.join(self.folder, 'none'), 'a')
 
   def test_pairs_have_the_images_stem_below_the_label_folder(self):
     images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
     expected = [(self.file('images/town/x.0.jpg'), self.file('labels/town/x.0.png')),
                 (self.file('images/y.bmp'), self.file('labels/y.png'))]
-    self.assertEqual(datasets.find_pairs(images, labels, ['town/x.0', 'y.bmp']), expected)
+    self.assertEqual(lists.find_pairs(images, labels, ['town/x.0', 'y.bmp']), expected)
 
   def test_missing_label_is_an_error_that_names_it(self):
     self.file('images/a.jpg')
     images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
     os.mkdir(labels)
     with self.assertRaisesRegex(DataError, r"label '.*labels/a\.png' of image '.*a\.jpg'"):
-      datasets.find_pairs(images, labels, ['a'])
+      lists.find_pairs(images, labels, ['a'])
 
   def test_all_that_is_missing_is_told_together(self):
     self.file('images/a.jpg')
     self.file('images/b.png')
     self.file('labels/b.png')
     images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
-    pairs, problems = datasets.match_pairs(images, labels, ['a', 'b', 'c'])
+    pairs, problems = lists.match_pairs(images, labels, ['a', 'b', 'c'])
     self.assertEqual([pair.name for pair in pairs], ['b.png'])
     self.assertEqual(len(problems), 2)
     with self.assertRaisesRegex(DataError, r"(?s)labels/a\.png' of image.*\nimage 'c' is not in"):
-      datasets.find_pairs(images, labels, ['a', 'b', 'c'])
+      lists.find_pairs(images, labels, ['a', 'b', 'c'])
     with self.assertRaisesRegex(DataError, "label folder '.*none' does not exist"):
-      datasets.find_pairs(images, os.path.join(self.folder, 'none'), ['a'])
+      lists.find_pairs(images, os.path.join(self.folder, 'none'), ['a'])
 
   def test_two_lines_with_one_label_are_a_problem(self):
     self.file('images/a.jpg')
@@ -262,14 +262,14 @@ class ListTest(unittest.TestCase):
     self.file('labels/a.png')
     images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
     for line in ('a', 'a.png', 'a 2'):
-      pairs, (problem,) = datasets.match_pairs(images, labels, ['a.jpg', line])
+      pairs, (problem,) = lists.match_pairs(images, labels, ['a.jpg', line])
       self.assertEqual(len(pairs), 1)
       self.assertRegex(problem, rf"'a\.jpg' and '{line}' both have the label")
 
   def test_label_may_have_a_suffix_and_a_capital_extension(self):
     self.file('images/a b.JPG')
     label = self.file('labels/a b_mask.PNG')
-    pairs, problems = datasets.match_pairs(os.path.join(self.folder, 'images'),
+    pairs, problems = lists.match_pairs(os.path.join(self.folder, 'images'),
                                            os.path.join(self.folder, 'labels'), ['a b'], None, '_mask')
     self.assertEqual((pairs[0].label, pairs[0].name, problems), (label, 'a b.JPG', []))
 

@@ -5,9 +5,10 @@ import unittest
 import numpy as np
 from PIL import Image, ImageFilter
 
-from utils import dataset_facts, datasets
+from dataset import descriptors
+from tools import view_dataset_facts
 
-DATASET = datasets.Dataset('three', ('ground', 'cat', 'dog'), datasets.voc_palette(3))
+DATASET = descriptors.Dataset('three', ('ground', 'cat', 'dog'), descriptors.voc_palette(3))
 
 
 def photo(seed):
@@ -18,11 +19,11 @@ def photo(seed):
 
 def facts(label, image=None, name='a'):
   label = np.asarray(label, np.uint8)
-  return dataset_facts.examine(0, name, image or Image.new('RGB', (9, 7)), label, DATASET)
+  return view_dataset_facts.examine(0, name, image or Image.new('RGB', (9, 7)), label, DATASET)
 
 
 def one_set(*all_facts, title='train', errors=()):
-  return dataset_facts.Set(title, list(all_facts), list(errors), 3)
+  return view_dataset_facts.Set(title, list(all_facts), list(errors), 3)
 
 
 class BandWidthTest(unittest.TestCase):
@@ -32,19 +33,19 @@ class BandWidthTest(unittest.TestCase):
       mask = np.zeros((41, 70), bool)
       mask[:, 20:20 + width] = True
       # Even widths are exact: the distances of 4 columns from their edge are .5, 1.5, 1.5, .5.
-      self.assertAlmostEqual(dataset_facts.band_width(mask), width, places=4)
-      self.assertAlmostEqual(dataset_facts.band_width(mask.T), width, places=4)
+      self.assertAlmostEqual(view_dataset_facts.band_width(mask), width, places=4)
+      self.assertAlmostEqual(view_dataset_facts.band_width(mask.T), width, places=4)
 
   def test_nothing_and_everything_have_none(self):
-    self.assertEqual(dataset_facts.band_width(np.zeros((5, 7), bool)), 0)
-    self.assertEqual(dataset_facts.band_width(np.ones((5, 7), bool)), 0)
+    self.assertEqual(view_dataset_facts.band_width(np.zeros((5, 7), bool)), 0)
+    self.assertEqual(view_dataset_facts.band_width(np.ones((5, 7), bool)), 0)
 
 
 class ExamineTest(unittest.TestCase):
 
   def test_pixels_and_shares_are_counted(self):
     found = facts([[0, 0, 2, 255], [0, 2, 2, 255]])
-    self.assertEqual(found.size, (4, 2))
+    self.assertEqual(found.size, (2, 4))
     self.assertEqual(found.pixels.tolist(), [3, 0, 3])
     self.assertEqual(found.ignored, .25)
     total = one_set(found, facts([[1, 1]]))
@@ -54,7 +55,7 @@ class ExamineTest(unittest.TestCase):
 
   def test_class_that_is_ignored_has_no_pixels(self):
     dataset = dataclasses.replace(DATASET, ignore_label=0)
-    found = dataset_facts.examine(0, 'a', Image.new('RGB', (9, 7)), np.uint8([[0, 0, 1, 2]]), dataset)
+    found = view_dataset_facts.examine(0, 'a', Image.new('RGB', (9, 7)), np.uint8([[0, 0, 1, 2]]), dataset)
     self.assertEqual(found.pixels.tolist(), [0, 1, 1])
     self.assertEqual(found.ignored, .5)
 
@@ -64,7 +65,7 @@ class NearIdenticalTest(unittest.TestCase):
   def doubles(self, train, val):
     sets = [one_set(*(facts([[0]], image, f'{title}{index}') for index, image in enumerate(images)))
             for title, images in (('train', train), ('val', val))]
-    return [(one.train.name, one.val.name, one.mirrored) for one in dataset_facts.near_identical(*sets)]
+    return [(one.train.name, one.val.name, one.mirrored) for one in view_dataset_facts.near_identical(*sets)]
 
   def test_changed_copies_and_mirror_images_are_found(self):
     train = [photo(seed) for seed in range(5)]
@@ -86,7 +87,7 @@ class FindProblemsTest(unittest.TestCase):
 
   def sentences(self, *sets, doubles=()):
     return [(problem.kind, problem.sentence, problem.details)
-            for problem in dataset_facts.find_problems(sets, doubles, DATASET)]
+            for problem in view_dataset_facts.find_problems(sets, doubles, DATASET)]
 
   def test_good_set_has_none(self):
     self.assertEqual(self.sentences(one_set(facts([[0, 1, 2, 2, 2, 2, 2, 255]]))), [])
@@ -121,7 +122,7 @@ class FindProblemsTest(unittest.TestCase):
   def test_doubles_are_told_with_both_names(self):
     train, val = facts([[0, 1, 2]], name='a.jpg'), facts([[0, 1, 2]], name='b.jpg')
     found = self.sentences(one_set(train), one_set(val, title='val'),
-                           doubles=[dataset_facts.Double(train, val, 1.5, mirrored=True)])
+                           doubles=[view_dataset_facts.Double(train, val, 1.5, mirrored=True)])
     self.assertEqual(found, [('warning', '1 image of val nearly equal one of train, so that scores will be '
                               'too good', ['b.jpg is the mirror image of a.jpg'])])
 

@@ -6,38 +6,30 @@ how many processes there are. An interrupted conversion leaves nothing but tempo
 next one removes.
 
 Beside the records of a split lies its index, such as train.json:
-  dataset: the descriptor of the classes (utils/datasets.py)
+  dataset: the descriptor of the classes (dataset/descriptors.py)
   examples: their number in all shards
   class_pixels, ignored_pixels: pixels of each class, and of none; null after --fast
   mean_size: [height, width] in pixels
-  shards: file, examples, bytes and sha256 of each record file
+  shards: file, examples and bytes of each record file
   skipped: a sentence on every pair that was left out
 
 Letters: K classes.
 """
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import re
-import signal
-import threading
 
+import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from utils import datasets, files, tf_record
+from dataset import descriptors, schema, tf_records
+from utils import files, workers
 from utils.errors import DataError, UsageError
 
-# Pairs that a process encodes at a time: few enough that some batches of Cityscapes (2.5 MB a pair)
-# fit into memory, and enough that handing them over costs little.
-_BATCH = 8
-_BLOCK = 1 << 22  # bytes that are written before they are hashed
 # Of images whose files' bytes are what a record holds.
 _STORED_EXTENSIONS = ('.jpg', '.jpeg', '.png')
 _INDEX_KEYS = {'dataset', 'examples', 'class_pixels', 'ignored_pixels', 'mean_size', 'shards', 'skipped'}
@@ -51,7 +43,7 @@ class Options:
     output_dir: str, an existing folder.
     shards: int, record files of each split; 0 writes one, named `<split>.record`.
     skip_bad: int, the number of bad pairs that may be left out.
-    fast: bool, read no more than headers where that is possible (tf_record.encode_pair).
+    fast: bool, read no more than headers where that is possible (schema.encode_pair).
     processes: int, of those that encode.
   """
   output_dir: str
@@ -81,7 +73,7 @@ def convert(splits, dataset, options):
   """Writes the records and the index of each split.
 
   Args:
-    splits: dict from a split's name to what `datasets.match_pairs` returned: its Pairs, and
+    splits: dict from a split's name to what `lists.match_pairs` returned: its Pairs, and
       a sentence for each pair that is known to be bad.
     dataset: Dataset of the records.
     options: Options.
@@ -135,7 +127,7 @@ def _fits(index, folder, split):
   paths = [os.path.join(folder, name) for name in names]
   return (names == [shard['file'] for shard in shards]
           and list(map(os.path.getsize, paths)) == [shard['bytes'] for shard in shards]
-          and tf_record.count_examples(paths) == [shard['examples'] for shard in shards])
+          and tf_records.count_examples(paths) == [shard['examples'] for shard in shards])
 
 
 def check_classes(index, dataset, split, folder):
@@ -159,7 +151,7 @@ def check_classes(index, dataset, split, folder):
         f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
         'were made with, or another --data_dir')
   if tuple(stored['class_names']) != dataset.class_names:
-    number, held, asked = datasets.first_difference(stored['class_names'], dataset.class_names)
+    number, held, asked = descriptors.first_difference(stored['class_names'], dataset.class_names)
     raise UsageError(
         f"class {number} of the {split} records in {folder} is '{held}', but that of --dataset "
         f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
@@ -169,11 +161,11 @@ def check_classes(index, dataset, split, folder):
 
 
 def _encode_all(pairs, options):
-  """Yields the tf_record.Encoded of each pair, in order, beside a progress bar."""
-  work = functools.partial(tf_record.encode_pair, fast=options.fast)
+  """Yields the schema.Encoded of each pair, in order, beside a progress bar."""
+  work = functools.partial(schema.encode_pair, fast=options.fast)
   # Headers are read faster than files are handed from process to process.
   processes = 1 if options.fast and all(map(_is_copied, pairs)) else options.processes
-  with (contextlib.closing(map_in_processes(work, pairs, processes)) as encoded,
+  with (contextlib.closing(workers.map_in_order(work, pairs, processes)) as encoded,
         tqdm(desc='converting', total=len(pairs), unit='image') as progress):
     for example in encoded:
       progress.update()
@@ -185,55 +177,6 @@ def _is_copied(pair):
   return not (pair.dataset.values or pair.dataset.colors) and pair.image.lower().endswith(_STORED_EXTENSIONS)
 
 
-def map_in_processes(function, items, processes):
-  """Yields `function(item)` for each item, in order, as several processes compute it.
-
-  Args:
-    function: one that can be sent to another process.
-    items: list.
-    processes: int.
-
-  Raises:
-    DataError: a process was killed.
-  """
-  batches = [items[start:start + _BATCH] for start in range(0, len(items), _BATCH)]
-  processes = min(processes, len(batches))
-  if processes < 2:
-    yield from map(function, items)
-    return
-  # New processes, not forks of this one, in which TensorFlow may have started threads.
-  pool = concurrent.futures.ProcessPoolExecutor(
-      processes, multiprocessing.get_context('spawn'), _start_process)
-  try:
-    pending = collections.deque()
-    for batch in batches:
-      pending.append(pool.submit(_map_batch, function, batch))
-      if len(pending) > 2 * processes:  # the rest waits, or it would fill the memory
-        yield from pending.popleft().result()
-    while pending:
-      yield from pending.popleft().result()
-  except concurrent.futures.process.BrokenProcessPool as error:
-    raise DataError('a process that reads images was killed, maybe for want of memory; give fewer '
-                    '--processes') from error
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-def _map_batch(function, batch):
-  return list(map(function, batch))
-
-
-def _start_process():
-  """Makes an encoding process live exactly as long as the one that it works for."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other one cleans up
-  threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent():
-  multiprocessing.parent_process().join()
-  os._exit(1)
-
-
 # --- Writing -------------------------------------------------------------------------------------
 
 
@@ -242,12 +185,10 @@ def _write_shards(split, encoded, stack, options):
 
   Args:
     split: _Split.
-    encoded: iterator of tf_record.Encoded; those of the split's pairs are taken from it.
+    encoded: iterator of schema.Encoded; those of the split's pairs are taken from it.
     stack: contextlib.ExitStack.
     options: Options.
   """
-  import tensorflow.compat.v1 as tf  # for the checksums that a record file holds
-
   names = _shard_names(split, options.shards)
   bounds = [index * len(split.pairs) // len(names) for index in range(len(names) + 1)]
   for name, begin, end in zip(names, bounds, bounds[1:]):
@@ -255,38 +196,13 @@ def _write_shards(split, encoded, stack, options):
     written = len(split.sizes)
     try:
       with tf.io.TFRecordWriter(path) as writer:
-        digest = _write_examples(split, itertools.islice(encoded, end - begin), writer, path)
+        for example in itertools.islice(encoded, end - begin):
+          _add_example(split, example, writer)
     except tf.errors.OpError as error:
       raise DataError(f"record '{os.path.join(options.output_dir, name)}' cannot be written: "
                       f'{error.message}') from error
     split.shards.append({'file': name, 'examples': len(split.sizes) - written,
-                         'bytes': os.path.getsize(path), 'sha256': digest})
-
-
-def _write_examples(split, encoded, writer, path):
-  """Writes examples and returns the SHA-256 of the file that the writer fills, as sha256sum prints it.
-
-  What is written is read back by a thread while the next examples are encoded.
-
-  Args:
-    split: _Split.
-    encoded: iterator of tf_record.Encoded.
-    writer: tf.io.TFRecordWriter.
-    path: str, what it writes.
-  """
-  digest, reads, unread = hashlib.sha256(), [], 0
-  with open(path, 'rb') as file, concurrent.futures.ThreadPoolExecutor(1) as thread:
-    for example in encoded:
-      unread += _add_example(split, example, writer)
-      if unread >= _BLOCK:
-        writer.flush()
-        reads.append(thread.submit(lambda: digest.update(file.read())))
-        unread = 0
-    writer.flush()
-    reads.append(thread.submit(lambda: digest.update(file.read())))
-    for read in reads:
-      read.result()
-  return digest.hexdigest()
+                         'bytes': os.path.getsize(path)})
 
 
 def _shard_names(split, shards):
@@ -298,17 +214,16 @@ def _shard_names(split, shards):
 
 
 def _add_example(split, example, writer):
-  """Writes an example, or adds to the split's problems; returns the number of bytes written, roughly."""
+  """Writes an example, or adds to the split's problems."""
   if example.problems:
     split.problems.append('\n'.join(example.problems))
-    return 0
-  writer.write(example.serialized)
+    return
+  writer.write(tf_records.serialize(example.features))
   split.sizes.append(example.size)
   if example.counts is None or split.counts is None:
     split.counts = None
   else:
     split.counts = [a + b for a, b in zip(split.counts, example.counts)]
-  return len(example.serialized)
 
 
 def _check_problems(splits, options):
@@ -330,9 +245,9 @@ def _write_index(path, split, dataset):
   """Writes the index of a split; the module's docstring says what it holds."""
   pixels = split.counts and [0 if label == dataset.ignore_label else split.counts[label]
                              for label in range(dataset.num_classes)]
-  widths, heights = zip(*split.sizes)
+  heights, widths = zip(*split.sizes)
   index = {
-      'dataset': datasets.to_json(dataset),
+      'dataset': descriptors.to_json(dataset),
       'examples': len(split.sizes),
       'class_pixels': pixels,
       'ignored_pixels': split.counts and sum(split.counts) - sum(pixels),
@@ -380,7 +295,7 @@ def _is_sound(index, path):
   def are_counts(values, least=0):
     return isinstance(values, list) and all(type(value) is int and value >= least for value in values)
 
-  num_classes = datasets.from_json(index['dataset'], path).num_classes
+  num_classes = descriptors.from_json(index['dataset'], path).num_classes
   shards, pixels = index['shards'], index['class_pixels']
   return bool(
       isinstance(shards, list) and shards

@@ -25,7 +25,7 @@ class Facts:
   Attributes:
     index: int, its place in the source.
     name: str.
-    size: (width, height).
+    size: (height, width).
     pixels: int64 [K], of each class; 0 for one that is ignored.
     ignored: float, 0..1, the share of ignored pixels.
     band: float, the mean width in pixels of what is ignored; 0 without any, or where all is.
@@ -111,7 +111,7 @@ def examine(index, name, image, label, dataset):
   pixels = np.bincount(label.ravel(), minlength=256)[:dataset.num_classes]
   pixels[np.arange(dataset.num_classes) == dataset.ignore_label] = 0
   thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
-  return Facts(index, name, label.shape[::-1], pixels, float(ignored.mean()), band_width(ignored), thumbnail)
+  return Facts(index, name, label.shape, pixels, float(ignored.mean()), band_width(ignored), thumbnail)
 
 
 def band_width(mask):

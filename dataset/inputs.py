@@ -1,22 +1,20 @@
 """The tf.data pipelines: training records, evaluation records, files, and made-up data.
 
 Images are uint8, RGB; labels uint8, 0..K-1 or ignore_label. What is done to an example is
-utils/preprocessing.py's concern, the format of a record utils/tf_record.py's.
+dataset/preprocessing.py's concern, the format of a record dataset/schema.py's.
 
 Letters in shapes: B batch, H W size of an image.
 """
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import os
 import re
 
-import numpy as np
 import tensorflow.compat.v1 as tf
-from PIL import UnidentifiedImageError
 
-from utils import failures, preprocessing, tf_record
+from dataset import image_files, preprocessing, schema, tf_records
+from utils import failures
 from utils.errors import DataError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
@@ -116,7 +114,7 @@ def example_names(files, options, count):
     _, example = tf.data.make_one_shot_iterator(examples).get_next()
     for _ in range(count):
       name, serialized = session.run(example)
-      stored = tf.train.Example.FromString(serialized).features.feature[tf_record.IMAGE_FILENAME]
+      stored = tf.train.Example.FromString(serialized).features.feature[schema.IMAGE_FILENAME]
       names.append(next(iter(stored.bytes_list.value), name).decode(errors='replace'))
   return names
 
@@ -189,7 +187,7 @@ def _augmented(example, dataset, options, seed):
 def _checked(example, dataset):
   """Returns the encoded image, its size (int32 [2]) and the label, uint8 [H, W, 1], of an example."""
   name, serialized = example
-  image_encoded, label_encoded = tf_record.parse_example(serialized)
+  image_encoded, label_encoded = tf_records.parse_example(serialized)
   image_name, label_name = (tf.strings.join([f'the {kind} of ', name])
                             for kind in ('image', 'label'))
   size = preprocessing.image_shape(image_encoded, image_name)
@@ -237,7 +235,7 @@ def folder_dataset(image_paths, label_paths, dataset):
   """
   def example(paths):
     image_path, label_path = paths
-    return f"'{image_path}'", tf_record.encode_example(image_path, label_path, dataset)
+    return f"'{image_path}'", tf_records.encode_example(image_path, label_path, dataset)
 
   pairs = list(zip(image_paths, label_paths, strict=True))
   return _decoded(_from_python(example, pairs, (tf.TensorSpec([], tf.string),) * 2), dataset)
@@ -272,51 +270,8 @@ def image_dataset(image_paths):
     tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
   """
   signature = tf.TensorSpec([None, None, 3], tf.uint8)
-  return (_from_python(read_image, image_paths, signature)
+  return (_from_python(image_files.read_image, image_paths, signature)
           .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
-
-
-def read_image(path):
-  """Returns uint8 [H, W, 3], RGB: an image file as it is stored, whatever its EXIF says.
-
-  Transparency is dropped; 16-bit grey is scaled to 8 bits.
-
-  Raises:
-    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads.
-  """
-  source = f"image '{path}'"
-  encoded = tf_record.read_image_file(path, source)
-  try:
-    return _as_rgb(tf_record.open_image(encoded, source))
-  except DataError as error:
-    if not isinstance(error.__cause__, UnidentifiedImageError):
-      raise
-    return _read_by_opencv(encoded, source)
-  except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
-    raise DataError(f'{source} cannot be read: {error}') from error
-
-
-def _read_by_opencv(encoded, source):
-  """Returns the same of a file that PIL does not know."""
-  os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(tf_record.MAX_PIXELS))  # read when it is imported
-  import cv2
-
-  image = None
-  with contextlib.suppress(cv2.error):
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-  if image is None:
-    raise DataError(f'{source} is nothing that PIL or OpenCV reads; replace it')
-  return np.ascontiguousarray(image[:, :, ::-1])
-
-
-def _as_rgb(image):
-  """Returns a PIL image as uint8 [H, W, 3]."""
-  if image.mode == 'F':
-    raise ValueError('it holds floating-point numbers; convert it to 8-bit RGB or grey')
-  if image.mode.startswith('I'):  # grey of 16 bits, held in 16 or 32, which convert() would clip
-    grey = np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)
-    return np.stack([grey] * 3, axis=-1)
-  return np.array(image.convert('RGB'))
 
 
 def _from_python(function, items, signature):

@@ -9,7 +9,8 @@ import re
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import datasets, visualization
+from dataset import descriptors
+from utils import visualization
 from utils.errors import DataError, UsageError
 
 
@@ -22,7 +23,7 @@ def check_submission(submission, dataset):
   """
   if submission is None:
     return
-  wanted = datasets.DATASETS[submission].num_classes
+  wanted = descriptors.DATASETS[submission].num_classes
   if dataset.num_classes != wanted:
     raise UsageError(f'--submission {submission} takes predictions of its {wanted} classes, but the model '
                      f"knows the {dataset.num_classes} of '{dataset.name}'; leave the flag out, or give "
@@ -85,9 +86,10 @@ def save(path, classes, dataset, submission):
   """
   os.makedirs(os.path.dirname(path), exist_ok=True)
   if submission == 'cityscapes':
-    visualization.save_grey(path, np.take(datasets.CITYSCAPES_LABEL_IDS, classes))
+    visualization.save_grey(path, np.take(descriptors.CITYSCAPES_LABEL_IDS, classes))
   elif submission == 'voc':
-    visualization.save_mask(path, classes, datasets.voc_palette(256), datasets.DATASETS['voc'].ignore_label)
+    visualization.save_mask(path, classes, descriptors.voc_palette(256),
+                            descriptors.DATASETS['voc'].ignore_label)
   else:
     visualization.save_mask(path, classes, dataset.palette, dataset.ignore_label)
 

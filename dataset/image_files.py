@@ -1,0 +1,220 @@
+"""Image files: what may be read, and how PIL and OpenCV read it.
+
+Whatever comes from outside goes through `open_image`, which knows limits. A record keeps the bytes of a JPEG
+or PNG file; the decoders of the training graph are dataset/preprocessing.py's, and PIL here accepts no file
+that they would refuse or read as something else.
+"""
+import contextlib
+import io
+import os
+import typing
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dataset import png
+from utils import files
+from utils.errors import DataError
+
+# The most pixels of an image or a label, wherever it comes from, and the most bytes of its file. A few bytes
+# can claim any size, and decoding reserves the memory for it.
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+MAX_BYTES = 1 << 30
+
+# PIL's formats whose bytes are stored as they are; MPO is a camera's JPEG with a preview appended.
+STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
+_IMAGE_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
+_JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
+_EXIF_ORIENTATION = 0x0112
+# `open_image` refuses what PIL just warns of, at any number of threads.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', module=r'PIL\.')  # of damaged EXIF and such, without a name
+
+
+class Stored(typing.NamedTuple):
+  """An image as it is stored: bytes, b'jpeg' or b'png', (height, width), and `_orientation`."""
+  encoded: bytes
+  format: bytes
+  size: tuple
+  orientation: int
+
+
+def load(path, fast):
+  """Returns the Stored of a file."""
+  source = f"image '{path}'"
+  encoded = read_image_file(path, source)
+  image = open_image(encoded, source)
+  _check_kind(image, encoded, source)
+  size, orientation = size_of(image), _orientation(image, source)
+  if image.format in STORED_FORMATS:
+    if not fast:
+      check_transparency(decode(image, encoded, source), source)
+    return Stored(encoded, STORED_FORMATS[image.format], size, orientation)
+  image = decode(image, encoded, source)
+  check_transparency(image, source)
+  buffer = io.BytesIO()
+  image.convert('RGB').save(buffer, 'PNG')
+  return Stored(buffer.getvalue(), b'png', size_of(image), orientation)
+
+
+def read_image_file(path, source):
+  """Returns the bytes of the file of an image or label; `files.read_bytes` says what is refused."""
+  return files.read_bytes(path, source, MAX_BYTES)
+
+
+def open_image(encoded, source):
+  """Returns the PIL image of a file of which only the header has been read.
+
+  Args:
+    encoded: bytes of the file.
+    source: str, what errors call it.
+
+  Raises:
+    DataError: PIL does not know it (then UnidentifiedImageError is the cause), its header is damaged or
+      claims more than MAX_PIXELS, or it is a program (EPS, which PIL hands to Ghostscript).
+  """
+  try:
+    image = Image.open(io.BytesIO(encoded))
+  except Image.DecompressionBombError as error:
+    raise _is_too_large(source) from error
+  except Exception as error:
+    raise _does_not_decode(source, encoded, error) from error
+  if image.width * image.height > MAX_PIXELS:  # up to twice as many, PIL just warns
+    raise _is_too_large(source)
+  if image.format == 'EPS':
+    raise DataError(f'{source} is an EPS file, which is a program and not an image; convert it to PNG')
+  return image
+
+
+def size_of(image):
+  """Returns (height, width) of a PIL image, which says it the other way round."""
+  return image.height, image.width
+
+
+def _is_too_large(source):
+  return DataError(f'{source} has more than the {MAX_PIXELS} pixels that are allowed; cut it into parts')
+
+
+def decode(image, encoded, source, min_side=1):
+  """Returns the decoded PIL image; a JPEG at the smallest eighth of its size whose sides suffice.
+
+  Args:
+    image: what `open_image` returned; it must not be used any more.
+    encoded: bytes of the file.
+    source: str, what errors call it.
+    min_side: int, what suffices; 0 is the full size.
+
+  Raises:
+    DataError: any byte that matters is damaged.
+  """
+  try:
+    if image.format == 'PNG':
+      # load() skips the checksums that TensorFlow insists on; verify() compares all but the last.
+      image.verify()
+      if png.END not in encoded:
+        raise OSError('the file ends early')
+      image = Image.open(io.BytesIO(encoded))
+    elif STORED_FORMATS.get(image.format) == b'jpeg':
+      # All of the data is read at any scale, and the smallest takes half the time. PIL alone takes
+      # zeros to the end of the file, as broken downloads leave, for grey pixels.
+      end = encoded.rfind(_JPEG_END)
+      if end < 0 or encoded.find(_JPEG_SCAN, end) >= 0:
+        raise OSError('the file ends early')
+      image.draft(None, (min_side, min_side) if min_side else image.size)
+    image.load()
+  except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
+    raise _does_not_decode(source, encoded, error) from error
+  return image
+
+
+def _does_not_decode(source, encoded, error):
+  """Returns the DataError of a file that PIL refuses."""
+  # PIL's 'cannot identify image file <_io.BytesIO object at 0x7f..>' is cut before the address.
+  reason = str(error).partition(' <_io')[0] if encoded else 'the file is empty'
+  return DataError(f'{source} does not decode ({reason}); replace it')
+
+
+def _check_kind(image, encoded, source):
+  """Raises DataError for an image that the graph would misread."""
+  kind = '16-bit' if image.format == 'PNG' and encoded[png.BITS] == 16 else image.mode
+  if kind not in _IMAGE_MODES:
+    raise DataError(f'{source} is a {kind} image; convert it to 8-bit RGB or grey')
+
+
+def check_transparency(image, source):
+  """Raises DataError for an image that is not opaque: the graph would show what is hidden."""
+  if image.has_transparency_data and image.convert('RGBA').getextrema()[3][0] < 255:
+    raise DataError(f'{source} has transparent pixels; flatten it to RGB')
+
+
+def _orientation(image, source):
+  """Returns how a photo is to be turned for display, 1..8 as EXIF counts; 1 is not at all."""
+  if 'exif' not in image.info:
+    return 1
+  try:
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
+  except Exception as error:  # SyntaxError, struct.error, KeyError ...: PIL leaves it open
+    raise DataError(f'{source} has EXIF data that cannot be read ({error}); remove them, such as by '
+                    "'exiftool -all= FILE'") from error
+
+
+def check_orientation(image, label_size, path):
+  """Raises DataError for a photo that is to be turned for display, unless its label is not turned.
+
+  The graph reads pixels as they are stored. A label drawn on the turned photo would not fit, and only
+  where width and height change places can it be told from one drawn on the stored pixels.
+
+  Args:
+    image: Stored.
+    label_size: (height, width).
+    path: str, the image.
+  """
+  height, width = image.size
+  swaps = image.orientation in (5, 6, 7, 8) and width != height
+  if image.orientation in range(2, 9) and not (swaps and label_size == image.size):
+    raise DataError(f"image '{path}' is stored turned (EXIF orientation {image.orientation}); turn its "
+                    "pixels with 'mogrify -auto-orient', and let the label fit what you see then")
+
+
+def read_image(path):
+  """Returns uint8 [H, W, 3], RGB: an image file as it is stored, whatever its EXIF says.
+
+  Transparency is dropped; 16-bit grey is scaled to 8 bits.
+
+  Raises:
+    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads.
+  """
+  source = f"image '{path}'"
+  encoded = read_image_file(path, source)
+  try:
+    return _as_rgb(open_image(encoded, source))
+  except DataError as error:
+    if not isinstance(error.__cause__, UnidentifiedImageError):
+      raise
+    return _read_by_opencv(encoded, source)
+  except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
+    raise DataError(f'{source} cannot be read: {error}') from error
+
+
+def _read_by_opencv(encoded, source):
+  """Returns the same of a file that PIL does not know."""
+  os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # read when it is imported
+  import cv2
+
+  image = None
+  with contextlib.suppress(cv2.error):
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+  if image is None:
+    raise DataError(f'{source} is nothing that PIL or OpenCV reads; replace it')
+  return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _as_rgb(image):
+  """Returns a PIL image as uint8 [H, W, 3]."""
+  if image.mode == 'F':
+    raise ValueError('it holds floating-point numbers; convert it to 8-bit RGB or grey')
+  if image.mode.startswith('I'):  # grey of 16 bits, held in 16 or 32, which convert() would clip
+    grey = np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)
+    return np.stack([grey] * 3, axis=-1)
+  return np.array(image.convert('RGB'))

@@ -1,0 +1,117 @@
+"""What an example of a record holds: the only home of the feature names. Free of TensorFlow.
+
+An image keeps the bytes of its JPEG or PNG file, a label is a PNG (dataset/label_files.py). Writers fill
+every feature, readers demand no more than the two encoded ones, which every record of the original scripts
+has. dataset/tf_records.py turns the features into the bytes of an example and back.
+"""
+import contextlib
+import os
+import typing
+
+import numpy as np
+
+from dataset import image_files, label_files
+from utils.errors import DataError
+
+IMAGE_ENCODED = 'image/encoded'
+IMAGE_FORMAT = 'image/format'
+IMAGE_FILENAME = 'image/filename'
+IMAGE_HEIGHT = 'image/height'
+IMAGE_WIDTH = 'image/width'
+IMAGE_CHANNELS = 'image/channels'
+LABEL_ENCODED = 'label/encoded'
+LABEL_FORMAT = 'label/format'
+
+
+class Encoded(typing.NamedTuple):
+  """What became of a pair.
+
+  Attributes:
+    features: dict of bytes and ints, those of the tf.train.Example, or None if there are problems.
+    size: (height, width) or None.
+    counts: list of 256 int, the pixels of each label value; None where the label was not decoded.
+    problems: list of str, sentences that name the file.
+  """
+  features: dict
+  size: tuple
+  counts: list
+  problems: list
+
+
+def encode_pair(pair, fast=False):
+  """Returns the Encoded of an image and its label.
+
+  The image is 8-bit grey or RGB: JPEG, PNG or what else PIL reads (then stored as PNG). The label
+  is a PNG of the image's size. It has one channel and values 0..K-1 or ignore_label, or what the
+  dataset's `values` or `colors` turn into them; then it is stored as the palette PNG that they make.
+
+  Args:
+    pair: lists.Pair.
+    fast: bool, read no more than the headers, so that damage and wrong label values go unseen.
+  """
+  problems, image, label = [], None, None
+  with _collecting(problems):
+    image = image_files.load(pair.image, fast)
+  with _collecting(problems):
+    label = label_files.load(pair.label, pair.dataset, fast)
+  if image and label:
+    with _collecting(problems):
+      image_files.check_orientation(image, label.size, pair.image)
+      label_files.check_sizes(image.size, label.size, label_files.source_of(pair.label))
+  if problems:
+    return Encoded(None, None, None, problems)
+  height, width = label.size
+  return Encoded({
+      IMAGE_ENCODED: image.encoded,
+      IMAGE_FORMAT: image.format,
+      IMAGE_FILENAME: os.fsencode(pair.name),
+      IMAGE_HEIGHT: height,
+      IMAGE_WIDTH: width,
+      IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
+      LABEL_ENCODED: label.encoded,
+      LABEL_FORMAT: b'png',
+  }, label.size, label.counts, [])
+
+
+@contextlib.contextmanager
+def _collecting(problems):
+  """Adds the sentence of a DataError to a list instead of raising it."""
+  try:
+    yield
+  except DataError as error:
+    problems.append(str(error))
+
+
+def file_name(features):
+  """Returns the image's path below its folder, a str, or None where a record lacks it.
+
+  Args:
+    features: dict, see parse.
+  """
+  name = features.get(IMAGE_FILENAME)
+  return None if name is None else os.fsdecode(name)
+
+
+def decode(features, dataset, source, min_side=0):
+  """Returns image and label of an example.
+
+  Args:
+    features: dict, see parse.
+    dataset: Dataset.
+    source: str, what errors call the example.
+    min_side: int; a JPEG may be decoded at a fraction of its size that is no smaller. 0: at full size.
+
+  Returns:
+    image: PIL image, RGB. label: uint8 [H, W], 0..K-1 or ignore_label.
+
+  Raises:
+    DataError: one is damaged, they differ in size, or the label holds other values.
+  """
+  image_source, label_source = f'the image of {source}', f'the label of {source}'
+  image = image_files.open_image(features[IMAGE_ENCODED], image_source)
+  size = image_files.size_of(image)
+  image = image_files.decode(image, features[IMAGE_ENCODED], image_source, min_side).convert('RGB')
+  label = label_files.read_values(features[LABEL_ENCODED], label_source)
+  label_files.check_sizes(size, label.shape, label_source)
+  label_files.check_values(np.bincount(label.ravel(), minlength=256), dataset, label_source)
+  return image, label
