@@ -308,7 +308,7 @@ fi
 
 say
 say "=== training steps, $crop, batch $batch, $steps steps$([ "$gpus" -gt 0 ] ||
-  echo ', on the CPU: so few differ by chance')"
+  echo ', on the CPU: such small steps say nothing of speed')"
 table
 say
 say "=== the end, after $SECONDS s"
