@@ -22,16 +22,13 @@ What is assumed, and can differ on a device:
     card, at least 1 GiB, is left free.
 """
 import collections
-import contextlib
 import dataclasses
-from unittest import mock
 
 import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf import device_properties_pb2
-from tensorflow.python.grappler import cluster, tf_optimizer
 
 from deeplab_model import deeplabv3_plus_model_fn
-from nets import backbones, layers
+from nets import backbones
+from tools import gpu_graph
 from utils import run_config
 from utils.tf_estimator import ModeKeys
 
@@ -93,22 +90,6 @@ class Step:
   unknown: list = dataclasses.field(default_factory=list)
 
 
-@contextlib.contextmanager
-def as_on_a_gpu():
-  """Within it, graphs are built as where there is one GPU; there need not be any."""
-  gpu = tf.config.PhysicalDevice('/physical_device:GPU:0', 'GPU')
-  real = tf.config.list_physical_devices
-  with mock.patch.object(tf.config, 'list_physical_devices',
-                         lambda kind=None: [gpu] if kind == 'GPU' else real(kind)), \
-      mock.patch.object(tf.config.experimental, 'get_device_details',
-                        lambda device: {'device_name': 'GPU', 'compute_capability': (8, 0)}):
-    layers._gpus.cache_clear()
-    try:
-      yield
-    finally:
-      layers._gpus.cache_clear()
-
-
 def training_step(params, dataset, device='GPU'):
   """Returns the Step of a training on one GPU.
 
@@ -120,9 +101,9 @@ def training_step(params, dataset, device='GPU'):
   height, width = params['crop_size']
   prime = next(prime for prime in _PRIMES if not _divides(prime, (height, width, dataset.num_classes)))
   tf.logging.set_verbosity(tf.logging.ERROR)
-  with as_on_a_gpu(), tf.Graph().as_default():
-    params = {**params, **run_config.compute_params(params['precision'], params['data_format']),
-              'num_classes': dataset.num_classes, 'class_names': dataset.class_names,
+  with gpu_graph.as_on_gpu(_ARCHITECTURE), tf.Graph().as_default():
+    compute = run_config.compute_params(params['precision'], params['data_format'], training=True)
+    params = {**params, **compute, 'num_classes': dataset.num_classes, 'class_names': dataset.class_names,
               'palette': dataset.palette, 'ignore_label': dataset.ignore_label, 'batch_size': prime}
     tf.train.get_or_create_global_step()
     images = tf.placeholder(tf.uint8, [prime, height, width, 3], 'images')
@@ -151,17 +132,10 @@ def _optimized(fetches, device):
   for fetch in fetches:
     tf.add_to_collection('train_op', fetch)  # what grappler takes for the fetches
   meta = tf.train.export_meta_graph(graph=tf.get_default_graph())
-  placed = device_properties_pb2.NamedDevice(name=f'/job:localhost/replica:0/task:0/device:{device}:0')
+  placed = gpu_graph.virtual_device(device, _ARCHITECTURE)
   for node in meta.graph_def.node:
     node.device = placed.name
-  placed.properties.type = device
-  # Where grappler expects too little memory it has activations wait on the host; not here.
-  placed.properties.memory_size = 2**50
-  # No decision depends on these, but that they are there.
-  placed.properties.num_cores, placed.properties.frequency, placed.properties.bandwidth = 100, 1500, 10**9
-  placed.properties.environment.update({'architecture': _ARCHITECTURE, 'cuda': '12050', 'cudnn': '9300'})
-  optimized = tf_optimizer.OptimizeGraph(run_config.run_config().session_config, meta,
-                                         cluster=cluster.Cluster(devices=[placed]))
+  optimized = gpu_graph.optimize(meta, [placed])
   with tf.Graph().as_default() as graph:
     tf.import_graph_def(optimized, name='')
   return graph, [graph.as_graph_element(fetch.name) for fetch in fetches]
