@@ -3,10 +3,13 @@
   python tools/benchmark.py train
   python tools/benchmark.py train --precision bf16 --vs fp32 pytorch --reference
   python tools/benchmark.py all --data_dir ./dataset --reference --json speed.json
+  python tools/benchmark.py memory --batch_size 10 --recompute
 
 Modes: train is the whole training step; infer predicts one image of --image_size; input reads and
 augments the records of --data_dir; all is these three. Without --data_dir training gets synthetic
-images, and there is no input to measure.
+images, and there is no input to measure. memory runs nothing: it tells from the graph of a training
+step what it keeps for the backward pass, and the largest batch for GPUs of several sizes
+(tools/benchmark_memory.py says how, and what is assumed).
 
 --reference also measures the same network as the original DeepLabv3+ scripts build it: in fp32;
 atrous convolutions through SpaceToBatch; batch norm of its own in inference; a loss that picks the
@@ -79,15 +82,16 @@ _INPUT_STEPS = 100  # batches that count as one step of the mode input: one batc
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.add_argument('mode', choices=(*MODES, 'all'), help='what to measure')
+  parser.add_argument('mode', choices=(*MODES, 'all', 'memory'), help='what to measure')
   parser.shared('base_architecture', 'output_stride', 'dataset', *flags.COMPUTE_FLAGS)
   parser.flag('data_dir', None, 'folder of train.record; synthetic input without it', metavar='DIR')
-  parser.flag('crop_size', (513, 513), 'height and width in train and input',
+  parser.flag('crop_size', (513, 513), 'height and width in train, input and memory',
               type=flags.positive_int, nargs=2, metavar=('H', 'W'))
   parser.flag('image_size', (360, 480), 'height and width in infer', type=flags.positive_int,
               nargs=2, metavar=('H', 'W'))
-  parser.flag('batch_size', 2, 'images per step in train and input', type=flags.positive_int)
-  parser.flag('recompute', False, 'in train, as in train.py: less memory, more time', action='store_true')
+  parser.flag('batch_size', 2, 'images per step in train, input and memory', type=flags.positive_int)
+  parser.flag('recompute', False, 'in train and memory, as in train.py: less memory, more time',
+              action='store_true')
   parser.flag('input_threads', 0, 'as in train.py', type=flags.non_negative_int, metavar='N')
   parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
   for name, default, what in (('steps', 5, 'measured steps of a block'),
@@ -115,6 +119,11 @@ def main(args):
     files.make_folder_of(args.json, '--json')
 
   results = {'flags': {name: value for name, value in vars(args).items() if name != 'explicit'}}
+  if args.mode == 'memory':
+    from tools import benchmark_memory
+    results['memory'] = benchmark_memory.measure(vars(args), dataset)
+    print(benchmark_memory.report(args, results['memory']))
+    modes = ()
   for mode in modes:
     results[mode] = measure(mode, args, dataset)
     print(report(mode, args, results[mode]), flush=True)
@@ -128,6 +137,8 @@ def check(args):
   """Raises UsageError where the flags ask for what cannot be measured."""
   if args.data_dir is None and args.mode == 'input':
     raise UsageError('input has nothing to read; give --data_dir, a folder of train.record')
+  if args.mode == 'memory' and (args.vs or args.reference):
+    raise UsageError('memory looks at our graph alone; leave out --vs and --reference')
   if args.vs and args.mode == 'input':
     raise UsageError('--vs compares networks, and input has none; leave it out, or give --reference')
   if 'pytorch' not in args.vs:

@@ -31,7 +31,7 @@ from cli import flags  # noqa: E402
 
 MODES = ('train', 'evaluate', 'predict', 'export')
 SMALL = 4096  # bytes; tensors of shapes and the like, which are the host's anyway
-_GPU, _CPU = ('/job:localhost/replica:0/task:0/device:' + name for name in ('GPU:0', 'CPU:0'))
+ROOT = '/job:localhost/replica:0/task:0/device:'  # begins the names of devices
 _SOURCES = {'IteratorGetNext', 'Placeholder'}  # what they give lies in the host's memory
 # No kernel is launched for these: they hand on a buffer, or say something of it.
 _FREE = {'Const', 'NoOp', 'Identity', 'IdentityN', 'VarHandleOp', 'ReadVariableOp', 'AssignVariableOp',
@@ -319,37 +319,47 @@ def layouts(built, compute_capability):
     compute_capability: str, of the GPU that grappler is told of.
   """
   import tensorflow.compat.v1 as tf
-  from tensorflow.python.grappler import tf_optimizer
-
-  from utils import run_config
-
   fetches = next(iter(built.fetches.values()))
   names = {op.name for op in needed(fetches)}
   with built.graph.as_default():
     meta = tf.train.export_meta_graph(graph=built.graph, clear_devices=True)
   on_cpu = {op.name for op in built.graph.get_operations() if op.type in _SOURCES or not gpu_kernel(op)}
   for node in meta.graph_def.node:
-    node.device = _CPU if node.name in on_cpu else _GPU
+    node.device = ROOT + ('CPU:0' if node.name in on_cpu else 'GPU:0')
   train_ops = meta.collection_def['train_op'].node_list  # what grappler takes for the fetches
   train_ops.value[:] = [fetch.name for fetch in fetches]
-  config = run_config.run_config().session_config
-  optimized = tf_optimizer.OptimizeGraph(config, meta, cluster=_cluster(compute_capability))
+  optimized = optimize(meta, [virtual_device('GPU', compute_capability), virtual_device('CPU')])
   return _kinds(node for node in meta.graph_def.node if node.name in names), _kinds(optimized.node)
 
 
-def _cluster(compute_capability):
-  """Returns grappler's cluster of a GPU and a CPU; figures of a card of today's, where it asks for any."""
-  from tensorflow.core.protobuf import device_properties_pb2
-  from tensorflow.python.grappler import cluster
+def optimize(meta, devices):
+  """Returns the GraphDef that grappler makes of a MetaGraphDef, as a session of this project configures it.
 
-  devices = []
-  for kind, name, cores in (('GPU', _GPU, 108), ('CPU', _CPU, 16)):
-    properties = device_properties_pb2.DeviceProperties(
-        type=kind, num_cores=cores, frequency=1700, bandwidth=2 * 10**9, memory_size=40 * 2**30)
-    if kind == 'GPU':
-      properties.environment.update({'architecture': compute_capability, 'cuda': '12050', 'cudnn': '9300'})
-    devices.append(device_properties_pb2.NamedDevice(name=name, properties=properties))
-  return cluster.Cluster(devices=devices)
+  Args:
+    meta: MetaGraphDef; its collection train_op names the fetches.
+    devices: list of NamedDevice, see virtual_device.
+  """
+  from tensorflow.python.grappler import cluster, tf_optimizer
+
+  from utils import run_config
+
+  return tf_optimizer.OptimizeGraph(run_config.run_config().session_config, meta,
+                                    cluster=cluster.Cluster(devices=devices))
+
+
+def virtual_device(kind, compute_capability='8.0'):
+  """Returns a NamedDevice for grappler, a GPU or a CPU that need not be there.
+
+  Its memory is endless: if grappler expected too little it would have activations wait on the host.
+  """
+  from tensorflow.core.protobuf import device_properties_pb2
+
+  # No decision depends on cores and such, but that they are there.
+  properties = device_properties_pb2.DeviceProperties(
+      type=kind, num_cores=100, frequency=1500, bandwidth=10**9, memory_size=2**50)
+  if kind == 'GPU':
+    properties.environment.update({'architecture': compute_capability, 'cuda': '12050', 'cudnn': '9300'})
+  return device_properties_pb2.NamedDevice(name=ROOT + kind + ':0', properties=properties)
 
 
 def _kinds(nodes):
