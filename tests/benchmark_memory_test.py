@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from dataset import descriptors
 from deeplab_model import deeplabv3_plus_model_fn
 from tools import benchmark, benchmark_memory, gpu_graph
-from utils import datasets, run_config
+from utils import run_config
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _SMALL = ('--base_architecture', 'mobilenet_v2_dm05', '--crop_size', '97', '65')
-_VOC = datasets.get_dataset('voc')
+_VOC = descriptors.get_dataset('voc')
 
 
 def flags(*argv):
