@@ -10,7 +10,7 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 from dataset import preprocessing
-from nets import backbones, layers
+from nets import backbones, builders, layers
 from utils import checkpoints, losses, metrics, optimizers, replicas, run_config, summaries, training_hooks
 from utils.architecture import Architecture
 from utils.replicas import variable_name
@@ -38,18 +38,18 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
   """
   row = backbones.get(architecture.base_architecture)
   architecture = resolved(architecture, row)
-  size = layers.spatial_size(images)
+  size, is_padded = layers.spatial_size(images), False
   images = tf.cast(scaled(images, row), dtype)
   if architecture.eval_crop_size and not is_training:
     images = _pad_to(images, architecture.eval_crop_size)
-  padded_size = layers.spatial_size(images)
+    is_padded = True
 
   norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon,
                           sync_batch_norm)
   # The head has the paper's constants, whatever the backbone's (and the same decay, where one is given).
   head_norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997, sync=sync_batch_norm)
-  with layers.channels_first(data_format == 'channels_first'):
-    high, low = backbones.build(row, layers.to_features(images), architecture.output_stride, norm,
+  with layers.way(channels_first=data_format == 'channels_first'):
+    high, low = builders.build(row, layers.to_features(images), architecture.output_stride, norm,
                                 architecture.multi_grid)
     net = aspp(high, architecture, head_norm, row, dropout_seed)
     if architecture.decoder:
@@ -58,8 +58,8 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
       with tf.variable_scope('upsampling_logits'):
         net = layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
     net = layers.from_features(net)
-  logits = layers.resize_bilinear(net, padded_size, row.align_corners)
-  return logits if padded_size is size else logits[:, :size[0], :size[1]]
+  logits = layers.resize_bilinear(net, layers.spatial_size(images), row.align_corners)
+  return logits[:, :size[0], :size[1]] if is_padded else logits
 
 
 def resolved(architecture, row):
@@ -91,7 +91,7 @@ def aspp(features, architecture, norm, row, dropout_seed=(0, 0)):
   Returns:
     float32 [B, h, w, 256].
   """
-  conv = layers.separable_conv2d if architecture.separable_head else _full_conv2d
+  conv = layers.separable_conv2d if architecture.separable_head else _full_conv2d(3)
   with tf.variable_scope('aspp'):
     branches = [layers.conv2d(features, _ASPP_DEPTH, 1, 'conv_1x1', norm, tf.nn.relu)]
     for index, rate in enumerate(architecture.atrous_rates, 1):
@@ -123,7 +123,7 @@ def decoder(high, low, architecture, norm, row):
     logits: float32 [B, ceil(H/s), ceil(W/s), K], s the last of decoder_output_stride.
   """
   kernel = architecture.decoder_kernel
-  conv = layers.separable_conv2d if architecture.separable_head and kernel == 3 else _full_conv2d
+  conv = layers.separable_conv2d if architecture.separable_head and kernel == 3 else _full_conv2d(kernel)
   net = high
   with tf.variable_scope('decoder'):
     for stage, stride in enumerate(architecture.decoder_output_stride):
@@ -148,11 +148,13 @@ def _dropout(features, rate, seed):
   return features * tf.cast(kept, features.dtype) * (1 / (1 - rate))
 
 
-@layers.recomputable
-def _full_conv2d(inputs, filters, scope, norm, activation, rate=1):
-  """An ordinary convolution with the arguments of a separable one; its scope conv_<k>x<k>_<n> says k."""
-  kernel_size = int(scope.split('_')[1].split('x')[0])
-  return layers.conv2d(inputs, filters, kernel_size, scope, norm, activation, rate=rate)
+def _full_conv2d(kernel_size):
+  """Returns a function of the arguments of layers.separable_conv2d that builds an ordinary convolution."""
+  @layers.recomputable
+  def conv2d(inputs, filters, scope, norm, activation, rate=1):
+    return layers.conv2d(inputs, filters, kernel_size, scope, norm, activation, rate=rate)
+
+  return conv2d
 
 
 def _pad_to(images, size):
@@ -212,9 +214,9 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   training = mode == ModeKeys.TRAIN
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
-  with (layers.recomputing(training and params['recompute']),
-        layers.preparing_weights(not training and replicas.count() == 1),
-        layers.skipping_padding(not training and not params['portable'])):
+  prepare = not training and replicas.count() == 1
+  with layers.way(recompute=training and params['recompute'], prepare=prepare, differentiable=training,
+                  skip_padding=not training and not params['portable']):
     logits = network(features, architecture, training and not params['freeze_batch_norm'],
                      params['batch_norm_decay'], run_config.DTYPES[params['precision']],
                      params['sync_batch_norm'], params['data_format'],
@@ -234,7 +236,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   trained = trained_variables(params['freeze_batch_norm'])
   cross_entropy = losses.cross_entropy(logits, labels, params['ignore_label'],
                                        training and params['class_weights'])
-  with layers.preparing_weights(not training and replicas.count() == 1):
+  with layers.way(prepare=prepare):
     decay = layers.prepared(losses.weight_decay(trained, params['weight_decay']), tf.float32)
   loss = cross_entropy + decay
   matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,

@@ -1,16 +1,9 @@
-"""The table of backbones: a name, the function that builds it, and the facts that go with its weights.
+"""The table of backbones: a name, the family that builds it, and the facts that go with its weights.
 
-A new backbone is a file in nets/ and a row here; the tests then demand its expected shapes and parameter
-count. The builder's module is imported on first use, so that reading the table (for `--help`) costs no
-TensorFlow import.
-
-`build` returns the feature maps that the decoder works on (DeepLabv3+ sec. 3.1):
-  high: float32 [B, ceil(H/output_stride), ceil(W/output_stride), C], the encoder's output;
-  low:  dict of stride s in (2, 4, 8) -> float32 [B, ceil(H/s), ceil(W/s), C'], the last features at that
-        stride. The published models use stride 4.
+A new backbone is a row here and, if it is of a new family, a file in nets/ that nets/builders.py lists; the
+tests then demand its expected shapes and parameter count. Free of TensorFlow, so that `--help` can read it.
 """
 import dataclasses
-import importlib
 
 from utils.errors import UsageError
 
@@ -23,7 +16,7 @@ class Backbone:
   the original DeepLabv3+ scripts, all others Google's models.
   """
   name: str
-  module: str                   # in nets/; its function `build` takes the row
+  module: str                   # of its family, a name in nets/builders.py
   scope: str                    # variable scope, the first part of every variable name
   batch_norm_decay: float       # the default of --batch_norm_decay
   batch_norm_epsilon: float = 1.001e-5  # 1e-5, as the fused kernel rounds it
@@ -75,26 +68,3 @@ def get(name):
   if name not in BACKBONES:
     raise UsageError(f'base_architecture {name} is not known; use one of {", ".join(BACKBONES)}')
   return BACKBONES[name]
-
-
-def build(row, images, output_stride, norm, multi_grid=None):
-  """Returns (high, low), the backbone's feature maps; see the module's docstring for the shapes.
-
-  Args:
-    row: Backbone.
-    images: float32 [B, H, W, 3], scaled as the row says, any H and W of at least output_stride.
-    output_stride: int, 8, 16 or 32; strides beyond it become atrous rates.
-    norm: layers.BatchNorm.
-    multi_grid: three ints by which the rates of the last three units are multiplied (DeepLabv3 sec. 3.2), or
-      None. MobileNetV2 has no such units and takes None alone.
-
-  Raises:
-    UsageError: an output stride or a multi-grid that cannot be built.
-  """
-  if output_stride not in OUTPUT_STRIDES:
-    raise UsageError(f'output_stride {output_stride} is not supported; '
-                     f'use one of {", ".join(map(str, OUTPUT_STRIDES))}')
-  if multi_grid and row.module == 'mobilenet_v2':
-    raise UsageError(f'--multi_grid does not apply to {row.name}, which has no residual units to dilate')
-  module = importlib.import_module('nets.' + row.module)
-  return module.build(row, images, output_stride, norm, multi_grid or (1, 1, 1))

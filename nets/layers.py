@@ -6,8 +6,8 @@ norm `BatchNorm/{gamma,beta,moving_mean,moving_variance}`, all under the scope g
 Variables are float32. Convolutions compute in the dtype of their input, which may be bfloat16 or float16;
 batch norm takes its statistics in float32 whatever that dtype is.
 
-Shapes are given channels last. Within `channels_first()` features are [B, C, h, w] instead; what depends on
-that is asked of this module: `channels`, `concat`, `max_pool2d`, `spatial_mean`, `spatial_size`.
+Shapes are given channels last. Within `way(channels_first=True)` features are [B, C, h, w] instead; what
+depends on that is asked of this module: `channels`, `concat`, `max_pool2d`, `spatial_mean`, `spatial_size`.
 
 Letters in shape comments: B batch, H W input size, h w feature size, C channels.
 """
@@ -15,10 +15,11 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-import itertools
+import typing
 
 import tensorflow.compat.v1 as tf
 
+from nets import cpu_convolution
 from utils import replicas
 
 
@@ -60,86 +61,75 @@ class AtrousStrides:
     return 1, rate
 
 
-# From this atrous rate on `skipping_padding` pays, whatever the size: at rate 4 it does on small maps alone.
-_LARGE_RATE = 6
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """How a network is built, whatever network it is; `way` sets it.
 
-_recomputing = contextvars.ContextVar('recomputing', default=False)
-_channels_first = contextvars.ContextVar('channels_first', default=False)
-_preparing = contextvars.ContextVar('preparing', default=False)
-_skipping = contextvars.ContextVar('skipping', default=False)
-# Statistics of the batches of all replicas, in the order of the layers: a list that takes them, and an
-# iterator that gives them to the second computation of a part of the network.
-_recorded = contextvars.ContextVar('recorded', default=None)
-_replayed = contextvars.ContextVar('replayed', default=None)
+  Attributes:
+    channels_first: bool, features are [B, C, h, w], which only GPUs compute.
+    recompute: bool, what `recomputable` decorates keeps its inputs alone until the backward pass.
+    prepare: bool, weights are folded and cast once, when a session starts, and not in every run; for networks
+      whose variables do not change meanwhile. It is done by tf.tables_initializer(), which monitored sessions
+      and SavedModels run after the variables have been restored.
+    skip_padding: bool, convolutions with large atrous rates do not multiply their padding, on CPUs and in
+      float32; the result is the same up to rounding.
+    differentiable: bool, there may be a backward pass, which on CPUs has kernels of its own.
+    recorded, replayed: None, or a list that takes the statistics of all replicas' batches in the order of the
+      layers, and an iterator that gives them to the second computation of a part of the network.
+  """
+  channels_first: bool = False
+  recompute: bool = False
+  prepare: bool = False
+  skip_padding: bool = False
+  differentiable: bool = True
+  recorded: list = None
+  replayed: typing.Iterator = None
+
+
+_way = contextvars.ContextVar('way', default=Way())  # noqa: B039 (it is frozen)
 
 
 @contextlib.contextmanager
-def _set(variable, value):
-  token = variable.set(value)
+def way(**changes):
+  """Within it networks are built with these attributes of Way, and the others as around it."""
+  token = _way.set(dataclasses.replace(_way.get(), **changes))
   try:
     yield
   finally:
-    variable.reset(token)
-
-
-def recomputing(on):
-  """While it is on, what `recomputable` decorates keeps its inputs alone until the backward pass."""
-  return _set(_recomputing, on)
-
-
-def preparing_weights(on):
-  """While it is on, weights are folded and cast once, when a session starts, and not in every run.
-
-  For networks whose variables do not change meanwhile. It is done by tf.tables_initializer(), which monitored
-  sessions and SavedModels run after the variables have been restored.
-  """
-  return _set(_preparing, on)
-
-
-def skipping_padding(on):
-  """While it is on, convolutions with large atrous rates do not multiply their padding; on CPUs, in float32.
-
-  They give the same, up to rounding, by a few small operations in place of a kernel of TensorFlow's.
-  """
-  return _set(_skipping, on)
-
-
-def channels_first(on=True):
-  """While it is on, features are [B, C, h, w], which only GPUs compute."""
-  return _set(_channels_first, on)
+    _way.reset(token)
 
 
 def _format():
-  return 'NCHW' if _channels_first.get() else 'NHWC'
+  return 'NCHW' if _way.get().channels_first else 'NHWC'
 
 
 def _by_axis(batch, height, width, channel):
   """Returns a list with one value for each axis, in the order that features have here."""
-  return [batch, channel, height, width] if _channels_first.get() else [batch, height, width, channel]
+  return [batch, channel, height, width] if _way.get().channels_first else [batch, height, width, channel]
 
 
 def _spatial_axes():
-  return [2, 3] if _channels_first.get() else [1, 2]
+  return [2, 3] if _way.get().channels_first else [1, 2]
 
 
 def to_features(images):
   """Returns images [B, H, W, C] in the order of axes that features have here."""
-  return tf.transpose(images, [0, 3, 1, 2]) if _channels_first.get() else images
+  return tf.transpose(images, [0, 3, 1, 2]) if _way.get().channels_first else images
 
 
 def from_features(features):
   """Returns features as [B, h, w, C]."""
-  return tf.transpose(features, [0, 2, 3, 1]) if _channels_first.get() else features
+  return tf.transpose(features, [0, 2, 3, 1]) if _way.get().channels_first else features
 
 
 def channels(features):
   """Returns the number of channels, an int."""
-  return int(features.shape[1 if _channels_first.get() else 3])
+  return int(features.shape[1 if _way.get().channels_first else 3])
 
 
 def concat(features):
   """Returns a list of features as one, [B, h, w, sum of C]."""
-  return tf.concat(features, axis=1 if _channels_first.get() else 3)
+  return tf.concat(features, axis=1 if _way.get().channels_first else 3)
 
 
 def max_pool2d(inputs, size, stride, padding='SAME'):
@@ -155,15 +145,15 @@ def spatial_mean(features):
 def recomputable(build):
   """Decorates a function that builds a part of the network: build(inputs, ...) returns one or more tensors.
 
-  Under `recomputing(True)` the part's inner activations are not stored for the backward pass but computed
+  Under `way(recompute=True)` the part's inner activations are not stored for the backward pass but computed
   again there (arXiv 1604.06174). Batch norm's averages are updated by the first computation only, and
   replicas tell each other their statistics only there.
   """
   @functools.wraps(build)
   def built(inputs, *args, **kwargs):
     scope = tf.get_variable_scope()
-    order = _channels_first.get()  # of now; gradients are built later
-    statistics = [] if _recorded.get() is None else _recorded.get()  # a part of a part is computed with it
+    now = _way.get()  # gradients are built later
+    statistics = [] if now.recorded is None else now.recorded  # a part of a part is computed with it
 
     @tf.custom_gradient
     def unit(inputs):
@@ -173,17 +163,17 @@ def recomputable(build):
           again = tf.identity(inputs)
         updates = tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS)
         count = len(updates)
-        with (tf.variable_scope(scope, reuse=True), channels_first(order),
-              _set(_replayed, iter(statistics))):
+        with (tf.variable_scope(scope, reuse=True),
+              way(channels_first=now.channels_first, replayed=iter(statistics))):
           outputs = build(again, *args, **kwargs)
         del updates[count:]
         of_inputs, *of_variables = tf.gradients(outputs, [again, *variables], upstream)
         return of_inputs, of_variables
 
-      with _set(_recorded, statistics):
+      with way(recorded=statistics):
         return build(inputs, *args, **kwargs), gradient
 
-    return unit(inputs) if _recomputing.get() else build(inputs, *args, **kwargs)
+    return unit(inputs) if now.recompute else build(inputs, *args, **kwargs)
 
   return built
 
@@ -231,94 +221,12 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
 
 
 def convolution(inputs, weights, stride, rate, padding):
-  """Returns tf.nn.conv2d, by ways of our own where that kernel is slow or has no gradient: on CPUs."""
-  own = stride == 1 and not (_channels_first.get() or _gpus())
-  if own and _skipping.get() and rate >= _LARGE_RATE and inputs.dtype == tf.float32:
-    return _by_products(inputs, weights, rate)
-  with tf.get_default_graph().gradient_override_map({'Conv2D': 'Conv2DByProducts'} if own else {}):
-    return tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding, data_format=_format(),
-                        dilations=_by_axis(1, rate, rate, 1))
-
-
-def _by_products(inputs, weights, rate):
-  """Returns the atrous convolution with stride 1 and SAME padding as a matrix product for each weight.
-
-  In the head of a network for 480x360 half of the multiply-adds would be by zeros: there rate 18 reaches
-  beyond a map of 23 rows from most places. TensorFlow's kernels multiply them all the same.
-
-  Args:
-    inputs: float32 [B, h, w, C].
-    weights: float32 [height, width, C, filters], height and width odd.
-    rate: int.
-  """
-  *kernel, depth, filters = weights.shape.as_list()
-  size = tf.shape(inputs)
-  outputs = tf.constant(0.)
-  for ahead, weight in zip(_offsets(kernel, (rate, rate)),
-                           tf.unstack(tf.reshape(weights, [-1, depth, filters])), strict=True):
-    with tf.control_dependencies([outputs]):  # one after the other, or the parts would fill the memory
-      seen = _beyond(inputs, ahead)
-    seen_size = tf.shape(seen)
-    product = tf.reshape(tf.matmul(_pixels(seen), weight), tf.concat([seen_size[:3], [filters]], 0))
-    missing = tf.unstack((size - seen_size)[1:3])
-    outputs += tf.pad(product, [[0, 0], *([0, count] if n > 0 else [count, 0] for n, count in
-                                          zip(ahead, missing, strict=True)), [0, 0]])
-  return tf.ensure_shape(outputs, [*inputs.shape[:3], filters])
-
-
-@tf.RegisterGradient('Conv2DByProducts')
-def _gradient_by_products(op, gradient):
-  """Returns the gradients of a convolution with stride 1 and SAME padding by its inputs and its weights.
-
-  That by the inputs is the convolution of the gradient with the weights turned around; that by the weights
-  is a matrix product for each of them in height and width. TensorFlow's kernel for the latter takes two to
-  four times as long where maps are large or atrous, and without oneDNN there is none for atrous ones.
-  """
-  inputs, weights = op.inputs
-  height, width, _, _ = weights.shape.as_list()
-  _, *rates, _ = op.get_attr('dilations')
-  turned = tf.reverse(tf.reshape(weights, [height * width, -1]), [0])  # much faster than by slices
-  turned = tf.transpose(tf.reshape(turned, weights.shape), [0, 1, 3, 2])
-  of_inputs = tf.nn.conv2d(gradient, turned, 1, 'SAME', dilations=op.get_attr('dilations'))
-
-  of_weights = []
-  for ahead in _offsets((height, width), rates):
-    behind = [-n for n in ahead]
-    with tf.control_dependencies(of_weights[-1:]):  # one after the other, or the parts would fill the memory
-      of_weights.append(tf.matmul(_pixels(_beyond(inputs, ahead)), _pixels(_beyond(gradient, behind)),
-                                  transpose_a=True))  # [C, filters]
-  return of_inputs, tf.reshape(tf.stack(of_weights), weights.shape)
-
-
-def _offsets(kernel, rates):
-  """Returns for each weight of a kernel, row by row, how far ahead of the result lies what it multiplies.
-
-  Where that is outside of the features there is nothing to multiply.
-
-  Args:
-    kernel: (height, width), odd ints.
-    rates: (rate of rows, rate of columns), ints.
-  """
-  return [[rate * (index - size // 2) for rate, index, size in zip(rates, position, kernel, strict=True)]
-          for position in itertools.product(*map(range, kernel))]
-
-
-def _beyond(features, offsets):
-  """Returns features without so many first rows and columns; without the last ones where negative."""
-  if not any(offsets):
-    return features  # a slice of everything would be one more operation, in each of many layers
-  rows, columns = (slice(max(0, n), min(0, n) or None) for n in offsets)
-  return features[:, rows, columns]
-
-
-def _pixels(features):
-  """Returns features [B, h, w, C] as [B * h * w, C]."""
-  return tf.reshape(features, [-1, int(features.shape[3])])
-
-
-@functools.cache
-def _gpus():
-  return tf.config.list_physical_devices('GPU')
+  """Returns tf.nn.conv2d, on CPUs by nets/cpu_convolution.py."""
+  on_cpu = not (_way.get().channels_first or cpu_convolution.gpus())
+  if on_cpu and stride == 1:  # then padding is SAME
+    return cpu_convolution.conv2d(inputs, weights, rate, _way.get().skip_padding, _way.get().differentiable)
+  return tf.nn.conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding, data_format=_format(),
+                      dilations=_by_axis(1, rate, rate, 1))
 
 
 def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, explicit_padding=True):
@@ -414,10 +322,10 @@ def _norm_variables(channels):
 
 
 def prepared(value, dtype):
-  """Returns a variable, or what was computed of one, as dtype; see preparing_weights."""
+  """Returns a variable, or what was computed of one, as dtype; see Way.prepare."""
   computed = not isinstance(value, tf.Variable) or value.dtype != dtype
   value = tf.cast(value, dtype)
-  if not (computed and _preparing.get()):
+  if not (computed and _way.get().prepare):
     return value
   # In no collection of variables: neither checkpoints nor initialisers of those know it.
   once = tf.Variable(tf.zeros(value.shape, dtype), trainable=False, collections=[], name='prepared')
@@ -438,12 +346,12 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
 
   The replicas exchange one vector forward and one backward. Kept for the backward pass are the inputs alone.
   """
-  if _replayed.get():
-    mean, variance = next(_replayed.get())
+  if _way.get().replayed:
+    mean, variance = next(_way.get().replayed)
   else:
     mean, variance = _joint_statistics(inputs, moving_mean)
-    if _recorded.get() is not None:
-      _recorded.get().append((mean, variance))
+    if _way.get().recorded is not None:
+      _way.get().recorded.append((mean, variance))
   values = tf.cast(tf.size(inputs) // channels(inputs), tf.float32)  # of a channel, in each replica
   options = dict(epsilon=epsilon, data_format=_format(), is_training=False)
 

@@ -12,7 +12,7 @@ _UNITS = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1)
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of a MobileNetV2; see nets/backbones.py for the arguments.
+  """Returns (high, low) of a MobileNetV2; see nets/builders.py for the arguments.
 
   high: float32 [B, h, w, 320 * multiplier]; low: the last depthwise output at strides 2, 4 and 8, of 32, 144
   and 192 channels times the multiplier. multi_grid: (1, 1, 1), for there are no blocks of three units.

@@ -3,39 +3,32 @@
 The stride of a block sits on its last unit; the rates of the last block's units are multiplied by the
 multi-grid (DeepLabv3 sec. 3.2), which is 1, 2, 4 for the published weights.
 """
+import functools
+
 import tensorflow.compat.v1 as tf
 
-from nets import layers
+from nets import layers, residual
 
-# (depth of the bottleneck, units, stride of the last unit); a block's output has four times the depth.
-_BLOCKS = {
-    'resnet_v1_50_beta': ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)),
-    'resnet_v1_101_beta': ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1)),
-}
+_BLOCKS = {'resnet_v1_50_beta': residual.BLOCKS[50], 'resnet_v1_101_beta': residual.BLOCKS[101]}
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of a ResNet-v1; see nets/backbones.py for the arguments.
+  """Returns (high, low) of a ResNet-v1; see nets/builders.py for the arguments.
 
   high: float32 [B, h, w, 2048]; low: 128 channels of the stem at stride 2, and at strides 4 and 8 the last
   residual before its sum and ReLU, 256 and 512 channels.
   """
-  strides = layers.AtrousStrides(output_stride // 4)  # the stem takes 4
-  blocks = _BLOCKS[row.name]
   with tf.variable_scope(row.scope):
     net = layers.conv2d(images, 64, 3, 'conv1_1', norm, tf.nn.relu, stride=2)
     net = layers.conv2d(net, 64, 3, 'conv1_2', norm, tf.nn.relu)
     net = layers.conv2d(net, 128, 3, 'conv1_3', norm, tf.nn.relu)
     low = {2: net}
     net = layers.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 128]
-    for index, (depth, units, last_stride) in enumerate(blocks, 1):
-      grid = multi_grid if index == len(blocks) else (1,) * units
-      for unit in range(1, units + 1):
-        stride, rate = strides(last_stride if unit == units else 1)
-        with tf.variable_scope(f'block{index}/unit_{unit}/bottleneck_v1'):
-          net, residual = _bottleneck(net, depth, stride, rate * grid[unit - 1], norm)
-        if index < 3 and unit == units - 1:
-          low[4 * index] = residual  # the last unit is the one with the stride
+    net, offered = residual.stack(
+        net, _BLOCKS[row.name], layers.AtrousStrides(output_stride // 4),  # the stem takes 4
+        multi_grid, 'bottleneck_v1', functools.partial(_bottleneck, norm=norm))
+    # Of the last unit but one: the last is the one with the stride.
+    low.update({4 * index: offered[index - 1][-2] for index in (1, 2)})
   return net, low
 
 

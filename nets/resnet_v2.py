@@ -4,37 +4,29 @@ Names and geometry are TF-Slim's, so that its checkpoints and those of the origi
 the stride of a block sits on its last unit, and `postnorm` exists although the decoder takes the sum
 before it. The layers are in nets/layers.py, the table of backbones in nets/backbones.py.
 """
+import functools
+
 import tensorflow.compat.v1 as tf
 
-from nets import layers
+from nets import layers, residual
 
-# (depth of the bottleneck, units, stride of the last unit); a block's output has four times the depth.
-_BLOCKS = {
-    'resnet_v2_50': ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)),
-    'resnet_v2_101': ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1)),
-}
+_BLOCKS = {'resnet_v2_50': residual.BLOCKS[50], 'resnet_v2_101': residual.BLOCKS[101]}
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of a ResNet-v2; see nets/backbones.py for the arguments.
+  """Returns (high, low) of a ResNet-v2; see nets/builders.py for the arguments.
 
   high: float32 [B, h, w, 2048], the sum before `postnorm`; low: 64, 64 and 128 channels at strides 2, 4
   and 8.
   """
-  strides = layers.AtrousStrides(output_stride // 4)  # the root takes 4
-  blocks = _BLOCKS[row.name]
   with tf.variable_scope(row.scope):
     net = layers.conv2d(images, 64, 7, 'conv1', stride=2)
     low = {2: net}
     net = layers.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 64]
-    for index, (depth, units, last_stride) in enumerate(blocks, 1):
-      grid = multi_grid if index == len(blocks) else (1,) * units
-      for unit in range(1, units + 1):
-        stride, rate = strides(last_stride if unit == units else 1)
-        with tf.variable_scope(f'block{index}/unit_{unit}/bottleneck_v2'):
-          net, reduced = _bottleneck(net, depth, stride, rate * grid[unit - 1], norm)
-      if index < 3:
-        low[4 * index] = reduced  # of the last unit, before its stride
+    net, offered = residual.stack(
+        net, _BLOCKS[row.name], layers.AtrousStrides(output_stride // 4),  # the root takes 4
+        multi_grid, 'bottleneck_v2', functools.partial(_bottleneck, norm=norm))
+    low.update({4 * index: offered[index - 1][-1] for index in (1, 2)})  # of the last unit, before its stride
     layers.batch_norm(net, norm, 'postnorm')  # unused; checkpoints hold it and its averages move
   return net, low
 

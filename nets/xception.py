@@ -19,7 +19,7 @@ _VARIANTS = {
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of an Xception; see nets/backbones.py for the arguments.
+  """Returns (high, low) of an Xception; see nets/builders.py for the arguments.
 
   high: float32 [B, h, w, 2048]; low: 128, 256 and 728 channels at strides 2, 4 and 8, before any ReLU.
   """

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from nets import backbones, layers
+from nets import backbones, builders, layers
 from tests.golden import formula
 from utils.errors import UsageError
 
@@ -93,7 +93,7 @@ class BackbonesTest(unittest.TestCase):
   def _build(self, name, images, output_stride):
     row = backbones.get(name)
     norm = layers.BatchNorm(False, row.batch_norm_decay, row.batch_norm_epsilon)
-    return backbones.build(row, images, output_stride, norm)
+    return builders.build(row, images, output_stride, norm)
 
   def test_shapes_at_odd_sizes_are_rounded_up(self):
     for name, (high_channels, low_channels, _) in EXPECTED.items():

@@ -89,7 +89,7 @@ class PreparedWeightsTest(unittest.TestCase):
       for dtype in (tf.float32, tf.bfloat16):
         with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
           plain = deeplab_model.network(images, architecture, False, dtype=dtype)
-          with layers.preparing_weights(True):
+          with layers.way(prepare=True):
             prepared = deeplab_model.network(images, architecture, False, dtype=dtype)
         count = len(tf.global_variables())
         load_formula(session)
@@ -104,6 +104,18 @@ class PreparedWeightsTest(unittest.TestCase):
 
 
 class PortableTest(unittest.TestCase):
+
+  def test_only_what_is_trained_bears_marks_of_our_gradients(self):
+    params = dict(base_architecture='mobilenet_v2_dm05', num_classes=2, class_names='ab', batch_size=1,
+                  palette=[(0, 0, 0)] * 2, max_steps=1)
+    for mode, portable, marked in (('train', False, True), ('infer', False, False), ('infer', True, False)):
+      with tf.Graph().as_default() as graph:
+        tf.train.get_or_create_global_step()
+        images = tf.zeros([1, 33, 49, 3], tf.uint8)
+        deeplab_model.deeplabv3_plus_model_fn(
+            images, images[..., :1] if mode == 'train' else None, mode, {**params, 'portable': portable})
+        found = any('Conv2DByProducts' in str(op.node_def) for op in graph.get_operations())
+        self.assertEqual(found, marked, (mode, portable))
 
   def test_an_exported_graph_has_the_kernels_that_other_devices_know(self):
     def convolutions(**options):
@@ -123,7 +135,7 @@ class DataFormatTest(unittest.TestCase):
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
     with tf.Graph().as_default(), tf.Session(config=config) as session:
-      with layers.recomputing(recompute):
+      with layers.way(recompute=recompute):
         logits = deeplab_model.network(
             tf.placeholder_with_default(formula.photo(33, 49, 7)[None], [1, None, None, 3]),
             Architecture(backbone, 5, **options), is_training, data_format=data_format)

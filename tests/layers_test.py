@@ -55,7 +55,7 @@ class SkippingPaddingTest(unittest.TestCase):
     inputs, weights = rng.randn(2, *size, 5).astype('f'), rng.randn(3, 3, 5, 4).astype('f')
     with tf.Graph().as_default() as graph, tf.Session() as session:
       placeholder = tf.placeholder_with_default(inputs, [None, None, None, 5])
-      with layers.skipping_padding(True):
+      with layers.way(skip_padding=True):
         skipping = layers.convolution(placeholder, tf.constant(weights), 1, rate, 'SAME')
       self.assertEqual([op.type for op in graph.get_operations()].count('MatMul'), 9)
       expected = np.zeros((2, *size, 4))
@@ -76,7 +76,7 @@ class SkippingPaddingTest(unittest.TestCase):
 
   def test_small_rates_strides_and_half_precision_keep_the_kernel(self):
     for dtype, stride, rate in ((tf.float32, 1, 4), (tf.float32, 2, 1), (tf.bfloat16, 1, 12)):
-      with tf.Graph().as_default() as graph, layers.skipping_padding(True):
+      with tf.Graph().as_default() as graph, layers.way(skip_padding=True):
         layers.convolution(tf.zeros([1, 9, 11, 2], dtype), tf.zeros([3, 3, 2, 2], dtype), stride, rate,
                            'SAME')
         self.assertIn('Conv2D', {op.type for op in graph.get_operations()})
@@ -219,7 +219,7 @@ class BatchNormTest(unittest.TestCase):
     self.assertIn('Select', ' '.join(kinds))
 
   def test_one_value_with_channels_first(self):
-    with tf.Graph().as_default() as graph, tf.Session() as session, layers.channels_first():
+    with tf.Graph().as_default() as graph, tf.Session() as session, layers.way(channels_first=True):
       outputs = layers.batch_norm(tf.constant([1.5, -2, 1e3], shape=[1, 3, 1, 1]),
                                   layers.BatchNorm(True, decay=0.75))
       session.run(tf.global_variables_initializer())
@@ -276,7 +276,7 @@ class BatchNormTest(unittest.TestCase):
         return layers.batch_norm(inputs, layers.BatchNorm(True, 0.75))
 
       def computed(inputs, upstream, recompute=False):
-        with layers.recomputing(recompute):
+        with layers.way(recompute=recompute):
           outputs = part(inputs)
         with tf.variable_scope('BatchNorm', reuse=True):
           variables = [tf.get_variable(name, [3]) for name in ('gamma', 'beta')]

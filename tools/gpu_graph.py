@@ -79,7 +79,7 @@ def as_on_gpu(compute_capability='8.0'):
   """Within it graphs are built as on a GPU of this compute capability, such as '8.0'."""
   import tensorflow.compat.v1 as tf
 
-  from nets import layers
+  from nets import cpu_convolution
 
   gpu = tf.config.PhysicalDevice('/physical_device:GPU:0', 'GPU')
   details = {'device_name': 'a GPU', 'compute_capability': tuple(map(int, compute_capability.split('.')))}
@@ -90,11 +90,11 @@ def as_on_gpu(compute_capability='8.0'):
   with (mock.patch.object(tf.config, 'list_physical_devices', devices),
         mock.patch.object(tf.config, 'get_visible_devices', devices),
         mock.patch.object(tf.config.experimental, 'get_device_details', lambda device: details)):
-    layers._gpus.cache_clear()
+    cpu_convolution.gpus.cache_clear()
     try:
       yield
     finally:
-      layers._gpus.cache_clear()
+      cpu_convolution.gpus.cache_clear()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""Builds the backbone of a row of nets/backbones.py.
+
+The feature maps are what the decoder works on (DeepLabv3+ sec. 3.1):
+  high: float32 [B, ceil(H/output_stride), ceil(W/output_stride), C], the encoder's output;
+  low:  dict of stride s in (2, 4, 8) -> float32 [B, ceil(H/s), ceil(W/s), C'], the last features at that
+        stride. The published models use stride 4.
+"""
+from nets import backbones, mobilenet_v2, resnet_v1_beta, resnet_v2, xception
+from utils.errors import UsageError
+
+_BUILDERS = {'mobilenet_v2': mobilenet_v2.build, 'resnet_v1_beta': resnet_v1_beta.build,
+             'resnet_v2': resnet_v2.build, 'xception': xception.build}
+
+
+def build(row, images, output_stride, norm, multi_grid=None):
+  """Returns (high, low), the feature maps of a row's backbone; see the module's docstring for the shapes.
+
+  Args:
+    row: Backbone.
+    images: float32 [B, H, W, 3], scaled as the row says, any H and W of at least output_stride.
+    output_stride: int, 8, 16 or 32; strides beyond it become atrous rates.
+    norm: layers.BatchNorm.
+    multi_grid: three ints by which the rates of the last three units are multiplied (DeepLabv3 sec. 3.2), or
+      None. MobileNetV2 has no such units and takes None alone.
+
+  Raises:
+    UsageError: an output stride or a multi-grid that cannot be built.
+  """
+  if output_stride not in backbones.OUTPUT_STRIDES:
+    raise UsageError(f'output_stride {output_stride} is not supported; '
+                     f'use one of {", ".join(map(str, backbones.OUTPUT_STRIDES))}')
+  if multi_grid and row.module == 'mobilenet_v2':
+    raise UsageError(f'--multi_grid does not apply to {row.name}, which has no residual units to dilate')
+  return _BUILDERS[row.module](row, images, output_stride, norm, multi_grid or (1, 1, 1))
