@@ -568,7 +568,7 @@ class Training:
     return inputs.TrainOptions(
         crop_size=tuple(args.crop_size),
         batch_size=args.batch_size // (args.num_gpus * self.task.workers),
-        seed=args.seed, channel_means=backbones.get(self.params['base_architecture']).padding_color,
+        seed=args.seed, padding_color=backbones.get(self.params['base_architecture']).padding_color,
         num_examples=self.counts['train'], first_example=position, cache=args.cache,
         threads=devices.input_threads() if args.input_threads is None else args.input_threads)
 

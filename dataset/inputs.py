@@ -41,7 +41,7 @@ class TrainOptions:
     crop_size: (height, width), ints, of what leaves the pipeline.
     batch_size: int, of each replica where several train together.
     seed: int; the stream is a pure function of it (and of the files).
-    channel_means: (red, green, blue), floats 0..255, the colour of padding.
+    padding_color: (red, green, blue), floats 0..255, the colour of padding.
     num_examples: int, the examples in all files.
     first_example: int, the position in the endless stream to start from.
     min_scale, max_scale: floats, the range of the random scale.
@@ -52,7 +52,7 @@ class TrainOptions:
   crop_size: tuple
   batch_size: int
   seed: int
-  channel_means: tuple
+  padding_color: tuple
   num_examples: int
   first_example: int = 0
   min_scale: float = 0.5
@@ -179,7 +179,7 @@ def _augmented(example, dataset, options, seed):
            preprocessing.decode_window(image_encoded, window))
   image = preprocessing.resize_image(image, window)
   label = preprocessing.resize_label(label, window)
-  means = tuple(round(mean) for mean in options.channel_means)
+  means = tuple(round(mean) for mean in options.padding_color)
   return (preprocessing.pad(image, options.crop_size, means),
           preprocessing.pad(label, options.crop_size, (dataset.ignore_label,)))
 

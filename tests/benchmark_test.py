@@ -20,7 +20,8 @@ from PIL import Image
 import deeplab_model
 from dataset import descriptors, inputs, tf_records
 from tests.golden import formula
-from tools import benchmark, benchmark_reference, benchmark_tensorflow
+from tools import benchmark
+from tools.comparison import project, reference
 from utils import complexity
 from utils.architecture import Architecture
 from utils.errors import UsageError
@@ -190,7 +191,7 @@ class PeakTest(unittest.TestCase):
   def test_plain_products_run_in_every_precision_and_count_as_the_graph_does(self):
     plain = benchmark.Plain(size=5, batch=2, side=7, channels=3, chain=2)
     for precision in ('fp32', 'bf16'):
-      with benchmark_tensorflow.plain_products(precision, plain) as products:
+      with project.plain_products(precision, plain) as products:
         self.assertEqual(complexity.multiply_adds(tf.get_default_graph()),
                          sum(plain.multiply_adds().values()))
         self.assertEqual(list(products), list(plain.multiply_adds()))
@@ -240,7 +241,7 @@ class PyTorchNetworkTest(unittest.TestCase):
     return {**vars(parse('train', *_SMALL, *argv)), 'ignore_label': 255}
 
   def test_it_has_our_parameters_and_multiply_adds(self):
-    from tools import benchmark_pytorch
+    from tools.comparison import pytorch
 
     voc = descriptors.get_dataset('voc')
     for name, output_stride in (('resnet_v2_101', 16), ('resnet_v2_50', 8)):
@@ -248,27 +249,27 @@ class PyTorchNetworkTest(unittest.TestCase):
       with tf.Graph().as_default():
         deeplab_model.network(tf.zeros([2, 65, 97, 3]), Architecture(name, 21, output_stride), True)
         shapes = [v.shape for v in tf.trainable_variables() if '/postnorm/' not in v.op.name]
-      network = benchmark_pytorch.deep_lab(params, voc)
+      network = pytorch.deep_lab(params, voc)
       self.assertEqual(sum(values.numel() for values in network.parameters()),
                        sum(shape.num_elements() for shape in shapes))
-      self.assertEqual(benchmark_pytorch.multiply_adds((2, 65, 97, 3), params, voc),
-                       benchmark_tensorflow.multiply_adds((2, 65, 97, 3), params | {'num_classes': 21}))
+      self.assertEqual(pytorch.multiply_adds((2, 65, 97, 3), params, voc),
+                       project.multiply_adds((2, 65, 97, 3), params | {'num_classes': 21}))
 
   def test_it_learns_a_batch_and_predicts_classes(self):
     import torch
 
-    from tools import benchmark_pytorch
+    from tools.comparison import pytorch
 
     params, voc = self._params(), descriptors.get_dataset('voc')
     torch.manual_seed(3)
-    network = benchmark_pytorch.deep_lab(params, voc)
-    images, labels = benchmark_pytorch.noise('train', params, voc)
+    network = pytorch.deep_lab(params, voc)
+    images, labels = pytorch.noise('train', params, voc)
     labels[:, 5:] = 255  # ignored
-    step = benchmark_pytorch.train_step(network, params, torch.device('cpu'))
+    step = pytorch.train_step(network, params, torch.device('cpu'))
     losses = [step(images, labels).item() for _ in range(3)]
     self.assertLess(abs(losses[0] - np.log(21)), 1)
     self.assertLess(losses[-1], losses[0])
-    classes = benchmark_pytorch.predict(network, params, torch.device('cpu'))(images, None)
+    classes = pytorch.predict(network, params, torch.device('cpu'))(images, None)
     self.assertEqual(tuple(classes.shape), (2, 33, 49))
 
   def test_it_is_measured_beside_ours(self):
@@ -302,8 +303,8 @@ class ReferenceTest(unittest.TestCase):
       return session.run(fetches)[1], {op.type for op in graph.get_operations()}
 
   def test_reference_is_the_same_network_built_another_way(self):
-    ours, our_operations = self._loss_and_operations(benchmark_tensorflow.train_step)
-    theirs, their_operations = self._loss_and_operations(benchmark_reference.train_step)
+    ours, our_operations = self._loss_and_operations(project.train_step)
+    theirs, their_operations = self._loss_and_operations(reference.train_step)
     self.assertLess(abs(theirs / ours - 1), 1e-4)
     self.assertLessEqual({'SpaceToBatchND', 'DynamicPartition'}, their_operations)
     self.assertFalse({'SpaceToBatchND', 'DynamicPartition'} & our_operations)
@@ -313,7 +314,7 @@ class ReferenceTest(unittest.TestCase):
       path = write_record(folder)
       options = inputs.TrainOptions((90, 71), 2, 0, (123., 116., 103.), 3)
       with tf.Graph().as_default(), tf.Session() as session:
-        data = benchmark_reference.records([path], None, options)
+        data = reference.records([path], None, options)
         images, labels = session.run(tf.data.make_one_shot_iterator(data).get_next())
     self.assertEqual((images.shape, images.dtype), ((2, 90, 71, 3), np.float32))
     self.assertEqual((labels.shape, labels.dtype), ((2, 90, 71, 1), np.int32))

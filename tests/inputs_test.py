@@ -24,7 +24,7 @@ pytestmark = pytest.mark.compat
 
 DATASET = Dataset('tiny', ('a', 'b', 'c'), ((0, 0, 0),) * 3)
 # Half the images' size is the smallest that a scale makes them: with this crop nothing is padded.
-OPTIONS = inputs.TrainOptions(crop_size=(8, 11), batch_size=3, seed=5, channel_means=(123.68, 116.78, 103.94),
+OPTIONS = inputs.TrainOptions(crop_size=(8, 11), batch_size=3, seed=5, padding_color=(123.68, 116.78, 103.94),
                               num_examples=7)
 
 
@@ -198,7 +198,7 @@ class TrainStreamTest(TestCase):
 class AugmentationTest(TestCase):
 
   def batch(self, image, label, dataset, number, **options):
-    options = inputs.TrainOptions(batch_size=number, seed=1, channel_means=(123.68, 116.78, 103.94),
+    options = inputs.TrainOptions(batch_size=number, seed=1, padding_color=(123.68, 116.78, 103.94),
                                   num_examples=1, **options)
     return rows(inputs.train_dataset([self.record([(image, label)])], dataset, options), 1)[0]
 

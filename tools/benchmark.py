@@ -59,11 +59,11 @@ from utils.errors import DataError, UsageError  # noqa: E402
 MODES = ('train', 'infer', 'input')
 # Variant -> the module whose function `bench` makes it, and flags that it has its own way.
 VARIANTS = {
-    'ours': ('tools.benchmark_tensorflow', {}),
-    'fp32': ('tools.benchmark_tensorflow', {'precision': 'fp32'}),
-    'reference': ('tools.benchmark_reference', {'precision': 'fp32', 'data_format': 'channels_last',
+    'ours': ('tools.comparison.project', {}),
+    'fp32': ('tools.comparison.project', {'precision': 'fp32'}),
+    'reference': ('tools.comparison.reference', {'precision': 'fp32', 'data_format': 'channels_last',
                                                 'recompute': False, 'xla': False}),
-    'pytorch': ('tools.benchmark_pytorch', {}),
+    'pytorch': ('tools.comparison.pytorch', {}),
 }
 _ROWS = {  # what run_block measures, and how it is called
     'images_per_s': 'images/s',

@@ -6,14 +6,14 @@ import tensorflow.compat.v1 as tf
 import deeplab_model
 from dataset import preprocessing, tf_records
 from nets import layers
-from tools import benchmark_tensorflow
+from tools.comparison import project
 from utils import losses, optimizers
 from utils.architecture import Architecture
 
 
 def bench(mode, params, dataset):
-  """Returns the Bench of a mode on the reference; see benchmark_tensorflow.bench_of."""
-  return benchmark_tensorflow.bench_of(mode, params, dataset, records, train_step, predict)
+  """Returns the Bench of a mode on the reference; see project.bench_of."""
+  return project.bench_of(mode, params, dataset, records, train_step, predict)
 
 
 @contextlib.contextmanager
@@ -86,4 +86,4 @@ def train_step(images, labels, params):
 
 def predict(images, params):
   with as_the_originals():
-    return benchmark_tensorflow.predict(images, params, ('classes', 'probabilities'))
+    return project.predict(images, params, ('classes', 'probabilities'))

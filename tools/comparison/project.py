@@ -83,7 +83,7 @@ def train_data(params, dataset, from_records):
   paths = tf_records.record_files(params['data_dir'], 'train')
   return from_records(paths, dataset, inputs.TrainOptions(
       crop_size=tuple(params['crop_size']), batch_size=params['batch_size'], seed=_SEED,
-      channel_means=backbones.get(params['base_architecture']).channel_means,
+      padding_color=backbones.get(params['base_architecture']).padding_color,
       num_examples=sum(tf_records.count_examples(paths)), threads=params['input_threads']))
 
 
