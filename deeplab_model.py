@@ -14,6 +14,7 @@ from nets import backbones, builders, layers
 from utils import checkpoints, losses, metrics, optimizers, replicas, run_config, summaries, training_hooks
 from utils.architecture import Architecture
 from utils.replicas import variable_name
+from utils.settings import Settings
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
 
 _ASPP_DEPTH = 256  # channels of every branch and of the projection
@@ -164,35 +165,6 @@ def _pad_to(images, size):
   return tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
 
-# What params may leave out; the values of the original scripts.
-DEFAULT_PARAMS = {
-    'ignore_label': 255,
-    'class_weights': None,                # factors of the classes in the training loss
-    'batch_norm_decay': None,             # None: the backbone's own
-    'freeze_batch_norm': False,
-    'sync_batch_norm': True,              # over the replicas, where there are several
-    'precision': 'fp32',                  # or bf16, fp16: what convolutions compute in
-    'accumulate_steps': 1,                # batches whose mean gradient makes a step
-    'data_format': 'channels_last',       # or channels_first, on GPUs alone
-    'recompute': False,                   # activations of residual units in the backward pass
-    'portable': False,                    # for export: nothing that is fast on this machine alone
-    'pre_trained_model': None,            # None: new weights, or those of the checkpoint that is restored
-    'seed': 0,                            # of dropout
-    'deterministic': False,               # the same bits in every run also on GPUs
-    'weight_decay': 2e-4,
-    'learning_rate_policy': 'poly',
-    'initial_learning_rate': 7e-3,
-    'end_learning_rate': 1e-6,
-    'power': 0.9,
-    'momentum': 0.9,
-    'max_iter': 30000,
-    'initial_global_step': 0,
-    'last_layers_lr_multiplier': 1.0,     # on everything but the backbone
-    'max_steps': None,                    # last step of the training, for the time left
-    'tensorboard_images_max_outputs': 6,
-}
-
-
 def deeplabv3_plus_model_fn(features, labels, mode, params):
   """The model_fn of a tf.estimator.Estimator.
 
@@ -204,25 +176,25 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
     labels: integer [B, H, W, 1], 0..K-1 or ignore_label; None for PREDICT.
     mode: a ModeKeys.
     params: dict with base_architecture, num_classes, class_names, palette; for training also batch_size,
-      images per step, and num_train for the piecewise policy; and whatever is to differ from DEFAULT_PARAMS.
+      images per step, and num_train for the piecewise policy; and whatever of Architecture and Settings is
+      to differ from their defaults.
 
   Returns:
     EstimatorSpec. Predictions are classes int32 [B, H, W, 1] and probabilities float32 [B, H, W, K].
   """
-  params = {**DEFAULT_PARAMS, **params}
-  architecture = Architecture.from_dict(params)
+  architecture, settings = Architecture.from_dict(params), Settings.from_params(params)
   training = mode == ModeKeys.TRAIN
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
   prepare = not training and replicas.count() == 1
-  with layers.way(recompute=training and params['recompute'], prepare=prepare, differentiable=training,
-                  skip_padding=not training and not params['portable']):
-    logits = network(features, architecture, training and not params['freeze_batch_norm'],
-                     params['batch_norm_decay'], run_config.DTYPES[params['precision']],
-                     params['sync_batch_norm'], params['data_format'],
-                     optimizers.dropout_seed(params) if training else None)
+  with layers.way(recompute=training and settings.recompute, prepare=prepare, differentiable=training,
+                  skip_padding=not training and not settings.portable):
+    logits = network(features, architecture, training and not settings.freeze_batch_norm,
+                     settings.batch_norm_decay, run_config.DTYPES[settings.precision],
+                     settings.sync_batch_norm, settings.data_format,
+                     optimizers.dropout_seed(settings) if training else None)
   _declare_model_variables()
-  if not (training or params['portable']):
+  if not (training or settings.portable):
     logits = _checked(logits)
   classes = tf.expand_dims(tf.argmax(logits, axis=3), axis=3)  # int64 [B, H, W, 1]
   predictions = {'classes': tf.cast(classes, tf.int32),
@@ -233,32 +205,33 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
                          scaffold=scaffold)
 
   labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
-  trained = trained_variables(params['freeze_batch_norm'])
-  cross_entropy = losses.cross_entropy(logits, labels, params['ignore_label'],
-                                       training and params['class_weights'])
+  trained = trained_variables(settings.freeze_batch_norm)
+  cross_entropy = losses.cross_entropy(logits, labels, settings.ignore_label,
+                                       training and settings.class_weights)
   with layers.way(prepare=prepare):
-    decay = layers.prepared(losses.weight_decay(trained, params['weight_decay']), tf.float32)
+    decay = layers.prepared(losses.weight_decay(trained, settings.weight_decay), tf.float32)
   loss = cross_entropy + decay
   matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,
-                                    params['ignore_label'], params['deterministic'])
+                                    settings.ignore_label, settings.deterministic)
   if mode == ModeKeys.EVAL:
     return EstimatorSpec(mode, predictions, loss, scaffold=scaffold,
-                         eval_metric_ops=metrics.evaluation_metrics(matrix, params['class_names']))
+                         eval_metric_ops=metrics.evaluation_metrics(matrix, settings.class_names))
 
-  rate = optimizers.learning_rate(params)
+  rate = optimizers.learning_rate(settings)
   scalars = {'loss': loss, 'cross_entropy': cross_entropy, 'learning_rate': rate,
              'train_px_accuracy': metrics.pixel_accuracy(matrix),
              'train_mean_iou': metrics.mean_iou(matrix)}
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
-  summaries.image_grid(features, labels, classes, params)
-  if params['pre_trained_model']:
-    checkpoints.initialize(params['pre_trained_model'], _model_variables(),
+  summaries.image_grid(features, labels, classes, settings)
+  if settings.pre_trained_model:
+    checkpoints.initialize(settings.pre_trained_model, _model_variables(),
                            backbones.get(architecture.base_architecture).scope)
-  step = optimizers.train_op(cross_entropy, decay, rate, trained, params, _multipliers(trained, params))
+  step = optimizers.train_op(cross_entropy, decay, rate, trained, settings,
+                              _multipliers(trained, architecture, settings))
   training_hooks.watch(step.loss, rate)
-  if params['precision'] == 'fp16':
+  if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
-  progress = run_config.ProgressHook(scalars, params['batch_size'], params['max_steps'])
+  progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)
   return EstimatorSpec(mode, predictions, loss, step.train_op, training_hooks=step.hooks,
                        training_chief_hooks=[progress])
 
@@ -288,10 +261,10 @@ def _checked(logits):
       f'{preprocessing.SENTENCE_END}'))
 
 
-def _multipliers(variables, params):
+def _multipliers(variables, architecture, settings):
   """Returns name -> learning-rate multiplier of the head's variables; None where it is 1."""
-  scope = backbones.get(params['base_architecture']).scope + '/'
-  multiplier = params['last_layers_lr_multiplier']
+  scope = backbones.get(architecture.base_architecture).scope + '/'
+  multiplier = settings.last_layers_lr_multiplier
   return None if multiplier == 1 else {
       variable_name(v): multiplier for v in variables if not variable_name(v).startswith(scope)}
 

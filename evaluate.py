@@ -24,12 +24,16 @@ from utils.errors import DataError, UsageError
 def make_parser():
   parser = flags.Parser(__doc__)
   parser.shared('image_data_dir')
+
+  parser.group('data')
   parser.flag('label_data_dir', flags.SHARED['label_data_dir']['default'],
               'folder of the label PNGs, or none to predict only', metavar='DIR')
   parser.flag('evaluation_data_list', './dataset/val.txt', 'file of the names to evaluate', metavar='FILE')
   parser.flag('data_dir', None, 'folder of records, in place of images, labels and list', metavar='DIR')
   parser.flag('split', 'val', 'the records of --data_dir to evaluate', metavar='NAME')
   parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS)
+
+  parser.group('output')
   parser.flag('save_predictions', None, 'also write a PNG of every prediction into this folder',
               metavar='DIR')
   parser.flag('submission', None, 'write the predictions as the test server of this benchmark takes them',

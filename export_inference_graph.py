@@ -17,6 +17,7 @@ from utils.errors import DataError
 def make_parser():
   parser = flags.Parser(__doc__)
   parser.shared(*flags.MODEL_FLAGS)
+  parser.group('output')
   parser.flag('export_dir', 'dataset/export_output', 'folder of the exported models', metavar='DIR')
   return parser
 

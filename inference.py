@@ -17,10 +17,13 @@ MASK, OVERLAY = '_mask.png', '_overlay.png'  # what comes after the image's name
 
 def make_parser():
   parser = flags.Parser(__doc__)
+  parser.group('data')
   parser.flag('data_dir', 'dataset/VOCdevkit/VOC2012/JPEGImages', 'folder of the images', metavar='DIR')
-  parser.flag('output_dir', './dataset/inference_output', 'folder of the masks', metavar='DIR')
   parser.flag('infer_data_list', './dataset/sample_images_list.txt', 'file of the image names',
               metavar='FILE')
+
+  parser.group('output')
+  parser.flag('output_dir', './dataset/inference_output', 'folder of the masks', metavar='DIR')
   parser.flag('overlay', False, 'also write <name>_overlay.png', action='store_true')
   parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
   return parser

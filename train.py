@@ -16,71 +16,82 @@ import sys
 
 from cli import flags
 from utils.errors import DataError, UsageError
+from utils.settings import Settings
 
 
 def make_parser():
   parser = flags.Parser(__doc__)
   parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
+
+  parser.group('model')
   parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')
-  parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
   parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
               'checkpoint to start from: a prefix, .index or .ckpt file, or a folder; none trains from '
               'scratch; not needed when model_dir has a checkpoint', metavar='PATH')
+  parser.setting('batch_norm_decay', "decay of batch norm's moving averages (default: the backbone's, "
+                 '0.9997 for resnet_v2)', type=flags.fraction)
+  parser.setting('freeze_batch_norm', 'use the moving averages, and train neither them nor gamma and '
+                 'beta', action='store_true')
+  parser.setting('sync_batch_norm', 'with several GPUs, normalise by the statistics of the whole batch',
+                 type=flags.on_off, metavar='on|off')
+
+  parser.group('data')
+  parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
+  parser.flag('crop_size', (513, 513), 'height and width of the training crops', type=flags.positive_int,
+              nargs=2, metavar=('H', 'W'))
+  parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
+              action='store_true')
+  parser.setting('seed', 'of the order, the augmentation and new weights', type=flags.non_negative_int)
+
+  parser.group('schedule')
   parser.flag('train_epochs', 26, 'epochs in all, counted from --initial_global_step',
               type=flags.positive_int)
   parser.flag('epochs_per_eval', 1, 'epochs between two evaluations', type=flags.positive_int)
   parser.flag('max_steps', None, 'stop at this global step; leaves --max_iter alone',
               type=flags.positive_int, metavar='N')
-  parser.flag('batch_size', 10, 'images per step; auto finds how many fit into the memory of the GPUs',
-              type=flags.positive_int_or_auto, metavar='N')
-  parser.flag('crop_size', (513, 513), 'height and width of the training crops', type=flags.positive_int,
-              nargs=2, metavar=('H', 'W'))
-  parser.flag('learning_rate_policy', 'poly', 'poly, or piecewise, which ignores the two rates below',
-              choices=('poly', 'piecewise'))
-  parser.flag('initial_learning_rate', 7e-3, "poly's first learning rate", type=flags.positive_float)
-  parser.flag('end_learning_rate', 1e-6, "poly's last learning rate", type=flags.non_negative_float)
-  parser.flag('max_iter', 30000, 'steps over which poly falls', type=flags.positive_int)
-  parser.flag('initial_global_step', 0, 'the step from which poly and train_epochs count',
-              type=flags.non_negative_int)
-  parser.flag('last_layers_lr_multiplier', 1.0, 'learning-rate factor of all that is not the backbone',
-              type=flags.positive_float)
-  parser.flag('weight_decay', 2e-4, 'L2 factor on all trained variables', type=flags.non_negative_float)
+  parser.flag('early_stopping_evals', 0, 'stop after so many evaluations without a better mean IoU; 0 does '
+              'not', type=flags.non_negative_int, metavar='N')
+  parser.flag('batch_size', flags.default_of('images_per_step'), 'images per step; auto finds how many fit '
+              'into the memory of the GPUs', type=flags.positive_int_or_auto, metavar='N')
+  parser.setting('accumulate_steps', 'batches whose mean gradient makes one step', type=flags.positive_int,
+                 metavar='N')
+  parser.setting('learning_rate_policy', 'poly, or piecewise, which ignores the two rates below',
+                 choices=('poly', 'piecewise'))
+  parser.setting('initial_learning_rate', "poly's first learning rate", type=flags.positive_float)
+  parser.setting('end_learning_rate', "poly's last learning rate", type=flags.non_negative_float)
+  parser.setting('max_iter', 'steps over which poly falls', type=flags.positive_int)
+  parser.setting('initial_global_step', 'the step from which poly and train_epochs count',
+                 type=flags.non_negative_int)
+  parser.setting('last_layers_lr_multiplier', 'learning-rate factor of all that is not the backbone',
+                 type=flags.positive_float)
+  parser.setting('weight_decay', 'L2 factor on all trained variables', type=flags.non_negative_float)
   parser.flag('class_weights', 'none', "what a class's pixels weigh in the loss: median_frequency takes the "
               'shares from train.json, which the conversion writes', choices=('none', 'median_frequency'))
   parser.flag('class_weight_limit', 10.0, 'the largest of these weights; the smallest is 1 over it',
               type=flags.one_or_more, metavar='X')
-  parser.flag('batch_norm_decay', None, "decay of batch norm's moving averages (default: the backbone's, "
-              '0.9997 for resnet_v2)', type=flags.fraction)
-  parser.flag('freeze_batch_norm', False, 'use the moving averages, and train neither them nor gamma and '
-              'beta', action='store_true')
-  parser.flag('recompute', False, 'keep fewer activations, and compute the others again in the backward '
-              'pass: less memory, a fifth more time', action='store_true')
-  parser.flag('accumulate_steps', 1, 'batches whose mean gradient makes one step', type=flags.positive_int,
-              metavar='N')
-  parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
-              action='store_true')
+
+  parser.group('speed and memory')
+  parser.setting('recompute', 'keep fewer activations, and compute the others again in the backward '
+                 'pass: less memory, a fifth more time', action='store_true')
+  parser.flag('xla', False, 'compile the training step with XLA, on GPUs', action='store_true')
+  parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
+  parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; ring, slower, '
+              'where NCCL fails between them', choices=('nccl', 'ring'))
   parser.flag('input_threads', None, 'threads that decode and augment; 0 shares one a core with everything '
               'else (default: with GPUs the cores less 2 a GPU, else 0)',
               type=flags.non_negative_int, metavar='N')
-  parser.flag('xla', False, 'compile the training step with XLA, on GPUs', action='store_true')
-  parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
-  parser.flag('sync_batch_norm', True, 'with several GPUs, normalise by the statistics of the whole batch',
-              type=flags.on_off, metavar='on|off')
-  parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; ring, slower, '
-              'where NCCL fails between them', choices=('nccl', 'ring'))
-  parser.flag('seed', 0, 'of the order, the augmentation and new weights', type=flags.non_negative_int)
-  parser.flag('tensorboard_images_max_outputs', 6, 'pictures per image summary', type=flags.positive_int)
+  parser.setting('deterministic', 'the same bits in every run also on GPUs, where it is slower; CPUs '
+                 'always give them', action='store_true')
+
+  parser.group('output')
   parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)
+  parser.setting('tensorboard_images_max_outputs', 'pictures per image summary', type=flags.positive_int)
   parser.flag('save_checkpoints_secs', 600, 'seconds between two checkpoints, beside those at the end of '
               'each round; 0 saves none for the time', type=flags.non_negative_int, metavar='S')
   parser.flag('save_checkpoints_steps', 0, 'also save at multiples of so many steps; 0 does not',
               type=flags.non_negative_int, metavar='N')
   parser.flag('keep_checkpoint_max', 5, 'newest checkpoints to keep, beside the best; 0 keeps all',
               type=flags.non_negative_int)
-  parser.flag('early_stopping_evals', 0, 'stop after so many evaluations without a better mean IoU; 0 does '
-              'not', type=flags.non_negative_int, metavar='N')
-  parser.flag('deterministic', False, 'the same bits in every run also on GPUs, where it is slower; CPUs '
-              'always give them', action='store_true')
   return parser
 
 
@@ -437,12 +448,11 @@ def is_stopped_early(args, validation):
 
 def announce(args, params, num_train, step, last, position):
   """Prints what is going to be trained, on what, and warns of what can hardly be meant."""
-  from deeplab_model import DEFAULT_PARAMS
   from utils import devices, optimizers
 
   count = images_per_step(args)
   images = (last - step) * count
-  rates = optimizers.rates_at([step, last - 1], {**DEFAULT_PARAMS, **params})
+  rates = optimizers.rates_at([step, last - 1], Settings.from_params(params))
   print(f'Training steps {step + 1} to {last}: {images} images, epochs {position / num_train:.4g} to '
         f'{(position + images) / num_train:.4g}, {count} images a step; learning rate {rates[0]:.3g} to '
         f'{rates[1]:.3g} ({args.learning_rate_policy}); on {devices.describe()}',

@@ -14,12 +14,15 @@ and can contradict those that were (cli/model_config.py).
 """
 import argparse
 import contextlib
+import dataclasses
 import os
 import platform
 import sys
 
 from nets import backbones
 from utils import devices, ending, quiet
+from utils.architecture import Architecture
+from utils.settings import Settings
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
@@ -37,6 +40,7 @@ class Parser(argparse.ArgumentParser):
     super().__init__(description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
     self.defaults = {}
+    self._titled, self._group = {}, self
     self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
               action='store_true')
 
@@ -47,14 +51,27 @@ class Parser(argparse.ArgumentParser):
       shown = ' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default
       shown = 'on' if shown is True else shown
       help = f'{help} (default: {shown})'
-    self.add_argument('--' + name, default=argparse.SUPPRESS, help=help.replace('%', '%%'), **kwargs)
+    self._group.add_argument('--' + name, default=argparse.SUPPRESS, help=help.replace('%', '%%'), **kwargs)
+
+  def group(self, title):
+    """Puts the flags that are declared from here on under a title of the help, one of GROUPS."""
+    assert title in GROUPS, title
+    self._group = self._titled.setdefault(title, None) or self.add_argument_group(title)
+    self._titled[title] = self._group
+
+  def setting(self, name, help, **kwargs):  # noqa: A002
+    """Declares the flag of an attribute of Architecture or Settings, which holds its default."""
+    self.flag(name, default_of(name), help, **kwargs)
 
   def shared(self, *names, **new_defaults):
     """Adds flags of SHARED by name; `new_defaults` replaces the default of some of them."""
+    before = self._group
     for name in (*names, *new_defaults):
       spec = dict(SHARED[name])
       spec['default'] = new_defaults.get(name, spec['default'])
+      self.group(next(title for title, named in GROUPS.items() if name in named))
       self.flag(name, **spec)
+    self._group = before
 
   def error(self, message):
     """Ends the script with one sentence; argparse would print every flag before it."""
@@ -155,6 +172,12 @@ def on_off(text):
   return text == 'on'
 
 
+def default_of(name):
+  """Returns the default of an attribute of Architecture or Settings."""
+  return next(field.default for record in (Architecture, Settings) for field in dataclasses.fields(record)
+              if field.name == name)
+
+
 SHARED = {
     'model_dir': dict(
         default='./model', metavar='DIR',
@@ -163,36 +186,39 @@ SHARED = {
         default='resnet_v2_101', choices=backbones.names(),
         help='the backbone; taken from model_dir where train.py wrote it down'),
     'output_stride': dict(
-        default=16, type=int, choices=backbones.OUTPUT_STRIDES,
+        default=default_of('output_stride'), type=int, choices=backbones.OUTPUT_STRIDES,
         help='input size over feature size; the same weights serve all'),
     'atrous_rates': dict(
-        default=None, type=positive_int, nargs='*', metavar='RATE',
+        default=default_of('atrous_rates'), type=positive_int, nargs='*', metavar='RATE',
         help="three rates of the ASPP, or none at all for an ASPP without atrous convolutions (default: the "
              "backbone's, 6 12 18 at output stride 16, scaled to the output stride)"),
     'multi_grid': dict(
-        default=None, type=positive_int, nargs=3, metavar='FACTOR',
+        default=default_of('multi_grid'), type=positive_int, nargs=3, metavar='FACTOR',
         help="factors of the rates in the backbone's last three units (default: the backbone's)"),
     'image_level_feature': dict(
-        default=True, type=on_off, metavar='on|off', help="the ASPP's branch of the whole image's mean"),
+        default=default_of('image_level_feature'), type=on_off, metavar='on|off',
+        help="the ASPP's branch of the whole image's mean"),
     'separable_head': dict(
-        default=None, type=on_off, metavar='on|off',
+        default=default_of('separable_head'), type=on_off, metavar='on|off',
         help='depthwise separable convolutions in ASPP and decoder (default: as published for the backbone)'),
     'decoder': dict(
-        default=None, type=on_off, metavar='on|off',
+        default=default_of('decoder'), type=on_off, metavar='on|off',
         help='off is DeepLabv3 (default: as published for the backbone)'),
     'decoder_channels': dict(
-        default=48, type=positive_int, help='channels to which low-level features are reduced'),
-    'decoder_convs': dict(default=2, type=positive_int, help='convolutions of the decoder'),
-    'decoder_filters': dict(default=256, type=positive_int, help='their channels'),
-    'decoder_kernel': dict(default=3, type=int, choices=(1, 3), help='their size'),
+        default=default_of('decoder_channels'), type=positive_int,
+        help='channels to which low-level features are reduced'),
+    'decoder_convs': dict(
+        default=default_of('decoder_convs'), type=positive_int, help='convolutions of the decoder'),
+    'decoder_filters': dict(default=default_of('decoder_filters'), type=positive_int, help='their channels'),
+    'decoder_kernel': dict(default=default_of('decoder_kernel'), type=int, choices=(1, 3), help='their size'),
     'decoder_output_stride': dict(
-        default=(4,), type=int, choices=(8, 4, 2), nargs='+',
+        default=default_of('decoder_output_stride'), type=int, choices=(8, 4, 2), nargs='+',
         help='strides of the low-level features that the decoder merges in, falling, such as 8 4'),
     'eval_crop_size': dict(
-        default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
+        default=default_of('eval_crop_size'), type=positive_int, nargs=2, metavar=('H', 'W'),
         help="pad images to at least this size before evaluation, as Google's models are evaluated"),
     'precision': dict(
-        default='fp32', choices=('fp32', 'bf16', 'fp16'),
+        default=default_of('precision'), choices=('fp32', 'bf16', 'fp16'),
         help='what convolutions compute in: fp32, bf16 (fast on CPUs with AMX and GPUs from Ampere on), or '
              'fp16 (fast on GPUs); variables stay fp32'),
     'data_format': dict(
@@ -233,13 +259,20 @@ MODEL_FLAGS = ('model_dir', 'base_architecture', 'dataset', 'output_stride', 'at
                'image_level_feature', 'separable_head', 'decoder', 'decoder_channels', 'decoder_convs',
                'decoder_filters', 'decoder_kernel', 'decoder_output_stride', 'eval_crop_size')
 
-
 # The flags of how the network is computed.
 COMPUTE_FLAGS = ('precision', 'data_format')
 
-
 # The flags of the scripts that write records.
 CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
+
+# The titles of the help, and the shared flags that stand under them.
+GROUPS = {
+    'model': tuple(name for name in MODEL_FLAGS if name != 'dataset'),
+    'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast'),
+    'schedule': (),
+    'speed and memory': (*COMPUTE_FLAGS, 'processes'),
+    'output': ('debug',),
+}
 
 
 def _is_spawned():

@@ -27,6 +27,7 @@ from tools import convert_checkpoint
 from utils import checkpoint_store, checkpoints, optimizers
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
+from utils.settings import Settings
 from utils.tf_estimator import ModeKeys
 
 pytestmark = pytest.mark.compat
@@ -336,7 +337,7 @@ class FineTuningTest(ConverterTest):
       variables = [tf.get_variable(name, [], initializer=tf.zeros_initializer()) for name in 'ab']
       step = optimizers.train_op(
           3 * variables[0] + 5 * variables[1], 0., tf.constant(0.5), variables,
-          {'momentum': 0.9, 'weight_decay': 0., 'precision': 'fp32', 'accumulate_steps': 1}, {'b': 10.0})
+          Settings(weight_decay=0.), {'b': 10.0})
       session.run(tf.global_variables_initializer())
       session.run(step.train_op)
       session.run(step.train_op)

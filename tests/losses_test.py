@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 import train
 from utils import losses, optimizers
 from utils.errors import UsageError
+from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
 
@@ -127,7 +128,7 @@ class LearningRateTest(unittest.TestCase):
 
   def _rate(self, step, **params):
     with tf.Graph().as_default(), tf.Session() as session:
-      rate = optimizers.learning_rate(params)
+      rate = optimizers.learning_rate(Settings.from_params(params))
       session.run(tf.global_variables_initializer())
       tf.train.get_global_step().load(step, session)
       return session.run(rate)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from utils import optimizers
+from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
 
@@ -21,7 +22,7 @@ class TrainOpTest(unittest.TestCase):
       weight = tf.get_variable('w', [], initializer=tf.zeros_initializer())
       step = optimizers.train_op(
           factor * weight, 0., tf.constant(0.5), [weight],
-          {'momentum': 0.9, 'weight_decay': 0., 'precision': precision, 'accumulate_steps': accumulate_steps})
+          Settings(weight_decay=0., precision=precision, accumulate_steps=accumulate_steps))
       seen = []
       op, hooks = step.train_op, step.hooks
       with tf.train.MonitoredSession(hooks=hooks) as session:

@@ -7,23 +7,23 @@ from utils import losses, replicas
 from utils.replicas import variable_name
 
 
-def poly(global_step, params):
+def poly(global_step, settings):
   """The polynomial policy (ParseNet; DeepLabv3 sec. 4.1).
 
   (initial - end) * (1 - min(step - initial_global_step, max_iter) / max_iter) ^ power + end
   """
   return tf.train.polynomial_decay(
-      params['initial_learning_rate'], global_step - params['initial_global_step'],
-      params['max_iter'], params['end_learning_rate'], power=params['power'])
+      settings.initial_learning_rate, global_step - settings.initial_global_step,
+      settings.max_iter, settings.end_learning_rate, power=settings.power)
 
 
-def piecewise(global_step, params):
+def piecewise(global_step, settings):
   """0.1 * batch/128, a tenth of it after epochs 100, 150 and 200, as the ResNet scripts for ImageNet.
 
   Like the original scripts it ignores initial_learning_rate and initial_global_step.
   """
-  initial = 0.1 * params['batch_size'] / 128
-  batches_per_epoch = params['num_train'] / params['batch_size']
+  initial = 0.1 * settings.images_per_step / 128
+  batches_per_epoch = settings.num_train / settings.images_per_step
   boundaries = [int(batches_per_epoch * epoch) for epoch in (100, 150, 200)]
   return tf.train.piecewise_constant(
       global_step, boundaries, [initial * factor for factor in (1, 0.1, 0.01, 0.001)])
@@ -32,36 +32,36 @@ def piecewise(global_step, params):
 POLICIES = {'poly': poly, 'piecewise': piecewise}
 
 
-def learning_rate(params):
+def learning_rate(settings):
   """Returns the float32 scalar learning rate of the current global step.
 
   Args:
-    params: dict with learning_rate_policy, a name in POLICIES, and what that policy reads.
+    settings: Settings.
   """
   global_step = tf.cast(tf.train.get_or_create_global_step(), tf.int64)
-  return POLICIES[params['learning_rate_policy']](global_step, params)
+  return POLICIES[settings.learning_rate_policy](global_step, settings)
 
 
-def rates_at(steps, params):
+def rates_at(steps, settings):
   """Returns the learning rates of a list of global steps, a list of floats; see learning_rate."""
   config = tf.ConfigProto(device_count={'GPU': 0})
   with tf.Graph().as_default(), tf.Session(config=config) as session:
-    policy = POLICIES[params['learning_rate_policy']]
-    return list(map(float, session.run([policy(tf.constant(step, tf.int64), params) for step in steps])))
+    policy = POLICIES[settings.learning_rate_policy]
+    return list(map(float, session.run([policy(tf.constant(step, tf.int64), settings) for step in steps])))
 
 
-def dropout_seed(params):
+def dropout_seed(settings):
   """Returns int64 [2], another one for each batch: a function of seed, step and replica alone."""
-  batch = tf.train.get_or_create_global_step() * params['accumulate_steps'] + _accumulated_batches(params)
+  batch = tf.train.get_or_create_global_step() * settings.accumulate_steps + _accumulated_batches(settings)
   replica = tf.distribute.get_replica_context()
   number = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-  return tf.stack([tf.constant(params['seed'], tf.int64),
+  return tf.stack([tf.constant(settings.seed, tf.int64),
                    tf.cast(batch, tf.int64) * replica.num_replicas_in_sync + number])
 
 
-def _accumulated_batches(params):
+def _accumulated_batches(settings):
   """Returns int64 [], the batches of the current step whose gradients have been added up."""
-  if params['accumulate_steps'] == 1:
+  if settings.accumulate_steps == 1:
     return tf.constant(0, tf.int64)
   with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
     return tf.get_local_variable('accumulated_batches', [], tf.int64, initializer=tf.zeros_initializer())
@@ -80,7 +80,7 @@ class Step(typing.NamedTuple):
   loss: tf.Tensor
 
 
-def train_op(cross_entropy, weight_decay, rate, variables, params, multipliers=None):
+def train_op(cross_entropy, weight_decay, rate, variables, settings, multipliers=None):
   """Returns the Step of a training.
 
   A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
@@ -93,29 +93,29 @@ def train_op(cross_entropy, weight_decay, rate, variables, params, multipliers=N
     weight_decay: float32 scalar, losses.weight_decay of the variables; the loss is the sum of both.
     rate: float32 scalar, the learning rate.
     variables: list of the variables to train.
-    params: dict with momentum, weight_decay, precision and accumulate_steps.
+    settings: Settings.
     multipliers: dict of variable name to float by which its learning rate is multiplied, or None.
   """
-  optimizer = tf.train.MomentumOptimizer(rate, params['momentum'])
-  if params['precision'] == 'fp16':
+  optimizer = tf.train.MomentumOptimizer(rate, settings.momentum)
+  if settings.precision == 'fp16':
     optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
   loss = cross_entropy + weight_decay
   gradients, variables = zip(*optimizer.compute_gradients(cross_entropy, variables), strict=True)
   # The strategy adds up what the replicas give.
-  gradients = losses.weight_decay_gradients(gradients, variables, params['weight_decay'] / replicas.count())
+  gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count())
   gradients = list(zip(gradients, variables, strict=True))
   if multipliers:  # with momentum SGD a larger gradient is a larger rate
     gradients = [(gradient * multipliers.get(variable_name(variable), 1.0), variable)
                  for gradient, variable in gradients]
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-  if params['accumulate_steps'] == 1:
+  if settings.accumulate_steps == 1:
     return Step(_step(optimizer, gradients, updates, loss), [], loss)
 
-  share = 1 / params['accumulate_steps']
+  share = 1 / settings.accumulate_steps
   sums = [tf.get_local_variable('accumulated/' + variable_name(variable), variable.shape,
                                 initializer=tf.zeros_initializer()) for _, variable in gradients]
   total_loss = tf.get_local_variable('accumulated_loss', [], initializer=tf.zeros_initializer())
-  batches = _accumulated_batches(params)
+  batches = _accumulated_batches(settings)
   with tf.control_dependencies([loss]):  # which may depend on the number of the batch
     counted = batches.assign_add(1)
   accumulate = tf.group(*updates, counted, total_loss.assign_add(loss * share),
@@ -127,7 +127,7 @@ def train_op(cross_entropy, weight_decay, rate, variables, params, multipliers=N
                updates, mean_loss)
   with tf.control_dependencies([step]):
     step = tf.group(*(total.assign(tf.zeros_like(total)) for total in (*sums, total_loss, batches)))
-  return Step(step, [AccumulateHook(accumulate, params['accumulate_steps'])], mean_loss)
+  return Step(step, [AccumulateHook(accumulate, settings.accumulate_steps)], mean_loss)
 
 
 def _step(optimizer, gradients, updates, loss):

@@ -4,17 +4,17 @@ import tensorflow.compat.v1 as tf
 from utils import metrics, visualization
 
 
-def image_grid(images, labels, classes, params):
+def image_grid(images, labels, classes, settings):
   """Adds the image summary `images`: photo | truth | prediction, side by side.
 
   Args:
     images: uint8 or float32 [B, H, W, 3], RGB 0..255.
     labels: int64 [B, H, W, 1], 0..K-1 or ignore_label.
     classes: int64 [B, H, W, 1], the prediction.
-    params: dict with palette, ignore_label and tensorboard_images_max_outputs.
+    settings: Settings.
   """
-  table = tf.constant(visualization.color_table(params['palette'], params['ignore_label']))
-  count = params['tensorboard_images_max_outputs']
+  table = tf.constant(visualization.color_table(settings.palette, settings.ignore_label))
+  count = settings.tensorboard_images_max_outputs
   photo = tf.saturate_cast(images[:count], tf.uint8)
   truth, prediction = (tf.gather(table, ids[:count, :, :, 0]) for ids in (labels, classes))
   grid = tf.concat([photo, truth, prediction], axis=2)  # [B, H, 3 * W, 3]

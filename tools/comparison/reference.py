@@ -9,6 +9,7 @@ from nets import layers
 from tools.comparison import project
 from utils import losses, optimizers
 from utils.architecture import Architecture
+from utils.settings import Settings
 
 
 def bench(mode, params, dataset):
@@ -60,8 +61,7 @@ def records(paths, _, options):
 
 def train_step(images, labels, params):
   """Returns [train_op, loss, scores]."""
-  params = {**deeplab_model.DEFAULT_PARAMS, **params}
-  classes = params['num_classes']
+  classes, settings = params['num_classes'], Settings.from_params(params)
   architecture = Architecture(params['base_architecture'], classes, params['output_stride'])
   with as_the_originals():
     logits = deeplab_model.network(images, architecture, is_training=True)
@@ -73,9 +73,9 @@ def train_step(images, labels, params):
       for values in (tf.reshape(logits, [-1, classes]), labels, predictions))
   variables = tf.trainable_variables()
   cross_entropy = tf.losses.sparse_softmax_cross_entropy(labels, logits)
-  decay = losses.weight_decay(variables, params['weight_decay'])
-  train_op = optimizers.train_op(cross_entropy, decay, optimizers.learning_rate(params), variables,
-                                 params).train_op
+  decay = losses.weight_decay(variables, settings.weight_decay)
+  train_op = optimizers.train_op(cross_entropy, decay, optimizers.learning_rate(settings), variables,
+                                 settings).train_op
   accuracy = tf.metrics.accuracy(labels, predictions)[1]
   matrix = tf.metrics.mean_iou(labels, predictions, classes)[1]  # of all steps so far
   hits = tf.linalg.diag_part(matrix)

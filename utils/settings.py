@@ -1,0 +1,75 @@
+"""Settings: what a model_fn is told beside the Architecture, as one record; the home of the defaults.
+
+Flags take their defaults from here (cli/flags.py). Free of TensorFlow.
+"""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a model is trained, evaluated or used; the defaults are those of the original scripts.
+
+  Attributes:
+    class_names: K str. palette: K (red, green, blue). ignore_label: int, of pixels that do not count.
+    class_weights: K floats by which the pixels of each class count in the training loss, or None.
+    batch_norm_decay: float, or None for the backbone's own.
+    freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
+    sync_batch_norm: bool, normalise by the statistics of all replicas' batches.
+    precision: str, fp32, bf16 or fp16: what convolutions compute in.
+    data_format: str, channels_last, or channels_first, which only GPUs compute.
+    recompute: bool, compute activations of residual units again in the backward pass.
+    portable: bool, for export: nothing that is fast on this machine alone.
+    deterministic: bool, the same bits in every run also on GPUs.
+    pre_trained_model: str, the prefix of a checkpoint to start from, or None.
+    seed: int, of dropout.
+    images_per_step: int; `batch_size` in a dict.
+    accumulate_steps: int, batches whose mean gradient makes a step.
+    last_step: int, at which training ends, for the time left, or None; `max_steps` in a dict.
+    num_train: int, the training examples, for the piecewise policy, or None.
+    weight_decay, momentum: floats.
+    learning_rate_policy: str, a name in optimizers.POLICIES; the following are poly's.
+    initial_learning_rate, end_learning_rate, power: floats.
+    max_iter: int, steps over which the rate falls.
+    initial_global_step: int, the step from which it falls.
+    last_layers_lr_multiplier: float, factor of the rate of all that is not the backbone.
+    tensorboard_images_max_outputs: int, pictures of an image summary.
+  """
+  class_names: tuple = ()
+  palette: tuple = ()
+  ignore_label: int = 255
+  class_weights: tuple = None
+  batch_norm_decay: float = None
+  freeze_batch_norm: bool = False
+  sync_batch_norm: bool = True
+  precision: str = 'fp32'
+  data_format: str = 'channels_last'
+  recompute: bool = False
+  portable: bool = False
+  deterministic: bool = False
+  pre_trained_model: str = None
+  seed: int = 0
+  images_per_step: int = 10
+  accumulate_steps: int = 1
+  last_step: int = None
+  num_train: int = None
+  weight_decay: float = 2e-4
+  momentum: float = 0.9
+  learning_rate_policy: str = 'poly'
+  initial_learning_rate: float = 7e-3
+  end_learning_rate: float = 1e-6
+  power: float = 0.9
+  max_iter: int = 30000
+  initial_global_step: int = 0
+  last_layers_lr_multiplier: float = 1.0
+  tensorboard_images_max_outputs: int = 6
+
+  @classmethod
+  def from_params(cls, params):
+    """Returns the Settings in an Estimator's params, a dict that may hold much else.
+
+    Its keys are the attributes, or what the original scripts called them: batch_size and max_steps.
+    """
+    names = (('batch_size', 'images_per_step'), ('max_steps', 'last_step'))
+    renamed = {ours: params[theirs] for theirs, ours in names if theirs in params}
+    known = {field.name: params[field.name] for field in dataclasses.fields(cls) if field.name in params}
+    return cls(**renamed, **known)
