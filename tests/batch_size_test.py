@@ -10,6 +10,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
+from cli import training
 from dataset import inputs
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import batch_size
@@ -158,7 +159,7 @@ class TrainsTest(unittest.TestCase):
     for num_train, expected in ((1000, 48), (41, 40), (3, 4)):
       args = train.make_parser().parse(['--batch_size', 'auto', '--num_gpus', '4'])
       with mock.patch.object(batch_size, 'largest_on_gpu', return_value=12):
-        self.assertEqual(train.find_batch_size(args, {'num_train': num_train, 'num_classes': 3}), expected)
+        self.assertEqual(training.find_batch_size(args, {'num_train': num_train, 'num_classes': 3}), expected)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
+from cli import training
 from tests.scripts_test import ROOT, ScriptsTest
 from utils import cluster
 from utils.errors import UsageError
@@ -78,7 +79,7 @@ class TaskTest(unittest.TestCase):
                             (('--batch_size', 3, '--clean_model_dir'), 'before they start')):
       args = train.make_parser().parse([str(flag) for flag in flags])
       with self.assertRaisesRegex(UsageError, sentence):
-        train.check_devices(args, cluster.Task(3, True))
+        training.check_devices(args, cluster.Task(3, True))
 
 
 class TwoWorkersTest(ScriptsTest):

@@ -15,8 +15,9 @@ import tensorflow.compat.v1 as tf
 
 import inference
 import train
+from cli import training
 from tests.scripts_test import ROOT, ScriptsTest, run
-from utils import cluster, devices, run_config, tf_estimator, visualization
+from utils import cluster, devices, run_config, visualization
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -78,7 +79,7 @@ class TakeTest(unittest.TestCase):
     for argv, task, expected in (((), cluster.Task(), [0]), (('--num_gpus', '2'), cluster.Task(), [0, 1]),
                                  (('--num_gpus', '3', '--batch_size', '6'), cluster.Task(2), [0, 1, 2])):
       with gpus(A100, A100, A100) as calls:
-        train.check_devices(train.make_parser().parse(list(argv)), task)
+        training.check_devices(train.make_parser().parse(list(argv)), task)
       self.assertEqual(calls, [expected])
     with gpus(A100, A100, A100) as calls:
       devices.take(precision='bf16')
@@ -241,7 +242,7 @@ class EnvironmentTest(unittest.TestCase):
         os.environ.pop(name, None)
         if before:
           os.environ[name] = before
-        train.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
+        training.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
         self.assertEqual(os.environ.get(name), expected)
 
 
@@ -271,11 +272,11 @@ class TrainingTest(unittest.TestCase):
   def estimators(self, *argv):
     """Returns the arguments of the Estimators that a training makes on an A100: of itself, of validation."""
     args = train.make_parser().parse(['--model_dir', '/m', *argv])
-    with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(tf_estimator, 'Estimator') as made,
+    with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(training, 'Estimator') as made,
           contextlib.redirect_stdout(io.StringIO())):
-      params = train.check_devices(args, cluster.Task())
-      training = train.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None)
-      training.run(None, 5, 0, [], False)
+      params = training.check_devices(args, cluster.Task())
+      one = training.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None)
+      one.run(None, 5, 0, [], False)
     return [call.args for call in made.call_args_list]
 
   def test_validation_has_the_format_of_inference_and_all_else_of_training(self):
@@ -295,9 +296,9 @@ class TrainingTest(unittest.TestCase):
     for argv, expected in (((), 14), (('--input_threads', '0'), 0), (('--input_threads', '3'), 3)):
       args = train.make_parser().parse(list(argv))
       params = {'base_architecture': 'resnet_v2_50'}
-      training = train.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None)
+      one = training.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None)
       with gpus(A100), mock.patch.object(devices, '_cores', return_value=16):
-        self.assertEqual(training.train_options(0).threads, expected)
+        self.assertEqual(one.train_options(0).threads, expected)
 
 
 _TRAIN = """

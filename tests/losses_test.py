@@ -9,6 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
+from cli import training
 from utils import losses, optimizers
 from utils.errors import UsageError
 from utils.settings import Settings
@@ -107,7 +108,7 @@ class ClassWeightsFlagTest(unittest.TestCase):
     """Returns the weights, and what is printed."""
     args = train.make_parser().parse(list(argv))
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      return train.find_class_weights(args, self.index), output.getvalue()
+      return training.find_class_weights(args, self.index), output.getvalue()
 
   def test_weights_are_printed_with_what_was_bounded(self):
     weights, printed = self.find('--class_weights', 'median_frequency')

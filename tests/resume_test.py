@@ -18,6 +18,7 @@ import create_pascal_tf_record
 import evaluate
 import export_inference_graph
 import train
+from cli import training
 from dataset import make_sample_data
 from nets import mobilenet_v2
 from tests.scripts_test import run
@@ -114,7 +115,7 @@ class ExactTest(ResumeTest):
     self.train('whole', *flags)
     with at_step(1, kill), self.assertRaises(Killed):  # nothing was saved
       self.train('parts', *flags)
-    with mock.patch.object(train.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
+    with mock.patch.object(training.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
       self.train('parts', *flags)  # at step 4, where a round has been saved and not yet scored
     self.assertEqual(self.scores('parts'), [])
     with at_step(5, kill), self.assertRaises(Killed):  # the round is scored first, then comes a lost step
@@ -295,8 +296,8 @@ class ContradictionsTest(ResumeTest):
       args = train.make_parser().parse(['--max_iter', '100', '--batch_norm_decay', '0.5'])
       params = {'learning_rate_policy': 'poly', 'initial_learning_rate': 0.1, 'end_learning_rate': 0,
                 'max_iter': 100, 'batch_norm_decay': 0.5, 'batch_size': 10}
-      train.announce(args, params, num_train=50, step=0, last=20, position=0)
-      train.announce(args, params, num_train=50, step=20, last=100, position=200)
+      training.announce(args, params, num_train=50, step=0, last=20, position=0)
+      training.announce(args, params, num_train=50, step=20, last=100, position=200)
     line, warning, other = output.getvalue().splitlines()
     # 0.1 * (1 - 19/100)^0.9
     self.assertRegex(line, (r'Training steps 1 to 20: 200 images, epochs 0 to 4, 10 images a step; learning '

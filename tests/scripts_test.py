@@ -22,6 +22,7 @@ import evaluate
 import export_inference_graph
 import inference
 import train
+from cli import training
 from utils import visualization
 from utils.errors import DataError, UsageError
 
@@ -431,7 +432,7 @@ class RoundsTest(unittest.TestCase):
   def _ends(self, *argv, num_train=103, step=0):
     args = train.make_parser().parse([str(arg) for arg in argv])
     position = (step - args.initial_global_step) * args.batch_size
-    return train.round_ends(args, num_train, step, position)
+    return training.round_ends(args, num_train, step, position)
 
   def test_last_partial_round_is_trained_too(self):
     self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])
@@ -447,10 +448,10 @@ class RoundsTest(unittest.TestCase):
 
   def test_short_run_at_the_backbones_decay_is_warned_of(self):
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      train.warn_of_slow_averages(0.9997, 300)
-      train.warn_of_slow_averages(0.983, 300)
-      train.warn_of_slow_averages(0.9997, 30000)
-      train.warn_of_slow_averages(0.9, 12)  # less would be no average any more
+      training.warn_of_slow_averages(0.9997, 300)
+      training.warn_of_slow_averages(0.983, 300)
+      training.warn_of_slow_averages(0.9997, 30000)
+      training.warn_of_slow_averages(0.9, 12)  # less would be no average any more
     self.assertRegex(output.getvalue(), r'^Warning: after 300 steps .* still 91% initial; '
                                         r'try --batch_norm_decay 0.983\n'
                                         r'Warning: after 12 steps .* still 28% initial; train longer\n$')

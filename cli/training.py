@@ -1,0 +1,549 @@
+"""A training: everything is checked, and then it trains and evaluates (train.py)."""
+import contextlib
+import dataclasses
+import functools
+import glob
+import os
+import shutil
+import sys
+
+import tensorflow.compat.v1 as tf
+
+from cli import flags, model_config
+from dataset import conversion, inputs, tf_records
+from deeplab_model import deeplabv3_plus_model_fn
+from nets import backbones
+from utils import (
+  batch_size,
+  checkpoint_store,
+  checkpoints,
+  cluster,
+  devices,
+  event_files,
+  failures,
+  files,
+  history,
+  interrupts,
+  locks,
+  losses,
+  metrics,
+  optimizers,
+  run_config,
+  training_hooks,
+  validation,
+)
+from utils.errors import DataError, UsageError
+from utils.settings import Settings
+from utils.tf_estimator import Estimator, debug_hook, run_in_cluster
+from utils.validation import Validation
+
+
+def main(args):
+  """Trains as the flags say; a signal ends it with its exit status once all is saved."""
+  requests = interrupts.Requests()
+  with requests.catching():
+    try:
+      with contextlib.ExitStack() as stack:
+        run(args, requests, stack)
+    except interrupts.Interrupted:
+      print(f'Stopped by {requests.signal.name}; all that was trained is saved, and the same command goes on '
+            'from there', flush=True)
+  if requests.signal:
+    sys.exit(requests.status)
+
+
+def run(args, requests, stack):
+  """Checks everything, and then trains and evaluates.
+
+  Args:
+    args: the parsed flags.
+    requests: interrupts.Requests.
+    stack: contextlib.ExitStack that the model folder's lock is left to.
+  """
+  task = cluster.task_from_environment()
+  check_crop(args)
+  compute_params = check_devices(args, task)
+  if args.deterministic:
+    run_config.make_deterministic()
+  is_new_folder = not os.path.isdir(args.model_dir)
+  if task.is_chief and not is_new_folder:
+    stack.enter_context(locks.locked(args.model_dir))
+  # The model: flags, or what an earlier run left in model_dir.
+  found = find_checkpoint(args)
+  resume_from = found and found.prefix
+  stored = model_config.read(args.model_dir) if resume_from else None
+  architecture, dataset = model_config.resolve(args, stored)
+  check_dataset(args, stored, dataset)
+  decay = args.batch_norm_decay or backbones.get(architecture.base_architecture).batch_norm_decay
+  pre_trained_model = None if resume_from else find_pre_trained_model(args)
+
+  # The data.
+  records = {split: tf_records.record_files(args.data_dir, split) for split in ('train', 'val')}
+  indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
+  for split, index in indexes.items():
+    conversion.check_classes(index, dataset, split, args.data_dir)
+  counts = {split: count_examples(indexes[split], records[split]) for split in records}
+  print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
+        f'{counts["val"]} validation examples; seed {args.seed}')
+  class_weights = find_class_weights(args, indexes['train'])
+  params = {
+      **flag_values(args),
+      **vars(architecture),
+      **compute_params,
+      'class_names': dataset.class_names,
+      'palette': dataset.palette,
+      'ignore_label': dataset.ignore_label,
+      'batch_norm_decay': decay,
+      'num_train': counts['train'],
+      'class_weights': class_weights,
+      'pre_trained_model': pre_trained_model,
+  }
+  if args.batch_size == 'auto':
+    args.batch_size = stored_batch_size(stored) or find_batch_size(args, params)
+  if counts['train'] < images_per_step(args):
+    raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
+                    f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
+                    'more data')
+
+  # How long to train on it.
+  step = stored_step(resume_from)
+  past = find_history(args, stored, step, counts['train'])
+  position = find_position(args, past, step)
+  validation = Validation(args.model_dir) if resume_from else None
+  ends = round_ends(args, counts['train'], step, position)
+  is_pending = step in ends and is_unscored(validation, step)
+  ends = [end for end in ends if end > step]
+  if not is_pending and is_finished(args, resume_from, step, ends, validation):
+    return
+  params.update(batch_size=images_per_step(args), max_steps=ends[-1] if ends else step)
+  if ends:
+    announce(args, params, counts['train'], step, ends[-1], position)
+
+  # From here on model_dir is written.
+  if task.is_chief:
+    files.make_folder(args.model_dir, '--model_dir')
+    if is_new_folder:
+      stack.enter_context(locks.locked(args.model_dir))
+      if checkpoint_store.numbered(args.model_dir):
+        raise UsageError(f'another training has just begun in --model_dir {args.model_dir}; start again')
+    if args.clean_model_dir:
+      clean(args.model_dir)
+    if found:
+      checkpoint_store.set_aside(args.model_dir, step, found.rejected)
+    if resume_from:
+      checkpoint_store.choose(args.model_dir, resume_from)
+    model_config.write(args.model_dir, architecture, dataset, flag_values(args), past)
+    validation = forget_later(args.model_dir, step)
+  training = Training(args, task, requests, dataset, records, counts, params, validation)
+  training.run(resume_from, step, position, ends, is_pending)
+
+
+def stored_batch_size(stored):
+  """Returns what --batch_size auto stood for in an earlier run, or None.
+
+  Args:
+    stored: model_config.Stored of the earlier run, or None.
+  """
+  found = stored.history[-1]['flags'].get('batch_size') if stored and stored.history else None
+  if found:
+    print(f'--batch_size auto is {found}, as before')
+  return found
+
+
+def find_batch_size(args, params):
+  """Returns what --batch_size auto stands for, an int."""
+  make_batches = functools.partial(
+      inputs.synthetic_dataset, crop_size=tuple(args.crop_size), num_classes=params['num_classes'])
+  each = batch_size.largest_on_gpu(
+      deeplabv3_plus_model_fn, {**params, 'pre_trained_model': None, 'batch_size': None}, make_batches)
+  examples = params['num_train'] // args.accumulate_steps // args.num_gpus
+  found = max(1, min(each, examples)) * args.num_gpus
+  print(f'--batch_size auto is {found}')
+  return found
+
+
+def count_examples(index, paths):
+  """Returns the number of examples in the records of a split: its index knows, or they are counted."""
+  return index['examples'] if index else sum(tf_records.count_examples(paths))
+
+
+def find_class_weights(args, index):
+  """Returns the weight of each class in the loss, a list of floats, or None where all weigh the same."""
+  if args.class_weights == 'none':
+    if 'class_weight_limit' in args.explicit:
+      raise UsageError('--class_weight_limit bounds what --class_weights median_frequency gives; give that '
+                       'too, or neither')
+    return None
+  if not (index and index['class_pixels']):
+    raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
+                    'train.json, which is not there, does not fit the records or was written with --fast; '
+                    'convert the data again, or leave the flag out')
+  names, pixels, limit = index['dataset']['class_names'], index['class_pixels'], args.class_weight_limit
+  weights = losses.median_frequency_weights(pixels, limit)
+  unbounded = losses.median_frequency_weights(pixels, float('inf'))
+  bounded = [name for name, *both in zip(names, weights, unbounded, strict=True) if both[0] != both[1]]
+  absent = [name for name, count in zip(names, pixels, strict=True) if not count]
+  print('class weights: ' + ', '.join(f'{name} {weight:.3g}' for name, weight in zip(names, weights))
+        + f'; bounded by --class_weight_limit {limit:g}: {", ".join(bounded)}' * bool(bounded)
+        + f'; without a pixel: {", ".join(absent)}' * bool(absent))
+  return weights
+
+
+def check_dataset(args, stored, dataset):
+  """Raises UsageError if a model was trained on another dataset so far, if only by name.
+
+  Args:
+    args: the parsed flags.
+    stored: model_config.Stored of an earlier run, or None.
+    dataset: Dataset.
+  """
+  if stored and (stored.dataset.name, stored.dataset.ignore_label) != (dataset.name, dataset.ignore_label):
+    before, now = (f"'{data.name}' (ignore label {data.ignore_label})" for data in (stored.dataset, dataset))
+    raise UsageError(f'--dataset is {now}, but the model in {args.model_dir} was trained on {before}; leave '
+                     f'the flag out, or start a new --model_dir with --pre_trained_model {args.model_dir}')
+
+
+def check_crop(args):
+  if min(args.crop_size) < args.output_stride:
+    raise UsageError(f'--crop_size {args.crop_size[0]} {args.crop_size[1]} is smaller than '
+                     f'--output_stride {args.output_stride}; give crops of at least that size')
+
+
+def check_devices(args, task):
+  """Takes the GPUs asked for; returns the model_fn's params of --precision and --data_format.
+
+  Raises:
+    UsageError: the flags ask for more than the devices here can do.
+  """
+  gpus = len(tf.config.list_physical_devices('GPU'))
+  if args.num_gpus > max(1, gpus):
+    raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here; give at most '
+                     f'{max(1, gpus)}, or check the driver and CUDA_VISIBLE_DEVICES')
+  if task.workers > 1 and args.num_gpus < gpus:
+    raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here, and one of several '
+                     f'machines uses all of its GPUs; give --num_gpus {gpus}, or hide the others by '
+                     'CUDA_VISIBLE_DEVICES')
+  replicas = args.num_gpus * task.workers
+  if args.batch_size == 'auto' and (not gpus or task.workers > 1):
+    raise UsageError('--batch_size auto tries what fits on the GPUs of one machine, '
+                     + ('and TensorFlow sees none' if not gpus else 'and here there are several')
+                     + '; give a number')
+  if args.batch_size != 'auto' and args.batch_size % replicas:
+    raise UsageError(f'--batch_size {args.batch_size} cannot be shared by {replicas} devices evenly '
+                     f'(--num_gpus {args.num_gpus}, {task.workers} machines); give a multiple')
+  if replicas > 1 and args.accumulate_steps > 1:
+    raise UsageError('--accumulate_steps works on one device; leave it out, or train on one')
+  if task.workers > 1 and args.early_stopping_evals:
+    raise UsageError('--early_stopping_evals works on one machine; leave it out')
+  if task.workers > 1 and args.clean_model_dir:
+    raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
+                     'they start')
+  devices.take(args.num_gpus, args.precision)
+  if args.xla and not gpus:
+    print('Warning: --xla compiles for GPUs, and TensorFlow sees none; it has no effect here')
+  params = run_config.compute_params(args.precision, args.data_format, training=True)
+  devices.use_fast_batch_norm(params)
+  return params
+
+
+def find_checkpoint(args):
+  """Returns the checkpoint_store.Found in model_dir that training resumes from, or None for a new model."""
+  if not os.path.isdir(args.model_dir):
+    return None
+  if args.clean_model_dir:
+    check_cleanable(args.model_dir)
+    return None
+  found = checkpoint_store.find(args.model_dir)
+  if found.prefix:
+    print(f'Resuming from {found.prefix}')
+  return found
+
+
+def find_pre_trained_model(args):
+  """Returns the prefix of the checkpoint that a new model starts from, or None for new weights."""
+  if args.pre_trained_model == 'none':
+    return None
+  try:
+    return checkpoints.resolve(args.pre_trained_model)
+  except DataError as error:
+    raise DataError(f'--pre_trained_model: {error}; or none to train from scratch') from error
+
+
+def stored_step(prefix):
+  """Returns the global step of a checkpoint, or 0 if there is none."""
+  if prefix is None:
+    return 0
+  reader = checkpoint_store.open_reader(prefix)
+  return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
+
+
+def flag_values(args):
+  """Returns a dict of every flag of the run."""
+  return {name: value for name, value in vars(args).items() if name != 'explicit'}
+
+
+def find_history(args, stored, step, num_train):
+  """Returns the history of the model with this run in it, and prints what this run does otherwise.
+
+  Args:
+    args: the parsed flags.
+    stored: model_config.Stored of an earlier run, or None.
+    step: int, at which this run begins.
+    num_train: int, the training examples.
+  """
+  past = history.until(stored.history, step) if stored else []
+  new = history.entry(step, images_per_step(args), num_train, flag_values(args))
+  changes = history.changes(past, new, also_ignored=flags.MODEL_FLAGS)
+  if changes:
+    print(f'Changed from step {step} on: ' + ', '.join(
+        f'--{name} {_shown(before)} became {_shown(now)}' for name, (before, now) in changes.items()))
+  if past and past[-1]['num_train'] not in (None, num_train):
+    print(f'The training records held {past[-1]["num_train"]} examples before and hold {num_train} now; '
+          'epochs are counted by the new number')
+  return history.extended(past, new)
+
+
+def _shown(value):
+  return ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def find_position(args, past, step):
+  """Returns how many images training has seen since --initial_global_step, whatever the batch sizes were."""
+  if step < args.initial_global_step:
+    raise UsageError(f'--initial_global_step {args.initial_global_step} lies ahead of the step at which '
+                     f'training starts, {step}; give {step}, or a --model_dir with that checkpoint')
+  return history.images_between(past, args.initial_global_step, step, images_per_step(args))
+
+
+def round_ends(args, num_train, step, position):
+  """Returns the global steps, from `step` on, at which a round of training ends.
+
+  Epochs follow one another without a gap: 26 epochs of 103 images in batches of 10, evaluated every 10, end
+  at steps 103, 206 and 267 (267.8 rounded down), so the last partial round is trained too and at most one
+  partial batch in all is left out.
+
+  Args:
+    args: the parsed flags.
+    num_train: int, the training examples.
+    step: int, the global step.
+    position: int, the images seen since --initial_global_step.
+  """
+  epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
+  ends = [step + (epoch * num_train - position) // images_per_step(args) for epoch in epochs]
+  if args.max_steps:
+    ends = sorted({min(end, args.max_steps) for end in ends})
+  return [end for end in ends if end >= step]
+
+
+def is_unscored(validation, step):
+  """Whether a run saved the round that ends at this step, and was then stopped before its evaluation."""
+  return bool(step and validation and validation.since is not None and not validation.has(step))
+
+
+def is_finished(args, resume_from, step, ends, validation):
+  """Whether there is nothing left to train; prints why."""
+  if not ends:
+    print(f'Nothing left to train: {resume_from} has reached step {step}; raise --train_epochs '
+          f'{args.train_epochs}{" or --max_steps" if args.max_steps else ""}, or give '
+          f'--initial_global_step {step} to count the epochs from here')
+  elif is_stopped_early(args, validation):
+    print(f'Nothing left to train: the last {args.early_stopping_evals} evaluations found no better mean '
+          'IoU; raise --early_stopping_evals to go on')
+  else:
+    return False
+  return True
+
+
+def is_stopped_early(args, validation):
+  return bool(args.early_stopping_evals and validation
+              and validation.evaluations_since_best() >= args.early_stopping_evals)
+
+
+def announce(args, params, num_train, step, last, position):
+  """Prints what is going to be trained, on what, and warns of what can hardly be meant."""
+  count = images_per_step(args)
+  images = (last - step) * count
+  rates = optimizers.rates_at([step, last - 1], Settings.from_params(params))
+  print(f'Training steps {step + 1} to {last}: {images} images, epochs {position / num_train:.4g} to '
+        f'{(position + images) / num_train:.4g}, {count} images a step; learning rate {rates[0]:.3g} to '
+        f'{rates[1]:.3g} ({args.learning_rate_policy}); on {devices.describe()}',
+        flush=True)
+  if args.learning_rate_policy == 'poly':
+    done, all_steps = step - args.initial_global_step, last - args.initial_global_step
+    if all_steps < args.max_iter / 2:
+      print(f'Warning: the learning rate hardly falls: its end is after --max_iter {args.max_iter} steps, '
+            f'that of this run after {all_steps}; --max_iter {all_steps} lets it fall to --end_learning_rate')
+    elif done >= args.max_iter or all_steps > 1.5 * args.max_iter:
+      print(f'Warning: the learning rate has reached --end_learning_rate after --max_iter {args.max_iter} '
+            f'steps, and this run ends after {all_steps}; raise --max_iter')
+  if not args.freeze_batch_norm:
+    warn_of_slow_averages(params['batch_norm_decay'], last)
+
+
+def images_per_step(args):
+  return args.batch_size * args.accumulate_steps
+
+
+def warn_of_slow_averages(decay, steps):
+  """Says so where the moving averages of batch norm cannot settle within the run."""
+  initial, better = decay ** steps, max(0.9, 1 - 5 / steps)
+  if initial > 0.1:
+    print(f'Warning: after {steps} steps at --batch_norm_decay {decay} the moving averages, which evaluation '
+          f'uses, are still {initial:.0%} initial; '
+          + (f'try --batch_norm_decay {better:.3g}' if better < decay else 'train longer'))
+
+
+def check_cleanable(model_dir):
+  """Raises UsageError if --clean_model_dir would remove something that is no model folder."""
+  signs = ('checkpoint', '*.index', 'events.out.tfevents.*', 'model_config.json', 'validation.json')
+  found = [path for pattern in signs for path in glob.glob(os.path.join(glob.escape(model_dir), pattern))]
+  if set(os.listdir(model_dir)) - {locks.FILE_NAME} and not found:
+    raise UsageError(f'--clean_model_dir: {model_dir} holds neither a checkpoint nor event files, so it '
+                     f'is not removed; check --model_dir')
+
+
+def clean(model_dir):
+  """Removes all in model_dir but its lock; the folder itself, maybe a link or a mount point, stays."""
+  # The last one tells what the folder is, should this be interrupted.
+  for name in sorted(os.listdir(model_dir), key=lambda name: name == model_config.FILE_NAME):
+    if name != locks.FILE_NAME:
+      checkpoint_store.remove(os.path.join(model_dir, name))
+
+
+def forget_later(model_dir, step):
+  """Returns the Validation of model_dir; what it and the event files hold of later steps is removed."""
+  tf.summary.FileWriterCache.clear()  # of an earlier training by this process; it would write beyond the cut
+  validation = Validation(model_dir)
+  validation.go_on_from(step)
+  event_files.cut(model_dir, lambda past: past <= step)
+  event_files.cut(os.path.join(model_dir, 'eval'), lambda past: past <= step and validation.has(past))
+  return validation
+
+
+class Training:
+  """A training that is about to write model_dir."""
+
+  def __init__(self, args, task, requests, dataset, records, counts, params, validation):
+    self.args, self.task, self.requests = args, task, requests
+    self.dataset, self.records, self.counts = dataset, records, counts
+    self.params, self.validation = params, validation
+    self.result = {}  # of the last evaluation
+
+  def run(self, resume_from, step, position, ends, is_pending):
+    """Trains up to each of the steps `ends`, evaluating after each.
+
+    Args:
+      resume_from: str, the prefix of the checkpoint to go on from, or None.
+      step: int, its global step.
+      position: int, the images that it has seen.
+      ends: list of ints.
+      is_pending: bool, whether `step` is the end of a round that has not been evaluated.
+    """
+    args, task = self.args, self.task
+    strategy = run_config.strategy(args.num_gpus, task.workers, args.collectives)
+    self.estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir,
+                               run_config.run_config(args.seed, args.xla, strategy), self.params)
+    # XLA would compile the network anew for each size of a validation image.
+    self.evaluator = Estimator(
+        deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(args.seed, strategy=strategy),
+        {**self.params, **run_config.compute_params(args.precision, args.data_format, training=False)})
+    stop = is_pending and task.is_chief and self.evaluate(step, resume_from)
+    if ends and not stop:
+      hook = self.hook(resume_from, step, position, ends)
+      train = functools.partial(self.train, hook, self.train_options(position), ends[-1])
+      if task.workers > 1:
+        print(f'Waiting for all {task.workers} machines of TF_CONFIG', flush=True)
+        run_in_cluster(train, self.estimator)
+      else:
+        train()
+      step = hook.step
+      if self.requests.signal:
+        print(f'Stopped by {self.requests.signal.name} at step {step}: saved in {hook.saved}; the same '
+              'command goes on from there', flush=True)
+        return
+    print(f'Done: {args.model_dir} is at step {step}' + (
+        f', mean Intersection over Union {self.result["mean_iou"]:.4f}'
+        if self.result and self.result['confusion_matrix'].any() else ''))
+
+  def train_options(self, position):
+    """Returns the inputs.TrainOptions of a training that has seen `position` images."""
+    args = self.args
+    return inputs.TrainOptions(
+        crop_size=tuple(args.crop_size),
+        batch_size=args.batch_size // (args.num_gpus * self.task.workers),
+        seed=args.seed, padding_color=backbones.get(self.params['base_architecture']).padding_color,
+        num_examples=self.counts['train'], first_example=position, cache=args.cache,
+        threads=devices.input_threads() if args.input_threads is None else args.input_threads)
+
+  def hook(self, resume_from, step, position, ends):
+    """Returns the TrainingHook of a training from `step` on."""
+    args = self.args
+    plan = training_hooks.Plan(
+        args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
+        args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief)
+
+    def names_of_batch(number):
+      first = position + (number - 1 - step) * images_per_step(args)
+      options = dataclasses.replace(self.train_options(position), first_example=first)
+      return inputs.example_names(self.records['train'], options, images_per_step(args))
+
+    return training_hooks.TrainingHook(
+        plan, functools.partial(checkpoints.ResumeSaver, resume_from), self.requests, self.evaluate,
+        names_of_batch, resume_from)
+
+  def train(self, hook, options, last):
+    """Trains to the step `last`."""
+    files = self.records['train']
+    try:
+      with self.explaining('train', 'give a smaller --batch_size or --crop_size, or --recompute'):
+        self.estimator.train(functools.partial(inputs.train_dataset, files, self.dataset, options),
+                             hooks=[hook, *([debug_hook()] if self.args.debug else [])], max_steps=last)
+    except UsageError:
+      if self.requests.signal and not self.task.is_chief:  # all were told to stop, and the chief has saved
+        raise interrupts.Interrupted() from None
+      raise
+
+  def evaluate(self, step, checkpoint):
+    """Scores a checkpoint and keeps it if it is the best; returns whether to stop training early."""
+    replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
+    files, count = self.records['val'], self.counts['val']
+    bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
+    with (devices.without_autotuning(),
+          self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
+                          'memory, or validate on smaller images')):
+      self.result = self.evaluator.evaluate(
+          functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
+          checkpoint_path=checkpoint)
+    names = self.dataset.class_names
+    print(f'step {step}, validation on {self.args.data_dir}:')
+    print(metrics.report(self.result, names), flush=True)
+    scores = {'images': count, **validation.scores(self.result['confusion_matrix'], names)}
+    self.keep_if_best(step, checkpoint, scores)
+    self.validation.add(step, scores)
+    stop = is_stopped_early(self.args, self.validation)
+    if stop:
+      print(f'Stopping early: no better mean IoU in the last {self.args.early_stopping_evals} evaluations')
+    return stop
+
+  def explaining(self, split, memory_advice):
+    """Returns a context in which what fails ends with what it means to the user."""
+    return failures.explaining(
+        memory_advice, functools.partial(tf_records.find_bad_example, self.records[split], self.dataset))
+
+  def keep_if_best(self, step, checkpoint, scores):
+    """Copies a checkpoint to model_dir/best if no earlier one has as high a mean IoU."""
+    folder = os.path.join(self.args.model_dir, checkpoint_store.BEST)
+    before = validation.best_scores(folder)
+    what = before and (checkpoint_store.problem_of_best(folder, before['step']) or (
+        before.get('images') != scores['images'] and 'was scored on other images'))
+    if what:
+      print(f'The best so far, step {before["step"]} in {folder}, {what}; it begins anew')
+    elif before and before['mean_iou'] >= scores['mean_iou']:
+      print(f'The best is still step {before["step"]}, mean IoU {before["mean_iou"]:.4f}, in {folder}')
+      return
+    files.make_folder(folder, '--model_dir')
+    with files.replacing(os.path.join(folder, model_config.FILE_NAME)) as temporary:
+      shutil.copyfile(os.path.join(self.args.model_dir, model_config.FILE_NAME), temporary)
+    checkpoint_store.keep_best(checkpoint, folder)
+    validation.write_best_scores(folder, step, scores)
+    print(f'The best so far; kept in {folder}', flush=True)
