@@ -66,7 +66,7 @@ def check(path, estimator, checkpoint):
   expected = next(estimator.predict(
       lambda: tf.data.Dataset.from_tensors(image), checkpoint_path=checkpoint))['probabilities']
   with (tempfile.TemporaryDirectory() as folder, tf.Graph().as_default(),
-        tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as session):
+        tf.Session(config=run_config.run_config().session_config) as session):
     link = os.path.join(folder, 'model')  # TensorFlow would take [ ] * ? in the path itself for a pattern
     os.symlink(os.path.abspath(path), link)
     signature = tf.saved_model.load(session, ['serve'], link).signature_def['serving_default']

@@ -5,8 +5,7 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 been parsed, so `--help` and a misspelt flag answer at once.
 
 Numbers are checked by the types below, text by `Parser.parse`. How a script ends is utils/ending.py's,
-what libraries print utils/quiet.py's, and
-which devices it computes on utils/devices.py's concern.
+what libraries print utils/quiet.py's, and which devices it computes on utils/devices.py's concern.
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated

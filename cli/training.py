@@ -240,7 +240,8 @@ def check_devices(args, task):
                      'they start')
   devices.take(args.num_gpus, args.precision)
   if args.xla and not gpus:
-    print('Warning: --xla compiles for GPUs, and TensorFlow sees none; it has no effect here')
+    print('Warning: --xla compiles for GPUs, and TensorFlow sees none; it has no effect here, unless '
+          'TF_XLA_FLAGS says otherwise')
   params = run_config.compute_params(args.precision, args.data_format, training=True)
   devices.use_fast_batch_norm(params)
   return params

@@ -164,7 +164,7 @@ def recomputable(build):
         updates = tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS)
         count = len(updates)
         with (tf.variable_scope(scope, reuse=True),
-              way(channels_first=now.channels_first, replayed=iter(statistics))):
+              way(channels_first=now.channels_first, recompute=False, replayed=iter(statistics))):
           outputs = build(again, *args, **kwargs)
         del updates[count:]
         of_inputs, *of_variables = tf.gradients(outputs, [again, *variables], upstream)
@@ -346,7 +346,7 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
 
   The replicas exchange one vector forward and one backward. Kept for the backward pass are the inputs alone.
   """
-  if _way.get().replayed:
+  if _way.get().replayed is not None:
     mean, variance = next(_way.get().replayed)
   else:
     mean, variance = _joint_statistics(inputs, moving_mean)
@@ -354,19 +354,28 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
       _way.get().recorded.append((mean, variance))
   values = tf.cast(tf.size(inputs) // channels(inputs), tf.float32)  # of a channel, in each replica
   options = dict(epsilon=epsilon, data_format=_format(), is_training=False)
+  first = _way.get().channels_first
 
   @tf.custom_gradient
   def normalise(inputs, gamma, beta):
     outputs, *_ = tf.nn.fused_batch_norm(inputs, gamma, beta, mean, variance, **options)
 
     def gradient(upstream):
-      of_inputs, *of_variables = tf.gradients(outputs, [inputs, gamma, beta], upstream)  # by fixed statistics
+      factor = gamma * tf.math.rsqrt(variance + max(epsilon, BatchNorm.epsilon))
+      # First as if the statistics were fixed.
+      if first:  # the kernel knows channels last alone, and would transpose all that it reads and gives
+        normalised, *_ = tf.nn.fused_batch_norm(inputs, tf.ones_like(gamma), tf.zeros_like(beta), mean,
+                                                variance, **options)
+        of_inputs = upstream * tf.cast(tf.reshape(factor, [1, -1, 1, 1]), upstream.dtype)
+        of_variables = [tf.reduce_sum(tf.cast(value, tf.float32), [0, 2, 3])
+                        for value in (upstream * normalised, upstream)]
+      else:
+        of_inputs, *of_variables = tf.gradients(outputs, [inputs, gamma, beta], upstream)
       # By the statistics, factor / values * (sum(dy) + x_normalised * sum(dy * x_normalised)): an affine
       # function of the inputs, which is again what the kernel computes.
-      factor = gamma * tf.math.rsqrt(variance + max(epsilon, BatchNorm.epsilon)) / values
       of_gamma, of_beta = tf.split(replicas.mean(tf.concat(of_variables, 0)), 2)
-      of_statistics, *_ = tf.nn.fused_batch_norm(inputs, factor * of_gamma, factor * of_beta, mean, variance,
-                                                 **options)
+      scale, offset = factor * of_gamma / values, factor * of_beta / values
+      of_statistics, *_ = tf.nn.fused_batch_norm(inputs, scale, offset, mean, variance, **options)
       return of_inputs - of_statistics, *of_variables
 
     return outputs, gradient
@@ -382,8 +391,9 @@ def _joint_statistics(inputs, moving_mean):
   # About a mean that is near, and the same in all replicas: squares about 0 would lose digits.
   shift = tf.stop_gradient(tf.identity(moving_mean))
   mean -= shift
-  mean, squares = tf.split(replicas.mean(tf.concat([mean, variance + tf.square(mean)], 0)), 2)
-  return mean + shift, tf.maximum(squares - tf.square(mean), 0.)
+  mean, variance, squares = tf.split(replicas.mean(tf.concat([mean, variance, tf.square(mean)], 0)), 3)
+  # That within the replicas, and that of their means, which alone can lose digits.
+  return mean + shift, variance + tf.maximum(squares - tf.square(mean), 0.)
 
 
 def _own_statistics(inputs):

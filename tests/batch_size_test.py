@@ -77,8 +77,8 @@ class LargestOnGpuTest(unittest.TestCase):
                   self.printed.getvalue())
 
   def test_an_eighth_less_is_tried_where_it_does_not_fit(self):
-    self.assertEqual(self.find(batch_size.Measured({2: 3, 4: 4}, 10), 10), (10, [14, 12, 10]))
-    self.assertEqual(self.find(batch_size.Measured({2: 3, 4: 4}, 10), 12), (12, [14, 12]))
+    self.assertEqual(self.find(batch_size.Measured({2: 3, 4: 4}, 10), 10), (9, [14, 12, 10]))
+    self.assertEqual(self.find(batch_size.Measured({2: 3, 4: 4}, 10), 12), (10, [14, 12]))
 
   def test_all_sizes_are_searched_where_the_line_misleads_or_nothing_is_measured(self):
     for measured, first in ((batch_size.Measured({2: 3, 4: 4}, 10), [14, 12, 10]), (None, []),

@@ -193,7 +193,7 @@ def convert(prefix, stored, architecture, dataset, args):
   what = checkpoint_store.problem(prefix)
   if what:
     raise DataError(f'--checkpoint {prefix} {what}; copy or download it again')
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
     deeplab_model.network(tf.placeholder(tf.float32, [1, 65, 65, 3]), architecture, is_training=False)
     tf.train.get_or_create_global_step()
     variables = {v.op.name: v for v in tf.global_variables() if v.op.name != 'global_step'}

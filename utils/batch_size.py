@@ -54,10 +54,12 @@ def largest_on_gpu(model_fn, params, make_batches):
   if len(measured.used) < len(_MEASURED):
     return max(measured.used)
   size = predicted(measured)
-  for _ in range(_CHECKS if size else 0):
-    if size in measured.used or fits(size):
-      return size
+  if size and (size in measured.used or fits(size)):
+    return size
+  for _ in range(_CHECKS - 1 if size else 0):  # the line was wrong, and so is the tenth that it left free
     size = max(_MEASURED[0], size * 7 // 8)
+    if size in measured.used or fits(size):
+      return max(_MEASURED[0], int(size * (1 - _KEPT_FREE)))
   return largest(fits)
 
 

@@ -96,7 +96,14 @@ def limit(num_gpus):
   """Makes the first GPUs those of this process; the others are left alone."""
   import tensorflow.compat.v1 as tf
 
-  tf.config.set_visible_devices(tf.config.list_physical_devices('GPU')[:num_gpus], 'GPU')
+  gpus = tf.config.list_physical_devices('GPU')[:num_gpus]
+  if gpus == taken():
+    return
+  try:
+    tf.config.set_visible_devices(gpus, 'GPU')
+  except RuntimeError as error:  # it has computed something already
+    raise UsageError(f'this process has opened {len(taken())} GPUs and cannot change to {num_gpus}; start a '
+                     'new one') from error
 
 
 def taken():

@@ -124,6 +124,8 @@ def is_out_of_memory(error):
     return errno_and_path(error)[0] == errno.ENOMEM
   if isinstance(error, MemoryError) or _op_error_kind(error) == 'ResourceExhaustedError':
     return True
+  if _op_error_kind(error) in ('UnavailableError', 'AbortedError', 'CancelledError'):
+    return False  # of another machine, whose RPC says RESOURCE_EXHAUSTED of its own limits too
   # RuntimeError and SystemError carry what C++ reported to Python.
   return bool((_op_error_kind(error) or isinstance(error, RuntimeError | SystemError))
               and _OUT_OF_MEMORY.search(text))

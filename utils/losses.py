@@ -64,6 +64,8 @@ def weight_decay_gradients(gradients, variables, rate):
   """Returns a list of tensors: the gradients, None where there is none, plus those of weight_decay."""
   gradients = [tf.zeros(variable.shape) if gradient is None else gradient
                for gradient, variable in zip(gradients, variables, strict=True)]
+  for gradient, variable in zip(gradients, variables, strict=True):
+    gradient.set_shape(variable.shape)  # both are to be sorted alike
   sums = [part + rate * values for part, values in
           zip(vectors_joined(gradients), vectors_joined(variables), strict=True)]
   vectors = [variable for variable in variables if variable.shape.rank == 1]

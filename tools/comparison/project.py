@@ -11,6 +11,7 @@ from nets import backbones
 from tools.benchmark import Bench
 from utils import complexity, devices, run_config
 from utils.architecture import Architecture
+from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
 _SEED = 0
@@ -46,7 +47,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     predict: function of images and params; what to fetch in infer.
   """
   training = mode == 'train'
-  devices.limit(1)
+  devices.take(1, params['precision'])
   params = {**params, **run_config.compute_params(params['precision'], params['data_format'], training)}
   if training:
     devices.use_fast_batch_norm(params)
@@ -104,6 +105,8 @@ def session_runs(data, step, params):
               for index, tensor in enumerate(batch)]
     load = tf.group(*(copy.assign(tensor) for copy, tensor in zip(copies, batch, strict=True)))
     fetches = step(*(copy.read_value() for copy in copies))
+  if params['xla'] and not devices.taken():
+    raise UsageError('--xla compiles for GPUs, and TensorFlow sees none here; leave it out')
   session = tf.Session(config=run_config.run_config(xla=params['xla']).session_config)
   session.run([tf.global_variables_initializer(), tf.local_variables_initializer(),
                iterator.initializer])
