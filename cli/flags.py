@@ -28,8 +28,7 @@ _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
 # These too cannot be empty.
 _NAMES = (*_PATHS, 'NAME', 'SET')
 
-_LARGEST_INT = 2**31 - 1  # of TensorFlow's sizes and counters
-_LARGEST_FLOAT = 3.4e38  # of float32
+_LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of TensorFlow's sizes and counters; of float32
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,44 +123,26 @@ def _number(text, kind, fits, allowed):
   raise argparse.ArgumentTypeError(f'{shown} is not allowed; give {allowed}')
 
 
-def positive_int(text):
-  """An argparse type: an integer of 1 or more."""
-  return _number(text, int, lambda value: 1 <= value <= _LARGEST_INT,
-                 f'a whole number of 1 or more, up to {_LARGEST_INT}')
+def _range(kind, fits, allowed):
+  """Returns an argparse type: numbers of a kind, int or float, for which fits(number) holds."""
+  return lambda text: _number(text, kind, fits, f'{allowed}, up to {_LARGEST[kind]}')
 
 
-def positive_int_or_auto(text):
-  """An argparse type: an integer of 1 or more, or auto."""
-  return text if text == 'auto' else positive_int(text)
-
-
-def non_negative_int(text):
-  """An argparse type: an integer of 0 or more."""
-  return _number(text, int, lambda value: 0 <= value <= _LARGEST_INT,
-                 f'a whole number of 0 or more, up to {_LARGEST_INT}')
-
-
-def positive_float(text):
-  """An argparse type: a number above 0."""
-  return _number(text, float, lambda value: 0 < value <= _LARGEST_FLOAT,
-                 f'a number above 0, up to {_LARGEST_FLOAT}')
-
-
-def non_negative_float(text):
-  """An argparse type: a number of 0 or more."""
-  return _number(text, float, lambda value: 0 <= value <= _LARGEST_FLOAT,
-                 f'a number of 0 or more, up to {_LARGEST_FLOAT}')
-
-
-def one_or_more(text):
-  """An argparse type: a number, not necessarily whole, of 1 or more."""
-  return _number(text, float, lambda value: 1 <= value <= _LARGEST_FLOAT,
-                 f'a number of 1 or more, up to {_LARGEST_FLOAT}')
+positive_int = _range(int, lambda value: 1 <= value <= _LARGEST[int], 'a whole number of 1 or more')
+non_negative_int = _range(int, lambda value: 0 <= value <= _LARGEST[int], 'a whole number of 0 or more')
+positive_float = _range(float, lambda value: 0 < value <= _LARGEST[float], 'a number above 0')
+non_negative_float = _range(float, lambda value: 0 <= value <= _LARGEST[float], 'a number of 0 or more')
+one_or_more = _range(float, lambda value: 1 <= value <= _LARGEST[float], 'a number of 1 or more')
 
 
 def fraction(text):
   """An argparse type: a number from 0 up to, not including, 1."""
   return _number(text, float, lambda value: 0 <= value < 1, 'a number of 0 or more, below 1')
+
+
+def positive_int_or_auto(text):
+  """An argparse type: an integer of 1 or more, or auto."""
+  return text if text == 'auto' else positive_int(text)
 
 
 def on_off(text):

@@ -92,11 +92,13 @@ class GraphTest(unittest.TestCase):
   def test_a_step_takes_few_kernels(self):
     # 3 for each of 57 batch norms with ReLU, 3 for each convolution, 1 for each variable's update, ...
     self.assertLess(self.check('train', 'resnet_v2_50', precision='bf16')['a step'].kernels, 1150)
-    self.assertLess(self.check('train', 'mobilenet_v2_dm05')['a step'].kernels, 850)
+    self.assertLess(self.check('train', 'mobilenet_v2_dm05')['a step'].kernels, 830)
+    # One more for each variable, the loss's scale, and two for each that is no vector: is it finite?
+    self.assertLess(self.check('train', 'mobilenet_v2_dm05', precision='fp16')['a step'].kernels, 1220)
 
   def test_evaluation_prediction_and_export_are_the_devices_own(self):
     # An operation for each convolution, with its bias, and each ReLU; no weight decay, no folding of weights.
-    for mode, most in (('evaluate', 240), ('predict', 200), ('export', 200)):
+    for mode, most in (('evaluate', 210), ('predict', 185), ('export', 185)):
       for precision in ('fp32', 'fp16'):
         if mode == 'export' and precision == 'fp16':
           continue  # it is in float32

@@ -1,4 +1,7 @@
 """Training steps out of several batches, and in float16, against numbers worked out by hand."""
+import subprocess
+import sys
+import textwrap
 import unittest
 
 import numpy as np
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.compat
 
 class TrainOpTest(unittest.TestCase):
 
-  def steps(self, losses, precision='fp32', accumulate_steps=1):
+  def steps(self, losses, precision='fp32', accumulate_steps=1, weight_decay=0.):
     """Runs a step for each group of factors f of the loss f * w; returns w and the global step after each."""
     with tf.Graph().as_default():
       factor = tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices(
@@ -22,7 +25,7 @@ class TrainOpTest(unittest.TestCase):
       weight = tf.get_variable('w', [], initializer=tf.zeros_initializer())
       step = optimizers.train_op(
           factor * weight, 0., tf.constant(0.5), [weight],
-          Settings(weight_decay=0., precision=precision, accumulate_steps=accumulate_steps))
+          Settings(weight_decay=weight_decay, precision=precision, accumulate_steps=accumulate_steps))
       seen = []
       op, hooks = step.train_op, step.hooks
       with tf.train.MonitoredSession(hooks=hooks) as session:
@@ -45,3 +48,48 @@ class TrainOpTest(unittest.TestCase):
     self.assertAlmostEqual(seen[1][0], -1, places=6)  # as after the first step
     self.assertAlmostEqual(weight, -1 - 0.5 * (4 + 0.9 * 2), places=6)
     self.assertEqual((step, skipped), (3, [1]))
+
+  def test_weight_decay_is_part_of_the_gradient(self):
+    # w = -0.5 * 2 = -1; then the gradient is 3 + 0.1 * -1, and w = -1 - 0.5 * (0.9 * 2 + 2.9).
+    for precision in ('fp32', 'fp16'):
+      (weight, _, _), _ = self.steps([[2], [3]], precision, weight_decay=0.1)
+      self.assertAlmostEqual(weight, -3.35, places=5)
+
+  def test_two_replicas_skip_together_and_decay_once(self):
+    code = """
+      import numpy as np
+      import tensorflow.compat.v1 as tf
+      from utils import optimizers
+      from utils.settings import Settings
+      cpu = tf.config.list_physical_devices('CPU')[0]
+      tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+      strategy = tf.distribute.MirroredStrategy(
+          ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+      def replica():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        table = tf.constant([[1, 3], [np.inf, 1], [4, 4]], tf.float32)
+        factor = tf.gather(table[tf.cast(tf.train.get_or_create_global_step(), tf.int32)], number)
+        weights = [tf.get_variable(name, shape, initializer=tf.zeros_initializer())
+                   for name, shape in (('matrix', [1, 1]), ('first', [2]), ('second', [1]))]
+        loss = factor * tf.add_n([tf.reduce_sum(weight) for weight in weights])
+        step = optimizers.train_op(loss, 0., tf.constant(0.5), weights,
+                                   Settings(precision='fp16', weight_decay=0.1))
+        return tf.group(step.train_op)
+
+      with tf.Graph().as_default(), strategy.scope():
+        tf.train.get_or_create_global_step()
+        steps = strategy.experimental_local_results(strategy.extended.call_for_each_replica(replica))
+        with tf.Session() as session:
+          session.run(tf.global_variables_initializer())
+          for _ in range(3):
+            session.run(steps)
+          # The replicas' gradients are added up: 1 + 3; nothing; 8 + 0.1 * -2.
+          for name in ('matrix', 'first', 'second'):
+            for variable in tf.trainable_variables(name):
+              np.testing.assert_allclose(session.run(variable), -2 - 0.5 * (0.9 * 4 + 7.8), rtol=1e-5)
+          skipped, = tf.global_variables('loss_scale/skipped_steps')[:1]
+          assert session.run(skipped) == 1
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
