@@ -181,7 +181,7 @@ def _driver(error, text):
   found = _op_error_kind(error) and _UNFIT_DRIVER.search(text)
   return found and UsageError(
       f"this TensorFlow's code does not fit the GPU or its driver ({found[0]}); install a newer driver (555 "
-      "or later for TensorFlow 2.18 to 2.21), or take NVIDIA's container: see Install in README.md")
+      "or later for TensorFlow 2.18 to 2.21), or take NVIDIA's container: see docs/gpu.md")
 
 
 # --- Parts ---------------------------------------------------------------------------------------
