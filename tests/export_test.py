@@ -12,12 +12,13 @@ import tensorflow.compat.v1 as tf
 
 import deeplab_model
 import export_inference_graph
+from tests import tiny_net
 from utils import checkpoint_store, datasets, model_config
 from utils.architecture import Architecture
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
-TINY = Architecture('mobilenet_v2_dm05', 2)
+TINY = Architecture(tiny_net.LEAN, 2)
 TWO = datasets.from_json({'name': 'two', 'class_names': ['a', 'b']}, 'test')
 
 
@@ -39,6 +40,9 @@ def write_model(folder, scale=1.):
 class ExportTest(unittest.TestCase):
 
   def setUp(self):
+    stack = contextlib.ExitStack()
+    self.addCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
     folder = tempfile.TemporaryDirectory()
     self.addCleanup(folder.cleanup)
     self.model, self.output = os.path.join(folder.name, 'model'), os.path.join(folder.name, 'export')
