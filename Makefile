@@ -33,8 +33,9 @@ demo: $(VENV)/.installed
 	  echo "A mask:     $(DEMO)/masks/$${name}_mask.png"; \
 	  echo "An overlay: $(DEMO)/masks/$${name}_overlay.png"
 
+# All tests, or those of FILES alone, without workers: make test FILES=tests/losses_test.py
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest $(PYTEST_FLAGS)
+	$(RUN) -m pytest $(if $(FILES),-n 0) $(PYTEST_FLAGS) $(FILES)
 
 # Random stories of trainings that are killed, damaged and resumed: minutes to hours.
 torture: $(VENV)/.installed

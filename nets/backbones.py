@@ -16,7 +16,7 @@ class Backbone:
   the original DeepLabv3+ scripts, all others Google's models.
   """
   name: str
-  module: str                   # of its family, a name in nets/builders.py
+  family: str                   # a name in nets/builders.py, or a function such as those there
   scope: str                    # variable scope, the first part of every variable name
   batch_norm_decay: float       # the default of --batch_norm_decay
   batch_norm_epsilon: float = 1.001e-5  # 1e-5, as the fused kernel rounds it

@@ -29,6 +29,7 @@ def build(row, images, output_stride, norm, multi_grid=None):
   if output_stride not in backbones.OUTPUT_STRIDES:
     raise UsageError(f'output_stride {output_stride} is not supported; '
                      f'use one of {", ".join(map(str, backbones.OUTPUT_STRIDES))}')
-  if multi_grid and row.module == 'mobilenet_v2':
+  if multi_grid and row.family == 'mobilenet_v2':
     raise UsageError(f'--multi_grid does not apply to {row.name}, which has no residual units to dilate')
-  return _BUILDERS[row.module](row, images, output_stride, norm, multi_grid or (1, 1, 1))
+  build = row.family if callable(row.family) else _BUILDERS[row.family]
+  return build(row, images, output_stride, norm, multi_grid or (1, 1, 1))

@@ -85,6 +85,10 @@ def _resnet_v2_parameters(units_per_block):
   return total + 2 * depth_in                                # postnorm
 
 
+# One of each family with its strides, which its other members share but for their number of units.
+_FAMILIES = ('resnet_v2_50', 'resnet_v1_50_beta', 'xception_41', 'xception_71', 'mobilenet_v2_dm05')
+
+
 class BackbonesTest(unittest.TestCase):
 
   def test_every_row_of_the_table_has_expectations(self):
@@ -95,21 +99,29 @@ class BackbonesTest(unittest.TestCase):
     norm = layers.BatchNorm(False, row.batch_norm_decay, row.batch_norm_epsilon)
     return builders.build(row, images, output_stride, norm)
 
-  def test_shapes_at_odd_sizes_are_rounded_up(self):
-    for name, (high_channels, low_channels, _) in EXPECTED.items():
-      for output_stride, size in ((8, (6, 9)), (16, (3, 5)), (32, (2, 3))):
-        with self.subTest(name=name, output_stride=output_stride), tf.Graph().as_default():
-          high, low = self._build(name, tf.zeros([2, 45, 71, 3]), output_stride)
-          self.assertEqual(high.shape.as_list(), [2, *size, high_channels])
-          for stride, size, channels in zip((2, 4, 8), ((23, 36), (12, 18), (6, 9)), low_channels):
-            self.assertEqual(low[stride].shape.as_list(), [2, *size, channels])
+  def _check_shapes(self, name, output_stride, size):
+    """Builds a backbone in the default graph and checks the shapes of what it returns for 45x71."""
+    high_channels, low_channels, _ = EXPECTED[name]
+    high, low = self._build(name, tf.zeros([2, 45, 71, 3]), output_stride)
+    self.assertEqual(high.shape.as_list(), [2, *size, high_channels])
+    for stride, size, channels in zip((2, 4, 8), ((23, 36), (12, 18), (6, 9)), low_channels):
+      self.assertEqual(low[stride].shape.as_list(), [2, *size, channels])
 
-  def test_parameter_counts(self):
+  def test_shapes_at_odd_sizes_are_rounded_up_and_parameters_counted(self):
     for name, (_, _, parameters) in EXPECTED.items():
-      with self.subTest(name=name), tf.Graph().as_default():
-        self._build(name, tf.zeros([1, 33, 33, 3]), 16)
+      with self.subTest(name=name), tf.Graph().as_default() as graph:
+        self._check_shapes(name, 32, (2, 3))
         count = sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables())
         self.assertEqual(count, parameters())
+        # All strides are there, and none beyond them, which would have become a rate.
+        rates = {tuple(op.get_attr('dilations')) for op in graph.get_operations() if 'onv2' in op.type}
+        self.assertEqual(rates, {(1, 1, 1, 1)})
+
+  def test_shapes_at_smaller_output_strides(self):
+    for name in _FAMILIES:
+      for output_stride, size in ((8, (6, 9)), (16, (3, 5))):
+        with self.subTest(name=name, output_stride=output_stride), tf.Graph().as_default():
+          self._check_shapes(name, output_stride, size)
 
   def test_dense_features_subsampled_equal_strided_ones(self):
     images = formula.photo(65, 97, 5)[None]

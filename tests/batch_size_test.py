@@ -13,6 +13,7 @@ import train
 from cli import training
 from dataset import inputs
 from deeplab_model import deeplabv3_plus_model_fn
+from tests import tiny_net
 from utils import batch_size
 from utils.errors import UsageError
 
@@ -95,8 +96,13 @@ class LargestOnGpuTest(unittest.TestCase):
 
 
 class TrainsTest(unittest.TestCase):
-  PARAMS = dict(base_architecture='mobilenet_v2_dm05', num_classes=3, class_names='abc',
+  PARAMS = dict(base_architecture=tiny_net.LEAN, num_classes=3, class_names='abc',
                 palette=[(0, 0, 0)] * 3, crop_size=(33, 33), seed=0, xla=False, batch_size=None)
+
+  def setUp(self):
+    stack = contextlib.ExitStack()
+    self.addCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
 
   def test_step_that_fits(self):
     self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2))

@@ -19,6 +19,7 @@ from PIL import Image
 
 import deeplab_model
 from dataset import descriptors, inputs, tf_records
+from tests import tiny_net
 from tests.golden import formula
 from tools import benchmark
 from tools.comparison import project, reference
@@ -28,8 +29,9 @@ from utils.errors import UsageError
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _SCRIPT = os.path.abspath(benchmark.__file__)
-_SMALL = ('--base_architecture', 'resnet_v2_50', '--crop_size', '33', '49', '--image_size', '41',
+_SMALL = ('--base_architecture', 'mobilenet_v2_dm05', '--crop_size', '33', '49', '--image_size', '41',
           '35', '--steps', '1', '--warmup', '1', '--repeats', '2')
+_RESNET = ('--base_architecture', 'resnet_v2_50', *_SMALL[2:])  # which is all that PyTorch's variant builds
 
 
 def parse(*argv):
@@ -58,9 +60,9 @@ def write_record(folder):
 
 
 def multiply_adds_of_one_image(height, width):
-  """Returns those of a forward pass of resnet_v2_50."""
+  """Returns those of a forward pass of the network of _SMALL."""
   with tf.Graph().as_default() as graph:
-    deeplab_model.network(tf.zeros([1, height, width, 3]), Architecture('resnet_v2_50', 21), False)
+    deeplab_model.network(tf.zeros([1, height, width, 3]), Architecture(_SMALL[1], 21), False)
     return complexity.multiply_adds(graph)
 
 
@@ -224,21 +226,21 @@ class PyTorchTest(unittest.TestCase):
   def test_missing_pytorch_is_a_sentence(self):
     with mock.patch.object(importlib.util, 'find_spec', return_value=None), \
         self.assertRaisesRegex(UsageError, 'needs PyTorch, which is not installed here'):
-      run('train', *_SMALL, '--vs', 'pytorch')
+      run('train', *_RESNET, '--vs', 'pytorch')
 
   def test_what_pytorch_cannot_build_is_an_error(self):
     with mock.patch.object(importlib.util, 'find_spec', return_value=mock.Mock()):
       for argv, sentence in ((('--base_architecture', 'xception_65'), 'has no xception_65'),
                              (('--batch_size', 1), 'give 2 or more')):
         with self.subTest(argv=argv), self.assertRaisesRegex(UsageError, sentence):
-          run('train', *_SMALL, '--vs', 'pytorch', *argv)
+          run('train', *_RESNET, '--vs', 'pytorch', *argv)
 
 
 @unittest.skipUnless(importlib.util.find_spec('torch'), 'PyTorch is not installed')
 class PyTorchNetworkTest(unittest.TestCase):
 
   def _params(self, *argv):
-    return {**vars(parse('train', *_SMALL, *argv)), 'ignore_label': 255}
+    return {**vars(parse('train', *_RESNET, *argv)), 'ignore_label': 255}
 
   def test_it_has_our_parameters_and_multiply_adds(self):
     from tools.comparison import pytorch
@@ -275,7 +277,7 @@ class PyTorchNetworkTest(unittest.TestCase):
   def test_it_is_measured_beside_ours(self):
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, 'speed.json')
-      run('infer', *_SMALL, '--vs', 'pytorch', '--precision', 'bf16', '--json', path)
+      run('infer', *_RESNET, '--vs', 'pytorch', '--precision', 'bf16', '--json', path)
       with open(path) as file:
         results = json.load(file)['infer']
     self.assertEqual(list(results), ['ours', 'pytorch', 'faster'])
@@ -292,8 +294,8 @@ class ReferenceTest(unittest.TestCase):
     labels = rng.randint(0, 21, (2, 33, 49, 1)).astype(np.uint8)
     labels[0, :7], labels[1, :, 40:] = 255, 255
     voc = descriptors.get_dataset('voc')
-    params = {**vars(parse('train', *_SMALL)), 'num_classes': 21, 'class_names': voc.class_names,
-              'palette': voc.palette}
+    params = {**vars(parse('train', *_SMALL)), 'base_architecture': tiny_net.TINY, 'num_classes': 21,
+              'class_names': voc.class_names, 'palette': voc.palette}
     with tf.Graph().as_default() as graph, tf.Session() as session:
       fetches = train_step(tf.constant(images), tf.constant(labels), params)
       session.run(
@@ -303,8 +305,9 @@ class ReferenceTest(unittest.TestCase):
       return session.run(fetches)[1], {op.type for op in graph.get_operations()}
 
   def test_reference_is_the_same_network_built_another_way(self):
-    ours, our_operations = self._loss_and_operations(project.train_step)
-    theirs, their_operations = self._loss_and_operations(reference.train_step)
+    with tiny_net.rows():
+      ours, our_operations = self._loss_and_operations(project.train_step)
+      theirs, their_operations = self._loss_and_operations(reference.train_step)
     self.assertLess(abs(theirs / ours - 1), 1e-4)
     self.assertLessEqual({'SpaceToBatchND', 'DynamicPartition'}, their_operations)
     self.assertFalse({'SpaceToBatchND', 'DynamicPartition'} & our_operations)

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 
 import train
 from cli import training
-from tests.scripts_test import ROOT, ScriptsTest
+from tests.support import ROOT, ScriptsTest
 from utils import cluster
 from utils.errors import UsageError
 
@@ -87,7 +87,8 @@ class TwoWorkersTest(ScriptsTest):
 
   def worker(self, index, model_dir, *argv):
     config = {'cluster': {'worker': self.addresses}, 'task': {'type': 'worker', 'index': index}}
-    command = [sys.executable, '-u', 'train.py', *self.flags(model_dir), *map(str, argv)]
+    command = [sys.executable, '-u', '-m', 'tests.tiny_net', 'train.py', *self.flags(model_dir),
+               *map(str, argv)]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'TF_CONFIG': json.dumps(config)},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -129,7 +130,7 @@ class TwoWorkersTest(ScriptsTest):
     for name, value in expected.items():
       kind = tuple(name.split('/')[-2:])
       usual[kind] = max(usual.get(kind, 0), np.abs(value).max())
-    for name, value in expected.items():  # fifty layers of batch norm raise rounding
+    for name, value in expected.items():  # layers of batch norm raise rounding
       self.assertLessEqual(np.abs(found[name] - value).max(), 0.1 * usual[tuple(name.split('/')[-2:])], name)
     # The chief alone has written: no folders of other workers.
     folders = {name for name in os.listdir(together) if os.path.isdir(f'{together}/{name}')}

@@ -21,8 +21,9 @@ import tensorflow.compat.v1 as tf
 import deeplab_model
 import train
 from cli import model_config
+from tests import tiny_net
 from tests.golden import formula
-from tests.scripts_test import run, write_layout
+from tests.support import run, write_layout
 from tools import convert_checkpoint
 from utils import checkpoint_store, checkpoints, optimizers
 from utils.architecture import Architecture
@@ -347,17 +348,18 @@ class FineTuningTest(ConverterTest):
   def test_multiplier_changes_the_steps_of_the_head_alone(self):
     plain, multiplied = self._first_step(1.0), self._first_step(10.0)
     for name, step in plain.items():
-      factor = 1 if name.startswith('MobilenetV2/') else 10
+      factor = 1 if name.startswith('lean_net/') else 10
       self.assertLess(largest_difference(multiplied[name], factor * step), 1e-3, name)
 
   def _first_step(self, multiplier):
-    """Returns name -> what the first training step of a MobileNetV2 changed."""
-    params = {'base_architecture': 'mobilenet_v2', 'num_classes': 3, 'class_names': ('a', 'b', 'c'),
+    """Returns name -> what the first training step changed."""
+    params = {'base_architecture': tiny_net.LEAN, 'num_classes': 3, 'class_names': ('a', 'b', 'c'),
               'palette': ((0, 0, 0), (1, 1, 1), (2, 2, 2)), 'batch_size': 2, 'max_steps': 1,
               'last_layers_lr_multiplier': multiplier, 'freeze_batch_norm': True}
     images = np.stack([formula.photo(33, 49, seed) for seed in (1, 2)])
     labels = (images[..., :1] // 86).astype(np.uint8)
-    with tf.Graph().as_default(), tf.Session() as session, contextlib.redirect_stdout(io.StringIO()):
+    with (tiny_net.rows(), tf.Graph().as_default(), tf.Session() as session,
+          contextlib.redirect_stdout(io.StringIO())):
       tf.set_random_seed(0)
       tf.train.get_or_create_global_step()
       spec = deeplab_model.deeplabv3_plus_model_fn(tf.constant(images), tf.constant(labels), ModeKeys.TRAIN,

@@ -11,6 +11,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import deeplab_model
 from nets import backbones, layers
+from tests import tiny_net
 from tests.golden import formula
 from utils import devices, run_config
 from utils.architecture import Architecture
@@ -67,13 +68,13 @@ class NetworkTest(unittest.TestCase):
 
   def test_unknown_size_gives_the_logits_of_the_known_size(self):
     images = formula.photo(45, 71, 3)[None]
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tiny_net.rows(), tf.Graph().as_default(), tf.Session() as session:
       placeholder = tf.placeholder(tf.float32, [None, None, None, 3])
-      logits = deeplab_model.network(placeholder, Architecture('resnet_v2_50', 5), False)
+      logits = deeplab_model.network(placeholder, Architecture(tiny_net.TINY, 5), False)
       load_formula(session)
       dynamic = session.run(logits, {placeholder: images})
-    with tf.Graph().as_default(), tf.Session() as session:
-      logits = deeplab_model.network(tf.constant(images), Architecture('resnet_v2_50', 5), False)
+    with tiny_net.rows(), tf.Graph().as_default(), tf.Session() as session:
+      logits = deeplab_model.network(tf.constant(images), Architecture(tiny_net.TINY, 5), False)
       load_formula(session)
       static = session.run(logits)
     self.assertEqual(dynamic.shape, (1, 45, 71, 5))
@@ -83,9 +84,9 @@ class NetworkTest(unittest.TestCase):
 class PreparedWeightsTest(unittest.TestCase):
 
   def test_they_are_computed_when_the_session_starts_and_then_kept(self):
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tiny_net.rows(), tf.Graph().as_default(), tf.Session() as session:
       images = tf.placeholder_with_default(formula.photo(33, 49, 7)[None], [1, None, None, 3])
-      architecture = Architecture('mobilenet_v2_dm05', 5, decoder=True)
+      architecture = Architecture(tiny_net.LEAN, 5, decoder=True)
       for dtype in (tf.float32, tf.bfloat16):
         with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
           plain = deeplab_model.network(images, architecture, False, dtype=dtype)
@@ -96,7 +97,7 @@ class PreparedWeightsTest(unittest.TestCase):
         session.run(tf.tables_initializer())
         expected = session.run(plain)
         self.assertLess(relative_error(session.run(prepared), expected), 1e-5)
-        first, = (v for v in tf.global_variables() if v.op.name == 'MobilenetV2/Conv/weights')
+        first, = (v for v in tf.global_variables() if v.op.name == 'lean_net/conv1/weights')
         first.load(0 * first.eval(session), session)
         self.assertLess(relative_error(session.run(prepared), expected), 1e-5)
         self.assertGreater(relative_error(session.run(plain), expected), 1e-2)
@@ -119,9 +120,9 @@ class PortableTest(unittest.TestCase):
 
   def test_an_exported_graph_has_the_kernels_that_other_devices_know(self):
     def convolutions(**options):
-      params = dict(base_architecture='resnet_v2_50', num_classes=2, class_names='ab',
+      params = dict(base_architecture=tiny_net.TINY, num_classes=2, class_names='ab',
                     palette=((0, 0, 0), (9, 9, 9)), **options)
-      with tf.Graph().as_default() as graph:
+      with tiny_net.rows(), tf.Graph().as_default() as graph:
         deeplab_model.deeplabv3_plus_model_fn(tf.zeros([1, 33, 49, 3]), None, ModeKeys.PREDICT, params)
         return [op.type for op in graph.get_operations()].count('Conv2D')
 
@@ -134,14 +135,14 @@ class DataFormatTest(unittest.TestCase):
   def _run(self, data_format, backbone, is_training, recompute=False, **options):
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
-    with tf.Graph().as_default(), tf.Session(config=config) as session:
+    with tiny_net.rows(), tf.Graph().as_default(), tf.Session(config=config) as session:
       with layers.way(recompute=recompute):
         logits = deeplab_model.network(
             tf.placeholder_with_default(formula.photo(33, 49, 7)[None], [1, None, None, 3]),
             Architecture(backbone, 5, **options), is_training, data_format=data_format)
       names = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
       weights = [v for v in tf.trainable_variables() if v.op.name.endswith('weights')]
-      gradients = tf.gradients(tf.reduce_sum(tf.square(logits)), weights[::12])
+      gradients = tf.gradients(tf.reduce_sum(tf.square(logits)), weights[::4])
       load_formula(session)
       return names, session.run([logits, *gradients] if is_training else [logits])
 
@@ -154,7 +155,7 @@ class DataFormatTest(unittest.TestCase):
       self.assertLess(relative_error(found, expected), 1e-4)
 
   def test_training_gives_the_same_logits_and_gradients(self):
-    self._check_equal('resnet_v2_50', True, recompute=True)
+    self._check_equal(tiny_net.TINY, True, recompute=True)
 
   def test_predictions_are_the_same(self):
     self._check_equal('mobilenet_v2_dm05', False, decoder=True, output_stride=8,
@@ -181,10 +182,10 @@ class DataFormatTest(unittest.TestCase):
           self.assertEqual(run_config.compute_params(precision, given, training)['data_format'], given)
 
 
-def variables(**options):
-  """Returns name -> shape of the variables of a MobileNetV2 model of 5 classes."""
-  with tf.Graph().as_default():
-    architecture = Architecture('mobilenet_v2', 5, **options)
+def variables(backbone=tiny_net.LEAN, **options):
+  """Returns name -> shape of the variables of a model of 5 classes."""
+  with tiny_net.rows(), tf.Graph().as_default():
+    architecture = Architecture(backbone, 5, **options)
     logits = deeplab_model.network(tf.zeros([1, 45, 71, 3]), architecture, False)
     assert logits.shape.as_list() == [1, 45, 71, 5]
     return {v.op.name: v.shape.as_list() for v in tf.global_variables()}
@@ -195,10 +196,10 @@ _CONV = 'decoder/upsampling_logits/conv_3x3_'
 
 
 class HeadTest(unittest.TestCase):
-  """What each of the head's options does to the variables, seen on MobileNetV2."""
+  """What each of the head's options does to the variables, seen on the tiny network: 8 to 20 channels."""
 
   def test_published_mobilenet_v2_has_two_branches_and_no_decoder(self):
-    names = variables()
+    names = variables('mobilenet_v2')
     self.assertEqual(names[_PROJECTION], [1, 1, 512, 256])
     self.assertEqual(names['upsampling_logits/conv_1x1/weights'], [1, 1, 256, 5])
     self.assertFalse([name for name in names if name.startswith('decoder')])
@@ -206,19 +207,19 @@ class HeadTest(unittest.TestCase):
   def test_rates_and_image_level_feature_make_the_branches(self):
     names = variables(atrous_rates=(6, 12, 18), image_level_feature=False)
     self.assertEqual(names[_PROJECTION], [1, 1, 4 * 256, 256])
-    self.assertEqual(names['aspp/conv_3x3_3_depthwise/depthwise_weights'], [3, 3, 320, 1])
-    self.assertEqual(names['aspp/conv_3x3_3_pointwise/weights'], [1, 1, 320, 256])
+    self.assertEqual(names['aspp/conv_3x3_3_depthwise/depthwise_weights'], [3, 3, 20, 1])
+    self.assertEqual(names['aspp/conv_3x3_3_pointwise/weights'], [1, 1, 20, 256])
     self.assertFalse([name for name in names if 'image_level' in name])
 
   def test_full_convolutions_in_place_of_separable_ones(self):
     names = variables(atrous_rates=(6, 12, 18), decoder=True, separable_head=False)
-    self.assertEqual(names['aspp/conv_3x3_2/weights'], [3, 3, 320, 256])
+    self.assertEqual(names['aspp/conv_3x3_2/weights'], [3, 3, 20, 256])
     self.assertEqual(names[_CONV + '1/weights'], [3, 3, 304, 256])
     self.assertFalse([name for name in names if name.startswith(('aspp', 'decoder')) and 'wise' in name])
 
   def test_decoder_of_the_paper(self):
     names = variables(decoder=True)
-    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 144, 48])
+    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 8, 48])
     self.assertEqual(names[_CONV + '1_depthwise/depthwise_weights'], [3, 3, 304, 1])
     self.assertEqual(names[_CONV + '2_pointwise/weights'], [1, 1, 256, 256])
     self.assertEqual(names['decoder/upsampling_logits/conv_1x1/weights'], [1, 1, 256, 5])
@@ -227,7 +228,7 @@ class HeadTest(unittest.TestCase):
   def test_decoder_with_other_widths_and_depth(self):
     names = variables(decoder=True, separable_head=False, decoder_channels=16, decoder_convs=3,
                       decoder_filters=128)
-    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 144, 16])
+    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 8, 16])
     self.assertEqual(names[_CONV + '1/weights'], [3, 3, 272, 128])
     self.assertEqual(names[_CONV + '3/weights'], [3, 3, 128, 128])
     self.assertEqual(names['decoder/upsampling_logits/conv_1x1/weights'], [1, 1, 128, 5])
@@ -239,8 +240,8 @@ class HeadTest(unittest.TestCase):
 
   def test_decoder_in_two_stages(self):
     names = variables(decoder=True, separable_head=False, decoder_output_stride=(8, 4), decoder_convs=1)
-    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 192, 48])
-    self.assertEqual(names['decoder/low_level_features_2/conv_1x1/weights'], [1, 1, 144, 48])
+    self.assertEqual(names['decoder/low_level_features/conv_1x1/weights'], [1, 1, 12, 48])
+    self.assertEqual(names['decoder/low_level_features_2/conv_1x1/weights'], [1, 1, 8, 48])
     self.assertEqual(names[_CONV + '1/weights'], [3, 3, 304, 256])
     self.assertEqual(names['decoder/upsampling_logits_2/conv_3x3_1/weights'], [3, 3, 304, 256])
     self.assertEqual(names['decoder/upsampling_logits/conv_1x1/weights'], [1, 1, 256, 5])
@@ -268,7 +269,7 @@ class HeadTest(unittest.TestCase):
 
   def test_multi_grid_of_mobilenet_v2_is_refused(self):
     with self.assertRaisesRegex(UsageError, '--multi_grid does not apply to mobilenet_v2'):
-      variables(multi_grid=(1, 2, 4))
+      variables('mobilenet_v2', multi_grid=(1, 2, 4))
 
 
 def make_params(**changes):
@@ -313,11 +314,11 @@ class TrainingTest(unittest.TestCase):
 
   def test_frozen_batch_norm_changes_neither_averages_nor_gamma_and_beta(self):
     images, labels = golden_batch()
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tiny_net.rows(), tf.Graph().as_default(), tf.Session() as session:
       tf.train.get_or_create_global_step()
       spec = deeplab_model.deeplabv3_plus_model_fn(
           tf.constant(images[:, :33, :49]), tf.constant(labels[:, :33, :49]), ModeKeys.TRAIN,
-          make_params(freeze_batch_norm=True))
+          make_params(base_architecture=tiny_net.TINY, freeze_batch_norm=True))
       session.run(tf.global_variables_initializer())
       load_formula(session)
       session.run(spec.train_op)

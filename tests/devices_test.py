@@ -16,7 +16,8 @@ import tensorflow.compat.v1 as tf
 import inference
 import train
 from cli import training
-from tests.scripts_test import ROOT, ScriptsTest, run
+from tests.support import ROOT, ScriptsTest, run
+from tests.tiny_net import LEAN
 from utils import cluster, devices, run_config, visualization
 from utils.errors import UsageError
 
@@ -254,17 +255,19 @@ class CollectivesTest(unittest.TestCase):
       from unittest import mock
       import tensorflow.compat.v1 as tf
       from utils import devices, run_config
-      with mock.patch.object(devices, 'taken', return_value=['a GPU'] * int(sys.argv[1])):
-        strategy = run_config.strategy(1, 2, sys.argv[2])
-      config = strategy.update_config_proto(tf.ConfigProto())
-      print(config.experimental.collective_nccl, isinstance(run_config.run_config(strategy=strategy), object))
+      for count, collectives in (argument.split() for argument in sys.argv[1:]):
+        with mock.patch.object(devices, 'taken', return_value=['a GPU'] * int(count)):
+          strategy = run_config.strategy(1, 2, collectives)
+        config = strategy.update_config_proto(tf.ConfigProto())
+        run_config.run_config(strategy=strategy)
+        print(config.experimental.collective_nccl)
     '''
     cluster_of_two = ('{"cluster": {"worker": ["localhost:1", "localhost:2"]}, '
                       '"task": {"type": "worker", "index": 0}}')
-    for count, collectives, expected in (('1', 'nccl', True), ('1', 'ring', False), ('0', 'nccl', False)):
-      answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code), count, collectives], cwd=ROOT,
-                              text=True, capture_output=True, env={**os.environ, 'TF_CONFIG': cluster_of_two})
-      self.assertEqual(answer.stdout.split(), [str(expected), 'True'], answer.stderr[-1000:])
+    answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code), '1 nccl', '1 ring', '0 nccl'],
+                            cwd=ROOT, text=True, capture_output=True,
+                            env={**os.environ, 'TF_CONFIG': cluster_of_two})
+    self.assertEqual(answer.stdout.split(), ['True', 'False', 'False'], answer.stderr[-1000:])
 
 
 class TrainingTest(unittest.TestCase):
@@ -306,12 +309,13 @@ _TRAIN = """
     from unittest import mock
     import train
     from dataset import inputs
+    from tests import tiny_net
     from utils import run_config
     def shown(hook, *_):
       print('files', len(os.listdir(sys.argv[1])), flush=True)
     # XLA on the CPU would also take the pipeline's functions, and fail on them; see run_config.
     data = lambda *_: inputs.synthetic_dataset(2, (33, 49), 3)
-    with (mock.patch.object(run_config.ProgressBarHook, 'begin', shown),
+    with (tiny_net.rows(), mock.patch.object(run_config.ProgressBarHook, 'begin', shown),
           mock.patch.object(inputs, 'train_dataset', data),
           mock.patch.object(run_config.ProgressBarHook, 'end', shown)):
       train.main(train.make_parser().parse(sys.argv[2:]))
@@ -353,7 +357,7 @@ class ScriptsOnDevicesTest(ScriptsTest):
            'XLA_FLAGS': f'--xla_dump_to={dumped} --xla_dump_hlo_as_text'}
     answer = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(_TRAIN), dumped, *self.flags(self.temporary('model')),
-         '--base_architecture', 'mobilenet_v2_dm05', '--xla', '--max_steps', '1'], cwd=ROOT, text=True,
+         '--base_architecture', LEAN, '--xla', '--max_steps', '1'], cwd=ROOT, text=True,
         capture_output=True, env={**os.environ, **xla})
     self.assertEqual(answer.returncode, 0, answer.stderr[-1000:])
     begin, end = map(int, re.findall(r'^files (\d+)$', answer.stdout, re.M))

@@ -14,12 +14,13 @@ import deeplab_model
 import export_inference_graph
 from cli import model_config
 from dataset import descriptors
+from tests import tiny_net
 from utils import checkpoint_store
 from utils.architecture import Architecture
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
-TINY = Architecture('mobilenet_v2_dm05', 2)
+TINY = Architecture(tiny_net.LEAN, 2)
 TWO = descriptors.from_json({'name': 'two', 'class_names': ['a', 'b']}, 'test')
 
 
@@ -41,6 +42,9 @@ def write_model(folder, scale=1.):
 class ExportTest(unittest.TestCase):
 
   def setUp(self):
+    stack = contextlib.ExitStack()
+    self.addCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
     folder = tempfile.TemporaryDirectory()
     self.addCleanup(folder.cleanup)
     self.model, self.output = os.path.join(folder.name, 'model'), os.path.join(folder.name, 'export')

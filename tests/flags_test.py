@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 
 from cli import flags
+from tests.tiny_net import TINY
 from utils import ending
 
 pytestmark = pytest.mark.compat
@@ -148,7 +149,7 @@ class EveryScriptTest(unittest.TestCase):
            ['Wrote 4 examples', 'Wrote 1 examples']),
           ('train', (
               '--dataset', f'{data}/sample.json', '--data_dir', folder, '--model_dir', model,
-              '--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none', '--batch_size', 4,
+              '--base_architecture', TINY, '--pre_trained_model', 'none', '--batch_size', 4,
               '--train_epochs', 1, '--crop_size', 33, 33, '--batch_norm_decay', 0.5), None),
           ('evaluate', ('--model_dir', model, '--data_dir', folder), None),
           ('inference', ('--model_dir', model, *pictures, '--infer_data_list', f'{folder}/list.txt',
@@ -159,8 +160,8 @@ class EveryScriptTest(unittest.TestCase):
       ):
         with self.subTest(script):
           environment = {name: value for name, value in os.environ.items() if name != 'TF_CPP_MIN_LOG_LEVEL'}
-          answer = subprocess.run([sys.executable, f'{script}.py', *map(str, argv)], cwd=ROOT, text=True,
-                                  capture_output=True, env=environment)
+          command = [sys.executable, '-m', 'tests.tiny_net', f'{script}.py', *map(str, argv)]
+          answer = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment)
           self.assertEqual(answer.returncode, 0, answer.stderr)
           printed = [line for line in re.split(r'[\r\n]+', answer.stderr) if line]
           self.assertEqual([line for line in printed if '%|' not in line], [])  # progress bars

@@ -7,6 +7,7 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
+from tests import tiny_net
 from tools import gpu_graph
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
@@ -84,10 +85,10 @@ class GraphTest(unittest.TestCase):
     return found
 
   def test_training_steps_are_the_devices_own(self):
-    for options in (dict(precision='fp32'), dict(precision='bf16', recompute=True),
-                    dict(precision='fp16', accumulate_steps=2)):
-      with self.subTest(**options):
-        self.check('train', 'mobilenet_v2_dm05', **options)
+    # A step in float32 is the next test's.
+    for options in (dict(precision='bf16', recompute=True), dict(precision='fp16', accumulate_steps=2)):
+      with self.subTest(**options), tiny_net.rows():
+        self.check('train', tiny_net.TINY, **options)
 
   def test_a_step_takes_few_kernels(self):
     # 3 for each of 57 batch norms with ReLU, 3 for each convolution, 1 for each variable's update, ...
@@ -113,26 +114,26 @@ class LayoutTest(unittest.TestCase):
 
   def layouts(self, mode, name, compute_capability, **options):
     """Returns the data formats of the convolutions, and the number of transpositions, after grappler."""
-    with gpu_graph.as_on_gpu(compute_capability):
+    with tiny_net.rows(), gpu_graph.as_on_gpu(compute_capability):
       built = gpu_graph.build(mode, name, batch_size=2, size=(65, 97), **options)
       _, after = gpu_graph.layouts(built, compute_capability)
     return {kind.split()[1] for kind in after if 'Conv2D' in kind}, after['Transpose']
 
   def test_float32_trains_channels_first_on_every_card(self):
-    for compute_capability in ('7.0', '8.0'):
-      formats, _ = self.layouts('train', 'mobilenet_v2_dm05', compute_capability)
+    for compute_capability, name in (('7.0', tiny_net.TINY), ('8.0', 'mobilenet_v2_dm05')):
+      formats, _ = self.layouts('train', name, compute_capability)
       self.assertEqual(formats, {'NCHW'})
 
   def test_float32_predicts_channels_last_from_ampere_on(self):
-    self.assertEqual(self.layouts('predict', 'resnet_v2_50', '8.0'), ({'NHWC'}, 0))
-    formats, count = self.layouts('predict', 'resnet_v2_50', '7.5')
+    self.assertEqual(self.layouts('predict', tiny_net.TINY, '8.0'), ({'NHWC'}, 0))
+    formats, count = self.layouts('predict', tiny_net.TINY, '7.5')
     self.assertEqual(formats, {'NCHW'})
     self.assertLess(count, 7)
 
   def test_half_precision_is_channels_last(self):
     for mode, precision in (('train', 'bf16'), ('train', 'fp16'), ('predict', 'bf16')):
       with self.subTest(mode=mode, precision=precision):
-        name = 'resnet_v2_50' if mode == 'predict' else 'mobilenet_v2_dm05'
+        name = 'mobilenet_v2_dm05' if precision == 'fp16' else tiny_net.TINY
         self.assertEqual(self.layouts(mode, name, '8.0', precision=precision), ({'NHWC'}, 0))
 
 

@@ -5,22 +5,12 @@ import os
 import tempfile
 import unittest
 
-import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from dataset import tf_records
-from tests.scripts_test import run
+from tests.support import run, write_events
 from tools import plot_scalars
 from utils.errors import DataError, UsageError
-
-
-def write_events(folder, name, values):
-  """Writes an event file with values[i] at step 10 * i."""
-  with tf.Graph().as_default():
-    writer = tf.summary.FileWriter(folder)
-    for index, value in enumerate(values):
-      writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=value)]), 10 * index)
-    writer.close()
 
 
 class PlotScalarsTest(unittest.TestCase):

@@ -20,8 +20,8 @@ import export_inference_graph
 import train
 from cli import training
 from dataset import make_sample_data
-from nets import mobilenet_v2
-from tests.scripts_test import run
+from tests import tiny_net
+from tests.support import run
 from utils import training_hooks
 from utils.errors import DataError, UsageError
 
@@ -66,13 +66,13 @@ def curve(folder):
 
 
 class ResumeTest(unittest.TestCase):
-  """10 training images in batches of 5: 2 steps an epoch. The network has 4 units, to be built faster."""
+  """10 training images in batches of 5: 2 steps an epoch."""
 
   @classmethod
   def setUpClass(cls):
-    units = mock.patch.object(mobilenet_v2, '_UNITS', ((16, 1), (24, 2), (32, 2), (64, 2)))
-    units.start()
-    cls.addClassCleanup(units.stop)
+    stack = contextlib.ExitStack()
+    cls.addClassCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
     folder = tempfile.TemporaryDirectory()
     cls.addClassCleanup(folder.cleanup)
     cls.folder = folder.name
@@ -85,7 +85,7 @@ class ResumeTest(unittest.TestCase):
 
   def train(self, name, *argv):
     return run(train, '--dataset', self.dataset, '--data_dir', self.folder, '--model_dir', self.model(name),
-               '--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none',
+               '--base_architecture', tiny_net.LEAN, '--pre_trained_model', 'none',
                '--crop_size', 33, 33, '--batch_norm_decay', 0.5, '--batch_size', 5,
                '--save_summary_steps', 2, *argv)
 
@@ -252,7 +252,7 @@ class ContradictionsTest(ResumeTest):
     os.remove(f'{self.model("named")}/model_config.json')  # the records' index still tells
     with self.assertRaisesRegex(UsageError, "class 1 of the val records .* is 'disk', but .* is 'diamond'"):
       run(evaluate, '--model_dir', self.model('named'), '--data_dir', self.folder, '--dataset', other,
-          '--base_architecture', 'mobilenet_v2_dm05')
+          '--base_architecture', tiny_net.LEAN)
 
   def test_dataset_of_another_name_is_refused_on_resume(self):
     self.train('first', '--max_steps', 1)

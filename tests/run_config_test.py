@@ -16,11 +16,12 @@ _STEPS = """
     import tensorflow.compat.v1 as tf
     from deeplab_model import deeplabv3_plus_model_fn
     from dataset import inputs
+    from tests import tiny_net
     from utils import run_config
-    params = dict(base_architecture='mobilenet_v2_dm05', num_classes=3, class_names='abc', batch_size=2,
+    params = dict(base_architecture=tiny_net.LEAN, num_classes=3, class_names='abc', batch_size=2,
                   palette=[(0, 0, 0)] * 3, max_steps=5)
     config = run_config.run_config(seed=0, xla=True).session_config
-    with tf.Graph().as_default(), tf.Session(config=config) as session:
+    with tiny_net.rows(), tf.Graph().as_default(), tf.Session(config=config) as session:
       tf.train.get_or_create_global_step()
       batch = tf.data.make_one_shot_iterator(inputs.synthetic_dataset(2, (33, 49), 3)).get_next()
       step = deeplabv3_plus_model_fn(*batch, 'train', params).train_op

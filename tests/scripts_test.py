@@ -9,7 +9,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import unittest
 
 import numpy as np
@@ -18,105 +17,15 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import create_pascal_tf_record
-import evaluate
 import export_inference_graph
 import inference
 import train
 from cli import training
-from utils import visualization
+from tests.support import CLASSES, ROOT, SCRIPTS, ScriptsTest, run
+from tests.tiny_net import LEAN, TINY
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SCRIPTS = ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_pascal_tf_record',
-           'create_cityscapes_tf_record')
-NAMES = ('a', 'b', 'c', 'd', 'e')
-CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left', 'right'],
-           'palette': [[10, 20, 30], [200, 0, 0], [0, 0, 200]], 'ignore_label': 255}
-
-
-def run(script, *argv):
-  """Runs a script's main in this process; returns what it printed."""
-  output = io.StringIO()
-  with contextlib.redirect_stdout(output):
-    script.main(script.make_parser().parse([str(arg) for arg in argv]))
-  return output.getvalue()
-
-
-def write_picture(folder, name, size, seed):
-  """Writes a photo whose left third is reddish and right third bluish, and its palette label."""
-  height, width = size
-  rng = np.random.RandomState(seed)
-  label = np.zeros(size, np.uint8)
-  label[:, :width // 3], label[:, -(width // 3):] = 1, 2
-  label[0] = 255
-  image = rng.randint(0, 80, (height, width, 3))
-  image[label == 1, 0] += 150
-  image[label == 2, 2] += 150
-  Image.fromarray(image.astype(np.uint8)).save(os.path.join(folder, 'JPEGImages', name + '.jpg'), quality=95)
-  visualization.save_mask(os.path.join(folder, 'SegmentationClassAug', name + '.png'), label,
-                          CLASSES['palette'], 255)
-
-
-def write_layout(folder):
-  """Writes the sample in PASCAL VOC layout, its lists, its descriptor and its records."""
-  for name in ('JPEGImages', 'SegmentationClassAug'):
-    os.makedirs(os.path.join(folder, name))
-  for index, name in enumerate(NAMES):
-    write_picture(folder, name, (41 + 2 * index, 67 - 3 * index), index)
-  for split, names in (('train', NAMES), ('val', NAMES[:2])):
-    with open(os.path.join(folder, split + '.txt'), 'w') as file:
-      file.write('\n'.join(names) + '\n')
-  with open(os.path.join(folder, 'tiny.json'), 'w') as file:
-    json.dump(CLASSES, file)
-  run(create_pascal_tf_record, '--dataset', f'{folder}/tiny.json', '--data_dir', folder,
-      '--output_path', folder, '--train_data_list', f'{folder}/train.txt',
-      '--valid_data_list', f'{folder}/val.txt')
-
-
-class ScriptsTest(unittest.TestCase):
-  """A data set and a model trained on it for 5 steps, shared by the tests of a class."""
-
-  @classmethod
-  def setUpClass(cls):
-    folder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(folder.cleanup)
-    cls.folder = folder.name
-    cls.data = os.path.join(cls.folder, 'data')
-    write_layout(cls.data)
-    cls.model = os.path.join(cls.folder, 'model')
-    # 5 examples in batches of 2: epochs end at steps 2.5 and 5, rounds at 2 and 5.
-    cls.printed = cls.train('--train_epochs', 2)
-
-  @classmethod
-  def flags(cls, model_dir):
-    """Returns the flags of training, a list of str."""
-    return ['--dataset', f'{cls.data}/tiny.json', '--data_dir', cls.data, '--model_dir', model_dir,
-            '--base_architecture', 'resnet_v2_50', '--pre_trained_model', 'none', '--batch_size', '2',
-            '--crop_size', '33', '49', '--batch_norm_decay', '0.5', '--save_summary_steps', '2']
-
-  @classmethod
-  def train(cls, *argv, model_dir=None):
-    return run(train, *cls.flags(model_dir or cls.model), *argv)
-
-  @classmethod
-  def evaluate(cls, *argv, model_dir=None):
-    return run(evaluate, '--model_dir', model_dir or cls.model, '--image_data_dir', f'{cls.data}/JPEGImages',
-               '--label_data_dir', f'{cls.data}/SegmentationClassAug',
-               '--evaluation_data_list', f'{cls.data}/val.txt', *argv)
-
-  def temporary(self, name):
-    path = os.path.join(self.folder, f'{self._testMethodName}_{name}')
-    self.addCleanup(shutil.rmtree, path, ignore_errors=True)
-    return path
-
-  def write_list(self, *lines):
-    path = os.path.join(self.folder, f'{self._testMethodName}{len(lines[0])}.txt')
-    with open(path, 'w') as file:
-      file.write('\n'.join(lines) + '\n')
-    return path
-
 
 class MainJobTest(ScriptsTest):
 
@@ -132,7 +41,7 @@ class MainJobTest(ScriptsTest):
       config = json.load(file)
     stored = config['architecture']
     self.assertEqual((stored['base_architecture'], stored['num_classes'], stored['output_stride']),
-                     ('resnet_v2_50', 3, 16))
+                     (TINY, 3, 16))
     self.assertEqual(config['dataset']['class_names'], CLASSES['class_names'])
     self.assertEqual(config['flags']['crop_size'], [33, 49])
     self.assertEqual(config['flags']['seed'], 0)
@@ -170,8 +79,8 @@ class MainJobTest(ScriptsTest):
     self.assertIn('mean Intersection over Union', printed)
 
   def test_contradicting_flags_name_both_values(self):
-    with self.assertRaisesRegex(UsageError, 'base_architecture is resnet_v2_101.*is resnet_v2_50'):
-      self.evaluate('--base_architecture', 'resnet_v2_101')
+    with self.assertRaisesRegex(UsageError, 'base_architecture is lean_net.*is tiny_net'):
+      self.evaluate('--base_architecture', LEAN)
     with self.assertRaisesRegex(UsageError, 'dataset is voc with 21 classes.*tiny with 3 classes'):
       self.evaluate('--dataset', 'voc')
 
@@ -247,7 +156,7 @@ class ResumeTest(ScriptsTest):
     os.remove(f'{model}/model_config.json')
     newest = tf.train.latest_checkpoint(model)
     tf.train.update_checkpoint_state(model, '/elsewhere/' + os.path.basename(newest))
-    flags = ('--base_architecture', 'resnet_v2_50', '--dataset', f'{self.data}/tiny.json')
+    flags = ('--base_architecture', TINY, '--dataset', f'{self.data}/tiny.json')
     printed = self.evaluate(*flags, model_dir=model)
     self.assertIn(f'Evaluating {model}/{os.path.basename(newest)} on', printed)
     self.assertIn('mean Intersection over Union', printed)
@@ -351,10 +260,10 @@ class BadInputTest(ScriptsTest):
     model = self.temporary('model')
     shutil.copytree(self.model, model)
     os.remove(f'{model}/model_config.json')
-    self.check(DataError, 'holds resnet_v2_50 with 3 classes, but the flags ask for resnet_v2_101 with 21',
-               self.evaluate, model_dir=model)
-    self.check(DataError, '--pre_trained_model .* holds resnet_v2_50 .*--base_architecture is resnet_v2_101',
-               self.train, '--pre_trained_model', model, '--base_architecture', 'resnet_v2_101',
+    self.check(DataError, 'holds tiny_net with 3 classes, but the flags ask for lean_net with 21',
+               self.evaluate, '--base_architecture', LEAN, model_dir=model)
+    self.check(DataError, '--pre_trained_model .* holds tiny_net .*--base_architecture is lean_net',
+               self.train, '--pre_trained_model', model, '--base_architecture', LEAN,
                model_dir=self.temporary('other'))
 
   def test_clean_model_dir_refuses_a_folder_of_other_things(self):

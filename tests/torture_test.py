@@ -9,7 +9,7 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
-from tests.plot_scalars_test import write_events
+from tests.support import write_events
 from tools import children, torture_checks, torture_lab, torture_stories
 from tools.torture_stories import Plan, Step
 

@@ -287,7 +287,7 @@ def group(buffer, row):
   _, _, inside = f'/{name}'.partition(f'/{row.scope}/')  # grappler puts words of its own before names
   if inside:
     part, *rest = inside.split('/')
-    if row.module == 'xception':
+    if row.family == 'xception':
       return 'root' if part == 'entry_flow' and rest[0].startswith('conv1') else part
     if part.startswith('expanded_conv'):
       first = int(part.removeprefix('expanded_conv').strip('_') or 0) // 6 * 6

@@ -174,7 +174,7 @@ def recognized(prefix, stored, args, dataset):
 
 def _backbone(prefix, stored):
   rows = [row for row in backbones.BACKBONES.values() if any(n.startswith(row.scope + '/') for n in stored)]
-  if row_of_width := [row for row in rows if row.module != 'mobilenet_v2'
+  if row_of_width := [row for row in rows if row.family != 'mobilenet_v2'
                       or stored.get('MobilenetV2/Conv/weights', [0])[-1] == round(32 * row.depth_multiplier)]:
     return row_of_width[0]
   scopes = sorted({name.split('/')[0] for name in stored})

@@ -1,0 +1,136 @@
+"""What several test files share: how scripts are run, and a data set with a model trained on it."""
+import atexit
+import contextlib
+import functools
+import io
+import json
+import os
+import shutil
+import tempfile
+import unittest
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+import create_pascal_tf_record
+import evaluate
+import train
+from tests import tiny_net
+from utils import visualization
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPTS = ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_pascal_tf_record',
+           'create_cityscapes_tf_record')
+NAMES = ('a', 'b', 'c', 'd', 'e')
+CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left', 'right'],
+           'palette': [[10, 20, 30], [200, 0, 0], [0, 0, 200]], 'ignore_label': 255}
+
+
+def run(script, *argv):
+  """Runs a script's main in this process; returns what it printed."""
+  output = io.StringIO()
+  with contextlib.redirect_stdout(output):
+    script.main(script.make_parser().parse([str(arg) for arg in argv]))
+  return output.getvalue()
+
+
+def write_picture(folder, name, size, seed):
+  """Writes a photo whose left third is reddish and right third bluish, and its palette label."""
+  height, width = size
+  rng = np.random.RandomState(seed)
+  label = np.zeros(size, np.uint8)
+  label[:, :width // 3], label[:, -(width // 3):] = 1, 2
+  label[0] = 255
+  image = rng.randint(0, 80, (height, width, 3))
+  image[label == 1, 0] += 150
+  image[label == 2, 2] += 150
+  Image.fromarray(image.astype(np.uint8)).save(os.path.join(folder, 'JPEGImages', name + '.jpg'), quality=95)
+  visualization.save_mask(os.path.join(folder, 'SegmentationClassAug', name + '.png'), label,
+                          CLASSES['palette'], 255)
+
+
+def write_layout(folder):
+  """Writes the sample in PASCAL VOC layout, its lists, its descriptor and its records."""
+  for name in ('JPEGImages', 'SegmentationClassAug'):
+    os.makedirs(os.path.join(folder, name))
+  for index, name in enumerate(NAMES):
+    write_picture(folder, name, (41 + 2 * index, 67 - 3 * index), index)
+  for split, names in (('train', NAMES), ('val', NAMES[:2])):
+    with open(os.path.join(folder, split + '.txt'), 'w') as file:
+      file.write('\n'.join(names) + '\n')
+  with open(os.path.join(folder, 'tiny.json'), 'w') as file:
+    json.dump(CLASSES, file)
+  run(create_pascal_tf_record, '--dataset', f'{folder}/tiny.json', '--data_dir', folder,
+      '--output_path', folder, '--train_data_list', f'{folder}/train.txt',
+      '--valid_data_list', f'{folder}/val.txt', '--processes', 1)
+
+
+def write_events(folder, name, values):
+  """Writes an event file with values[i] at step 10 * i."""
+  with tf.Graph().as_default():
+    writer = tf.summary.FileWriter(folder)
+    for index, value in enumerate(values):
+      writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=value)]), 10 * index)
+    writer.close()
+
+
+@functools.cache
+def _sample():
+  """Returns (folder, what training printed): the data set and the model of ScriptsTest, once a process."""
+  folder = tempfile.TemporaryDirectory()
+  atexit.register(folder.cleanup)
+  data = os.path.join(folder.name, 'data')
+  write_layout(data)
+  # 5 examples in batches of 2: epochs end at steps 2.5 and 5, rounds at 2 and 5.
+  return folder.name, run(train, *training_flags(data, os.path.join(folder.name, 'model')),
+                          '--train_epochs', 2)
+
+
+def training_flags(data, model_dir):
+  """Returns the flags of a training on a folder of write_layout, a list of str."""
+  return ['--dataset', f'{data}/tiny.json', '--data_dir', data, '--model_dir', model_dir,
+          '--base_architecture', tiny_net.TINY, '--pre_trained_model', 'none', '--batch_size', '2',
+          '--crop_size', '33', '49', '--batch_norm_decay', '0.5', '--save_summary_steps', '2']
+
+
+class ScriptsTest(unittest.TestCase):
+  """A data set and a model trained on it for 5 steps; a copy that the tests of a class share."""
+
+  @classmethod
+  def setUpClass(cls):
+    stack = contextlib.ExitStack()
+    cls.addClassCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
+    cls.folder = stack.enter_context(tempfile.TemporaryDirectory())
+    sample, cls.printed = _sample()
+    cls.data, cls.model = os.path.join(cls.folder, 'data'), os.path.join(cls.folder, 'model')
+    for path in (cls.data, cls.model):
+      shutil.copytree(os.path.join(sample, os.path.basename(path)), path)
+
+  @classmethod
+  def flags(cls, model_dir):
+    """Returns the flags of training, a list of str."""
+    return training_flags(cls.data, model_dir)
+
+  @classmethod
+  def train(cls, *argv, model_dir=None):
+    return run(train, *cls.flags(model_dir or cls.model), *argv)
+
+  @classmethod
+  def evaluate(cls, *argv, model_dir=None):
+    return run(evaluate, '--model_dir', model_dir or cls.model, '--image_data_dir', f'{cls.data}/JPEGImages',
+               '--label_data_dir', f'{cls.data}/SegmentationClassAug',
+               '--evaluation_data_list', f'{cls.data}/val.txt', *argv)
+
+  def temporary(self, name):
+    path = os.path.join(self.folder, f'{self._testMethodName}_{name}')
+    self.addCleanup(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+  def write_list(self, *lines):
+    path = os.path.join(self.folder, f'{self._testMethodName}{len(lines[0])}.txt')
+    with open(path, 'w') as file:
+      file.write('\n'.join(lines) + '\n')
+    return path
+

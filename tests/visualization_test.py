@@ -1,0 +1,50 @@
+"""Label maps as pictures: values, colours and blends against numbers worked out by hand."""
+import os
+import tempfile
+import unittest
+
+import numpy as np
+from PIL import Image
+
+from utils import visualization
+
+PALETTE = [(10, 20, 30), (200, 0, 0), (0, 0, 201)]
+
+
+class VisualizationTest(unittest.TestCase):
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.path = os.path.join(folder.name, 'a.png')
+
+  def test_table_shows_the_ignored_value_in_vocs_colour_unless_it_is_a_class(self):
+    table = visualization.color_table(PALETTE, 255)
+    self.assertEqual(table[[0, 2, 3, 254, 255]].tolist(),
+                     [[10, 20, 30], [0, 0, 201], [0, 0, 0], [0, 0, 0], [224, 224, 192]])
+    self.assertEqual(visualization.color_table(PALETTE, 1)[1].tolist(), [200, 0, 0])
+
+  def test_mask_keeps_the_values_and_shows_the_colours(self):
+    classes = np.array([[0, 1], [2, 255]])
+    visualization.save_mask(self.path, classes, PALETTE, 255)
+    with Image.open(self.path) as image:
+      self.assertEqual(image.mode, 'P')
+      np.testing.assert_array_equal(np.asarray(image), classes)
+      self.assertEqual(np.asarray(image.convert('RGB'))[1].tolist(), [[0, 0, 201], [224, 224, 192]])
+
+  def test_overlay_blends_by_half_unless_told_otherwise(self):
+    image = np.full((1, 2, 3), 100, np.uint8)
+    for options, expected in (({}, [[150, 50, 50], [50, 50, 150]]),  # 150.5 rounds to even
+                              ({'alpha': 1.}, [[200, 0, 0], [0, 0, 201]])):
+      visualization.save_overlay(self.path, image, np.array([[1, 2]]), PALETTE, **options)
+      with Image.open(self.path) as found:
+        self.assertEqual(np.asarray(found)[0].tolist(), expected)
+
+  def test_grey_picture_holds_the_values(self):
+    visualization.save_grey(self.path, np.array([[7, 33], [0, 255]]))
+    with Image.open(self.path) as image:
+      self.assertEqual((image.mode, np.asarray(image).tolist()), ('L', [[7, 33], [0, 255]]))
+
+
+if __name__ == '__main__':
+  unittest.main()
