@@ -11,8 +11,8 @@ CASES ?= 400
 .PHONY: demo test torture fuzz lint clean
 
 # Scenes are drawn, packed into records, learnt from scratch, scored, predicted and exported.
-# MobileNetV2 with the ASPP and decoder of DeepLabv3+ is small enough for 300 steps of 16 crops in a minute or
-# two on two cores. Batch norm's averages follow within so few steps at a decay of 0.95.
+# MobileNetV2 with the ASPP and decoder of DeepLabv3+ is so small that 300 steps of 16 crops take about a minute
+# and a half of CPU time. Batch norm's averages follow within so few steps at a decay of 0.95.
 demo: $(VENV)/.installed
 	$(RUN) dataset/make_sample_data.py --output_dir $(DEMO)/data
 	$(RUN) create_pascal_tf_record.py --dataset $(DEMO)/data/sample.json --data_dir $(DEMO)/data \

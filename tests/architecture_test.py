@@ -3,6 +3,7 @@ import ast
 import glob
 import os
 import unittest
+import warnings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = {os.path.basename(path)[:-3] for path in glob.glob(os.path.join(ROOT, '*.py'))} - {'deeplab_model'}
@@ -66,6 +67,22 @@ class ArchitectureTest(unittest.TestCase):
           called = getattr(node.func, 'id', None)
           self.assertNotIn(called, ('eval', 'exec', 'compile', '__import__'), name)
           self.assertNotIn('allow_pickle', [keyword.arg for keyword in node.keywords], name)
+
+  def test_tests_share_what_is_in_no_test_file(self):
+    for path in glob.glob(os.path.join(ROOT, 'tests', '*.py')):
+      with open(path, encoding='utf-8') as file:
+        shared = {name for name in imports(file.read()) if name.split('.')[0] == 'tests'}
+      self.assertFalse([name for name in shared if any(part.endswith('_test') for part in name.split('.'))],
+                       path)
+
+  def test_deprecated_calls_of_ours_are_errors_and_those_of_others_are_not(self):
+    for module in ('train', 'create_pascal_tf_record', 'deeplab_model', 'utils.flags', 'nets.layers',
+                   'tools.fuzz', 'dataset.make_sample_data', 'tests.support'):
+      for category in (DeprecationWarning, FutureWarning):
+        with self.assertRaises(category, msg=module):
+          warnings.warn_explicit('goes in the next release', category, 'a.py', 1, module)
+        warnings.warn_explicit('goes in the next release', category, 'a.py', 1, 'tensorflow.python.' + module)
+        warnings.warn_explicit('goes in the next release', category, 'a.py', 1, 'training')
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from nets import backbones, builders, layers
 from tests.golden import formula
 from utils.errors import UsageError
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 # name -> channels of high, channels of low at strides 2, 4, 8, parameters of the backbone.
 EXPECTED = {

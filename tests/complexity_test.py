@@ -9,7 +9,7 @@ import deeplab_model
 from utils import complexity
 from utils.architecture import Architecture
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @functools.cache

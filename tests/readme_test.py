@@ -12,12 +12,9 @@ import unittest
 from unittest import mock
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests import support, tiny_net
-
-pytestmark = [pytest.mark.compat]
 
 PAGES = ['README.md', *sorted(os.path.relpath(path, support.ROOT) for path in
                               glob.glob(os.path.join(support.ROOT, 'docs', '*.md')))]
@@ -35,7 +32,7 @@ _TINY = {
     'train.py': _TRAINING,
     'evaluate.py': (), 'inference.py': (), 'export_inference_graph.py': (),
     'create_pascal_tf_record.py': ('--processes', '1'),
-    'create_cityscapes_tf_record.py': ('--processes', '1', '--shards', '0'),
+    'create_cityscapes_tf_record.py': ('--processes', '1', '--output_dir', 'cityscapes'),
     'tools/create_tf_record.py': (), 'tools/view_dataset.py': (), 'tools/plot_scalars.py': (),
     'dataset/make_sample_data.py': ('--num_train', '2', '--num_val', '1', '--size', '64', '80'),
 }
@@ -93,8 +90,7 @@ class CommandsTest(unittest.TestCase):
       page = os.path.join(folder, 'page.md')
       with open(page, 'w') as file:
         file.write('Text\n```bash\nfor x in 1 2; do\n'
-                   '  python train.py --seed $x \\\n  --bacth 3  # so\ndone\n'
-                   '```\n')
+                   '  python train.py --seed $x \\\n  --bacth 3  # so\ndone\n```\n')
       self.assertEqual(commands(page), [['train.py', '--seed', x, '--bacth', '3'] for x in '12'])
 
 

@@ -6,14 +6,11 @@ import sys
 import tempfile
 import unittest
 
-import pytest
 import tensorflow.compat.v1 as tf
 
 from tests.support import write_events
 from tools import children, torture_checks, torture_lab, torture_stories
 from tools.torture_stories import Plan, Step
-
-pytestmark = pytest.mark.compat
 
 # Two steps an epoch on 20 images.
 MODEL_FLAGS = ('--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none', '--crop_size', '33',
