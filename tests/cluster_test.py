@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 import train
 from cli import training
 from tests.support import ROOT, ScriptsTest
+from tests.tiny_net import TINY
 from utils import cluster
 from utils.errors import UsageError
 
@@ -85,10 +86,14 @@ class TaskTest(unittest.TestCase):
 class TwoWorkersTest(ScriptsTest):
   """One step of two workers, and a second run of theirs in which one is killed."""
 
+  @classmethod
+  def flags(cls, model_dir):
+    # A network whose steps take long enough for a machine to be lost in the middle of one.
+    return ['resnet_v2_50' if flag == TINY else flag for flag in super().flags(model_dir)]
+
   def worker(self, index, model_dir, *argv):
     config = {'cluster': {'worker': self.addresses}, 'task': {'type': 'worker', 'index': index}}
-    command = [sys.executable, '-u', '-m', 'tests.tiny_net', 'train.py', *self.flags(model_dir),
-               *map(str, argv)]
+    command = [sys.executable, '-u', 'train.py', *self.flags(model_dir), *map(str, argv)]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'TF_CONFIG': json.dumps(config)},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -114,8 +119,9 @@ class TwoWorkersTest(ScriptsTest):
             for value in event.summary.value if value.tag == 'loss']
 
   def test_two_workers_equal_one_and_end_when_one_is_lost(self):
-    start = ('--pre_trained_model', self.model, '--max_steps', 1)
-    alone, together = self.temporary('alone'), self.temporary('together')
+    first, alone, together = (self.temporary(name) for name in ('first', 'alone', 'together'))
+    self.train('--max_steps', 1, model_dir=first)
+    start = ('--pre_trained_model', first, '--max_steps', 1)
     self.train(*start, model_dir=alone)
     workers = [self.worker(index, together, *start) for index in (0, 1)]
     printed = [worker.communicate()[0] for worker in workers]

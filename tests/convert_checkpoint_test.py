@@ -349,7 +349,7 @@ class FineTuningTest(ConverterTest):
     plain, multiplied = self._first_step(1.0), self._first_step(10.0)
     for name, step in plain.items():
       factor = 1 if name.startswith('lean_net/') else 10
-      self.assertLess(largest_difference(multiplied[name], factor * step), 1e-3, name)
+      self.assertLess(largest_difference(multiplied[name], factor * step), 3e-3, name)
 
   def _first_step(self, multiplier):
     """Returns name -> what the first training step changed."""

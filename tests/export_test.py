@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 
 import deeplab_model
 import export_inference_graph
-from cli import model_config
+from cli import export, model_config
 from dataset import descriptors
 from tests import tiny_net
 from utils import checkpoint_store
@@ -81,7 +81,7 @@ class ExportTest(unittest.TestCase):
       seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
       return original(features, labels, mode, params)
 
-    with mock.patch.object(deeplab_model, 'deeplabv3_plus_model_fn', model_fn):
+    with mock.patch.object(export, 'deeplabv3_plus_model_fn', model_fn):
       self.export()
     self.assertEqual(seen, [True, False])  # the export, which computes nothing; the check
 

@@ -112,6 +112,10 @@ class GraphTest(unittest.TestCase):
 class LayoutTest(unittest.TestCase):
   """What grappler leaves of the layouts, by card and precision."""
 
+  def setUp(self):
+    # The check of an export, if one was made in this process, has turned it off.
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+
   def layouts(self, mode, name, compute_capability, **options):
     """Returns the data formats of the convolutions, and the number of transpositions, after grappler."""
     with tiny_net.rows(), gpu_graph.as_on_gpu(compute_capability):

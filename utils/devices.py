@@ -97,8 +97,6 @@ def limit(num_gpus):
   import tensorflow.compat.v1 as tf
 
   gpus = tf.config.list_physical_devices('GPU')[:num_gpus]
-  if gpus == taken():
-    return
   try:
     tf.config.set_visible_devices(gpus, 'GPU')
   except RuntimeError as error:  # it has computed something already
