@@ -9,9 +9,18 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-from dataset import preprocessing
 from nets import backbones, builders, layers
-from utils import checkpoints, losses, metrics, optimizers, replicas, run_config, summaries, training_hooks
+from utils import (
+    checkpoints,
+    failures,
+    losses,
+    metrics,
+    optimizers,
+    replicas,
+    run_config,
+    summaries,
+    training_hooks,
+)
 from utils.architecture import Architecture
 from utils.replicas import variable_name
 from utils.settings import Settings
@@ -39,11 +48,11 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
   """
   row = backbones.get(architecture.base_architecture)
   architecture = resolved(architecture, row)
-  size, is_padded = layers.spatial_size(images), False
+  size = layers.spatial_size(images)
+  is_padded = architecture.eval_crop_size and not is_training
   images = tf.cast(scaled(images, row), dtype)
-  if architecture.eval_crop_size and not is_training:
+  if is_padded:
     images = _pad_to(images, architecture.eval_crop_size)
-    is_padded = True
 
   norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon,
                           sync_batch_norm)
@@ -256,9 +265,9 @@ def _declare_model_variables():
 def _checked(logits):
   """Returns the logits, float32 [B, H, W, K]; running them ends with a sentence if they are not finite."""
   return tf.debugging.check_numerics(logits, (
-      f'{preprocessing.SENTENCE_BEGIN}the model predicts values that are not finite (NaN or infinity) for an '
+      f'{failures.SENTENCE_BEGIN}the model predicts values that are not finite (NaN or infinity) for an '
       f'image; give --precision fp32 if it was another one, or an earlier checkpoint'
-      f'{preprocessing.SENTENCE_END}'))
+      f'{failures.SENTENCE_END}'))
 
 
 def _multipliers(variables, architecture, settings):

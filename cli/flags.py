@@ -54,8 +54,9 @@ class Parser(argparse.ArgumentParser):
   def group(self, title):
     """Puts the flags that are declared from here on under a title of the help, one of GROUPS."""
     assert title in GROUPS, title
-    self._group = self._titled.setdefault(title, None) or self.add_argument_group(title)
-    self._titled[title] = self._group
+    if title not in self._titled:
+      self._titled[title] = self.add_argument_group(title)
+    self._group = self._titled[title]
 
   def setting(self, name, help, **kwargs):  # noqa: A002
     """Declares the flag of an attribute of Architecture or Settings, which holds its default."""

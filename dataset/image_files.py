@@ -21,6 +21,7 @@ from utils.errors import DataError
 # can claim any size, and decoding reserves the memory for it.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 MAX_BYTES = 1 << 30
+TOO_MANY_PIXELS = f' has more than the {MAX_PIXELS} pixels that are allowed; cut it into parts'
 
 # PIL's formats whose bytes are stored as they are; MPO is a camera's JPEG with a preview appended.
 STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
@@ -93,7 +94,7 @@ def size_of(image):
 
 
 def _is_too_large(source):
-  return DataError(f'{source} has more than the {MAX_PIXELS} pixels that are allowed; cut it into parts')
+  return DataError(source + TOO_MANY_PIXELS)
 
 
 def decode(image, encoded, source, min_side=1):

@@ -14,7 +14,6 @@ import tensorflow.compat.v1 as tf
 from dataset import image_files, label_files, png
 from utils.failures import SENTENCE_BEGIN, SENTENCE_END
 
-_TOO_MANY_PIXELS = f' has more than the {image_files.MAX_PIXELS} pixels that are allowed; cut it into parts'
 _BYTES = [bytes([value]) for value in range(256)]
 
 Window = collections.namedtuple('Window', 'begin size target flip')
@@ -62,7 +61,7 @@ def image_shape(encoded, name):
     return tf.reverse(tf.io.decode_raw(size, tf.int32, little_endian=False), [0])  # from W, H
 
   shape = tf.cond(_is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], png_shape)
-  with tf.control_dependencies([require(_is_allowed(shape), lambda: [name, _TOO_MANY_PIXELS])]):
+  with tf.control_dependencies([require(_is_allowed(shape), lambda: [name, image_files.TOO_MANY_PIXELS])]):
     return tf.identity(shape)
 
 
@@ -124,7 +123,8 @@ def decode_label(encoded, name='the label'):
       tf.equal(tf.strings.substr(encoded, 0, len(png.SIGNATURE)), png.SIGNATURE),
       tf.logical_or(is_palette, tf.equal(colour_type, png.GREY)), bits > 0, bits <= 8])
   with tf.control_dependencies([require(tf.logical_and(is_label, _is_allowed(size)), lambda: [
-      name, tf.where(is_label, _TOO_MANY_PIXELS, f' is something else: {label_files.WHAT_IT_IS}')])]):
+      name, tf.where(is_label, image_files.TOO_MANY_PIXELS,
+                     f' is something else: {label_files.WHAT_IT_IS}')])]):
     grey = tf.cond(is_palette, lambda: _as_grey(encoded), lambda: encoded)
     bits = tf.identity(bits)
   label = tf.image.decode_png(grey, channels=1)

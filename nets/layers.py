@@ -213,11 +213,16 @@ def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stri
     weights = prepared(weights, inputs.dtype)
     inputs, padding = _padded(inputs, kernel_size, stride, explicit_padding)
     net = convolution(inputs, weights, stride, rate, padding)
-    if bias is None:
-      net = batch_norm(net, norm)
-    else:
-      net = tf.nn.bias_add(net, prepared(bias, net.dtype), _format())
-    return activation(net) if activation else net
+    return _finished(net, bias, norm, activation)
+
+
+def _finished(net, bias, norm, activation):
+  """Returns a convolution with its bias, or, if that is None, with batch norm; and with the activation."""
+  if bias is None:
+    net = batch_norm(net, norm)
+  else:
+    net = tf.nn.bias_add(net, prepared(bias, net.dtype), _format())
+  return activation(net) if activation else net
 
 
 def convolution(inputs, weights, stride, rate, padding):
@@ -239,6 +244,7 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
   with tf.variable_scope(scope):
     depth = channels(inputs)
     weights = tf.get_variable('depthwise_weights', [3, 3, depth, 1], initializer=_he_initializer(fan_in=9))
+    bias = None
     if folds(norm):
       factor, bias = _affine(depth, norm)
       weights = weights * tf.reshape(factor, [depth, 1])
@@ -252,11 +258,7 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
       # TensorFlow's native dilated depthwise kernel are wrong on the CPU.
       net = to_features(tf.nn.depthwise_conv2d(from_features(inputs), weights, [1, 1, 1, 1], padding,
                                                dilations=[rate, rate]))
-    if folds(norm):
-      net = tf.nn.bias_add(net, prepared(bias, net.dtype), _format())
-    else:
-      net = batch_norm(net, norm)
-    return activation(net) if activation else net
+    return _finished(net, bias, norm, activation)
 
 
 @recomputable
@@ -337,8 +339,13 @@ def _affine(channels, norm):
   """Returns the factor and the bias, float32 [channels], that batch norm with its averages amounts to."""
   with tf.variable_scope('BatchNorm'):
     beta, gamma, mean, variance = _norm_variables(channels)
-  factor = gamma * tf.math.rsqrt(variance + max(norm.epsilon, BatchNorm.epsilon))
+  factor = _factor(gamma, variance, norm.epsilon)
   return factor, beta - mean * factor
+
+
+def _factor(gamma, variance, epsilon):
+  """Returns float32 [C], by which the fused kernel multiplies, with an epsilon that it would raise."""
+  return gamma * tf.math.rsqrt(variance + max(epsilon, BatchNorm.epsilon))
 
 
 def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
@@ -361,7 +368,7 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
     outputs, *_ = tf.nn.fused_batch_norm(inputs, gamma, beta, mean, variance, **options)
 
     def gradient(upstream):
-      factor = gamma * tf.math.rsqrt(variance + max(epsilon, BatchNorm.epsilon))
+      factor = _factor(gamma, variance, epsilon)
       # First as if the statistics were fixed.
       if first:  # the kernel knows channels last alone, and would transpose all that it reads and gives
         normalised, *_ = tf.nn.fused_batch_norm(inputs, tf.ones_like(gamma), tf.zeros_like(beta), mean,

@@ -95,7 +95,7 @@ def training_step(params, dataset, device='GPU'):
 
   Args:
     params: dict, the benchmark's flags.
-    dataset: datasets.Dataset.
+    dataset: descriptors.Dataset.
     device: str, GPU, or CPU for the layout that grappler leaves there: to compare with steps that are run.
   """
   height, width = params['crop_size']
@@ -310,7 +310,7 @@ def measure(params, dataset):
 
   Args:
     params: dict, the benchmark's flags; batch_size is the batch of the table.
-    dataset: datasets.Dataset.
+    dataset: descriptors.Dataset.
   """
   data_format, step = training_step(params, dataset)
   images = params['batch_size']

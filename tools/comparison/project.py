@@ -41,7 +41,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
   Args:
     mode: str, train, infer or input.
     params: dict, the flags and what the model_fn needs.
-    dataset: datasets.Dataset.
+    dataset: descriptors.Dataset.
     from_records: function of paths, dataset and inputs.TrainOptions; a tf.data.Dataset of batches.
     train_step: function of images, labels and params; what to fetch in train, the loss second.
     predict: function of images and params; what to fetch in infer.

@@ -31,7 +31,7 @@ def bench(mode, params, dataset):
   Args:
     mode: str.
     params: dict, the flags.
-    dataset: datasets.Dataset.
+    dataset: descriptors.Dataset.
   """
   on_gpu = torch.cuda.is_available()
   device = torch.device('cuda' if on_gpu else 'cpu')
