@@ -131,10 +131,7 @@ def _find_bad_example(path, dataset):
 
 def _check_example(serialized, dataset, source):
   """Raises DataError where a serialized example is not what the graph can use."""
-  try:
-    features = tf.train.Example.FromString(serialized).features.feature
-  except DecodeError as error:
-    raise DataError(f'{source} is no tf.train.Example; write the record again') from error
+  features = _features_of(serialized, source)
   for name in (schema.IMAGE_ENCODED, schema.LABEL_ENCODED):
     if len(features[name].bytes_list.value) != 1:
       raise DataError(f"{source} lacks the feature '{name}'; write the record again")
@@ -188,16 +185,21 @@ def parse(serialized, source):
   Raises:
     DataError: it is no example, or lacks the image or the label; the error names the source.
   """
-  try:
-    features = tf.train.Example.FromString(serialized).features.feature
-  except DecodeError as error:
-    raise DataError(f'{source} is no tf.train.Example; write the record again') from error
+  features = _features_of(serialized, source)
   features = {name: feature.bytes_list.value[0] for name, feature in features.items()
               if feature.bytes_list.value}
   for name in (schema.IMAGE_ENCODED, schema.LABEL_ENCODED):
     if name not in features:
       raise DataError(f"{source} lacks the feature '{name}'; write the record again")
   return features
+
+
+def _features_of(serialized, source):
+  """Returns the features of an example, a map of tf.train.Feature; DataError where it is none."""
+  try:
+    return tf.train.Example.FromString(serialized).features.feature
+  except DecodeError as error:
+    raise DataError(f'{source} is no tf.train.Example; write the record again') from error
 
 
 def parse_example(serialized):

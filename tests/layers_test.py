@@ -11,6 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from nets import layers
+from tests import support
 
 pytestmark = pytest.mark.compat
 
@@ -229,12 +230,8 @@ class BatchNormTest(unittest.TestCase):
   def test_one_value_in_each_of_two_replicas(self):
     code = """
       import numpy as np
-      import tensorflow.compat.v1 as tf
       from nets import layers
-      cpu = tf.config.list_physical_devices('CPU')[0]
-      tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-      strategy = tf.distribute.MirroredStrategy(
-          ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+      strategy = two_replicas()
       for sync, outputs, mean, variance in ((True, [-1, 1], 2, 2), (False, [0, 0], 1, 0)):
         def normalised():
           which = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -250,17 +247,13 @@ class BatchNormTest(unittest.TestCase):
           averages = session.run(tf.global_variables('BatchNorm/moving'))
           np.testing.assert_allclose(averages, [[0.25 * mean], [0.75 + 0.25 * variance]], rtol=1e-6)
     """
-    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
-    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+    support.run_on_two_cpus(code)
 
   def test_two_replicas_normalise_by_the_statistics_of_both(self):
     code = """
       import numpy as np
-      import tensorflow.compat.v1 as tf
       from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
       from nets import layers
-      cpu = tf.config.list_physical_devices('CPU')[0]
-      tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
       rng = np.random.RandomState(0)
       # Two channels lie 100 and 1,000 deviations from 0, where squares lose digits.
       inputs = (rng.randn(4, 3, 5, 4) * [1, 1e-3, 30, 1] + [0, 0.1, -20, 1000]).astype('f')
@@ -301,8 +294,7 @@ class BatchNormTest(unittest.TestCase):
       with tf.Graph().as_default():
         whole, averages = run(computed(tf.constant(inputs), upstream))
       for way in ({}, {'recompute': True}, {'channels_first': True}):
-        strategy = tf.distribute.MirroredStrategy(
-            ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+        strategy = two_replicas()
         def replica():
           number = tf.distribute.get_replica_context().replica_id_in_sync_group
           mine = [tf.gather(values.reshape(2, 2, 3, 5, 4), number) for values in (inputs, upstream)]
@@ -318,8 +310,7 @@ class BatchNormTest(unittest.TestCase):
           assert (error < [1e-5, 1e-4, 1e-5, 1e-3]).all(), error
         np.testing.assert_allclose(found_averages, averages, rtol=1e-3)
     """
-    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
-    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+    support.run_on_two_cpus(code)
 
   def test_inference_uses_the_averages_and_updates_nothing(self):
     inputs = np.array([0, 2, 4, 6], 'f').reshape(1, 2, 2, 1)

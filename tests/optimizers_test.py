@@ -1,13 +1,11 @@
 """Training steps out of several batches, and in float16, against numbers worked out by hand."""
-import subprocess
-import sys
-import textwrap
 import unittest
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from tests import support
 from utils import optimizers
 from utils.settings import Settings
 
@@ -58,13 +56,9 @@ class TrainOpTest(unittest.TestCase):
   def test_two_replicas_skip_together_and_decay_once(self):
     code = """
       import numpy as np
-      import tensorflow.compat.v1 as tf
       from utils import optimizers
       from utils.settings import Settings
-      cpu = tf.config.list_physical_devices('CPU')[0]
-      tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-      strategy = tf.distribute.MirroredStrategy(
-          ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+      strategy = two_replicas()
 
       def replica():
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -91,5 +85,4 @@ class TrainOpTest(unittest.TestCase):
           skipped, = tf.global_variables('loss_scale/skipped_steps')[:1]
           assert session.run(skipped) == 1
     """
-    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
-    self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+    support.run_on_two_cpus(code)

@@ -6,7 +6,10 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import textwrap
 import unittest
 
 import numpy as np
@@ -33,6 +36,22 @@ def run(script, *argv):
   with contextlib.redirect_stdout(output):
     script.main(script.make_parser().parse([str(arg) for arg in argv]))
   return output.getvalue()
+
+
+def run_on_two_cpus(code):
+  """Runs code in a process with two CPU devices, and two_replicas() that gives a strategy over them."""
+  begin = '''
+import tensorflow.compat.v1 as tf
+cpu = tf.config.list_physical_devices('CPU')[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+def two_replicas():
+  return tf.distribute.MirroredStrategy(
+      ['/cpu:0', '/cpu:1'], cross_device_ops=tf.distribute.ReductionToOneDevice())
+'''
+  done = subprocess.run([sys.executable, '-c', begin + textwrap.dedent(code)], cwd=ROOT, capture_output=True,
+                        text=True)
+  if done.returncode:
+    raise AssertionError(done.stderr[-2000:])
 
 
 def write_picture(folder, name, size, seed):

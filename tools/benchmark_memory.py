@@ -128,14 +128,8 @@ def _divides(prime, sizes):
 
 def _optimized(fetches, device):
   """Returns the current graph as grappler makes it for a device that need not be there, and its fetches."""
-  tf.get_default_graph().clear_collection('train_op')
-  for fetch in fetches:
-    tf.add_to_collection('train_op', fetch)  # what grappler takes for the fetches
-  meta = tf.train.export_meta_graph(graph=tf.get_default_graph())
-  placed = gpu_graph.virtual_device(device, _ARCHITECTURE)
-  for node in meta.graph_def.node:
-    node.device = placed.name
-  optimized = gpu_graph.optimize(meta, [placed])
+  optimized = gpu_graph.optimize(tf.get_default_graph(), fetches,
+                                 [gpu_graph.virtual_device(device, _ARCHITECTURE)])
   with tf.Graph().as_default() as graph:
     tf.import_graph_def(optimized, name='')
   return graph, [graph.as_graph_element(fetch.name) for fetch in fetches]

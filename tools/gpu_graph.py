@@ -318,31 +318,33 @@ def layouts(built, compute_capability):
     built: Built.
     compute_capability: str, of the GPU that grappler is told of.
   """
-  import tensorflow.compat.v1 as tf
   fetches = next(iter(built.fetches.values()))
-  names = {op.name for op in needed(fetches)}
-  with built.graph.as_default():
-    meta = tf.train.export_meta_graph(graph=built.graph, clear_devices=True)
   on_cpu = {op.name for op in built.graph.get_operations() if op.type in _SOURCES or not gpu_kernel(op)}
-  for node in meta.graph_def.node:
-    node.device = ROOT + ('CPU:0' if node.name in on_cpu else 'GPU:0')
-  train_ops = meta.collection_def['train_op'].node_list  # what grappler takes for the fetches
-  train_ops.value[:] = [fetch.name for fetch in fetches]
-  optimized = optimize(meta, [virtual_device('GPU', compute_capability), virtual_device('CPU')])
-  return _kinds(node for node in meta.graph_def.node if node.name in names), _kinds(optimized.node)
+  optimized = optimize(built.graph, fetches,
+                       [virtual_device('GPU', compute_capability), virtual_device('CPU')], on_cpu)
+  return _kinds(op.node_def for op in needed(fetches)), _kinds(optimized.node)
 
 
-def optimize(meta, devices):
-  """Returns the GraphDef that grappler makes of a MetaGraphDef, as a session of this project configures it.
+def optimize(graph, fetches, devices, on_second=()):
+  """Returns the GraphDef that grappler makes of a tf.Graph, as a session of this project configures it.
 
   Args:
-    meta: MetaGraphDef; its collection train_op names the fetches.
-    devices: list of NamedDevice, see virtual_device.
+    graph: tf.Graph.
+    fetches: list of tensors and operations.
+    devices: list of NamedDevice, see virtual_device; operations are on the first of them.
+    on_second: set of the names of those that are on the second.
   """
+  import tensorflow.compat.v1 as tf
   from tensorflow.python.grappler import cluster, tf_optimizer
 
   from utils import run_config
 
+  with graph.as_default():
+    meta = tf.train.export_meta_graph(graph=graph, clear_devices=True)
+  for node in meta.graph_def.node:
+    node.device = devices[node.name in on_second].name
+  train_ops = meta.collection_def['train_op'].node_list  # what grappler takes for the fetches
+  train_ops.value[:] = [fetch.name for fetch in fetches]
   return tf_optimizer.OptimizeGraph(run_config.run_config().session_config, meta,
                                     cluster=cluster.Cluster(devices=devices))
 

@@ -11,7 +11,11 @@ import gc
 import multiprocessing
 import typing
 
+import tensorflow.compat.v1 as tf
+
+from utils import devices, failures, run_config
 from utils.errors import UsageError
+from utils.tf_estimator import ModeKeys
 
 _MEASURED = (2, 4)  # batch norm wants more than one image
 _KEPT_FREE = 0.1  # of the batch that fits: validation of whole images needs memory beside it
@@ -147,8 +151,6 @@ def _memory_of(model_fn, params, make_batches, batch_size):
     ValueError, KeyError: TensorFlow does not say.
     _NoMemory: they do not fit.
   """
-  import tensorflow.compat.v1 as tf
-
   memory = tf.config.experimental
   with _training(model_fn, params, make_batches, batch_size) as (session, run):
     limits = [device.memory_limit_bytes for device in session.list_devices() if device.device_type == 'GPU']
@@ -177,11 +179,6 @@ class _NoMemory(Exception):
 @contextlib.contextmanager
 def _training(model_fn, params, make_batches, batch_size):
   """A context of a session and a function that runs a step in it; raises _NoMemory where memory runs out."""
-  import tensorflow.compat.v1 as tf
-
-  from utils import devices, failures, run_config
-  from utils.tf_estimator import ModeKeys
-
   devices.limit(1)
   config = run_config.run_config(params['seed'], xla=params['xla']).session_config
   try:
