@@ -60,10 +60,12 @@ def raising_signals(name, last=False):
   if threading.current_thread() is not threading.main_thread() or not signals:
     yield
     return
-  raised = []
+  raised, late, is_over = [], [], False
 
   def handle(signum, frame):
-    if not raised:
+    if is_over:
+      late.append(signum)
+    elif not raised:
       raised.append(signum)
       raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
 
@@ -83,12 +85,15 @@ def raising_signals(name, last=False):
   try:
     yield
   finally:
+    is_over = not raised  # signal.signal first runs the handlers of what has arrived: none may break off this
     for signum, handler in before.items():
       if signal.getsignal(signum) is handle:
         signal.signal(signum, signal.SIG_DFL if last else handler)
     sys.unraisablehook = unraisable_before
     signal.set_wakeup_fd(wakeup_before)
     wakeup.close()  # which ends the thread
+    if late:
+      signal.raise_signal(late[0])  # to whom it belongs by now
 
 
 def _end_at_second(listener, signals, name):

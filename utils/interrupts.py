@@ -7,6 +7,9 @@ terminal that is closed SIGHUP. The first one asks; a second one ends the proces
 import contextlib
 import signal
 import threading
+import time
+
+from utils import ending
 
 
 class Interrupted(BaseException):
@@ -23,6 +26,7 @@ class Requests:
 
   def __init__(self):
     self.signal = None
+    self._arrived = None
     self.deferring = False
 
   @property
@@ -42,8 +46,13 @@ class Requests:
     try:
       yield
     finally:
+      noted, self.deferring = self.signal, True  # signal.signal runs handlers: none may break off this
+      if noted:  # its second half, if there is one, is for us as well
+        time.sleep(max(0, self._arrived + ending.SAME_SIGNAL_SECONDS - time.monotonic()))
       for number, handler in before.items():
         signal.signal(number, handler)
+      if self.signal and not noted:
+        signal.raise_signal(self.signal)  # to whom it belongs by now
 
   @contextlib.contextmanager
   def at_once(self):
@@ -57,7 +66,8 @@ class Requests:
       self.deferring = before
 
   def _handle(self, number, _):
-    is_first = self.signal is None
-    self.signal = self.signal or signal.Signals(number)
-    if is_first and not self.deferring:  # another one must not break off the cleaning up
+    if self.signal:  # another one must not break off the cleaning up
+      return
+    self.signal, self._arrived = signal.Signals(number), time.monotonic()
+    if not self.deferring:
       raise Interrupted()
