@@ -215,11 +215,11 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
 
   labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
   trained = trained_variables(settings.freeze_batch_norm)
-  cross_entropy = losses.cross_entropy(logits, labels, settings.ignore_label,
-                                       training and settings.class_weights)
+  data_loss = losses.LOSSES[settings.loss](logits, labels, settings.ignore_label,
+                                           training and settings.class_weights)
   with layers.way(prepare=prepare):
     decay = layers.prepared(losses.weight_decay(trained, settings.weight_decay), tf.float32)
-  loss = cross_entropy + decay
+  loss = data_loss + decay
   matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,
                                     settings.ignore_label, settings.deterministic)
   if mode == ModeKeys.EVAL:
@@ -227,7 +227,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
                          eval_metric_ops=metrics.evaluation_metrics(matrix, settings.class_names))
 
   rate = optimizers.learning_rate(settings)
-  scalars = {'loss': loss, 'cross_entropy': cross_entropy, 'learning_rate': rate,
+  scalars = {'loss': loss, settings.loss: data_loss, 'learning_rate': rate,
              'train_px_accuracy': metrics.pixel_accuracy(matrix),
              'train_mean_iou': metrics.mean_iou(matrix)}
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
@@ -235,7 +235,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   if settings.pre_trained_model:
     checkpoints.initialize(settings.pre_trained_model, _model_variables(),
                            backbones.get(architecture.base_architecture).scope)
-  step = optimizers.train_op(cross_entropy, decay, rate, trained, settings,
+  step = optimizers.train_op(data_loss, decay, rate, trained, settings,
                               _multipliers(trained, architecture, settings))
   training_hooks.watch(step.loss, rate)
   if settings.precision == 'fp16':

@@ -42,6 +42,30 @@ class CrossEntropyTest(unittest.TestCase):
     loss = evaluate(lambda: losses.cross_entropy(tf.constant(logits), tf.constant(labels), 255, [3, 1]))
     self.assertAlmostEqual(loss, -(3 * np.log(.5) + np.log(.8)) / 4, places=6)
 
+  def test_focal_loss_makes_easy_pixels_count_less(self):
+    logits = np.log(np.array([[[[.5, .5], [.2, .8], [.9, .1]]]], 'f'))
+    labels = np.array([[[[0], [1], [255]]]], 'i')
+    hard, easy = .5**2 * np.log(.5), .2**2 * np.log(.8)
+    loss = evaluate(lambda: losses.focal(tf.constant(logits), tf.constant(labels), 255))
+    self.assertAlmostEqual(loss, -(hard + easy) / 2, places=6)
+    loss = evaluate(lambda: losses.focal(tf.constant(logits), tf.constant(labels), 255, [3, 1]))
+    self.assertAlmostEqual(loss, -(3 * hard + easy) / 4, places=6)
+
+  def test_focal_loss_of_a_sure_pixel_has_no_gradient(self):
+    def build():
+      logits = tf.constant([[[[60., 0, -60], [0, 60, 0]]]])
+      loss = losses.focal(logits, tf.constant([[[[0], [255]]]]), 255)
+      return loss, tf.gradients(loss, logits)[0]
+
+    loss, gradient = evaluate(build)
+    self.assertEqual(loss, 0)
+    np.testing.assert_array_equal(gradient, np.zeros((1, 1, 2, 3)))
+
+  def test_flags_offer_what_the_tables_have(self):
+    offered = {action.dest: action.choices for action in train.make_parser()._actions}
+    self.assertEqual(offered['loss'], tuple(losses.LOSSES))
+    self.assertEqual(offered['learning_rate_policy'], tuple(optimizers.POLICIES))
+
   def test_median_frequency_weighs_rare_classes_up(self):
     # The median of 10, 40 and 400 is 40; the class that never occurs is left alone.
     self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40], 10.), [0.1, 4, 1, 1])

@@ -1,4 +1,4 @@
-"""The training loss: cross entropy over the valid pixels plus weight decay."""
+"""The training loss: one of LOSSES over the valid pixels, plus weight decay."""
 import statistics
 
 import tensorflow.compat.v1 as tf
@@ -27,6 +27,25 @@ def cross_entropy(logits, labels, ignore_label, class_weights=None):
   Returns:
     float32 scalar.
   """
+  return _weighted_mean(*_per_pixel(logits, labels, ignore_label, class_weights))
+
+
+def focal(logits, labels, ignore_label, class_weights=None):
+  """Returns the mean focal loss, (1 - p)^2 * -log(p), p that of the true class (arXiv 1708.02002 sec. 3.2).
+
+  Easy pixels count less. Arguments and mean are those of cross_entropy; gamma is the paper's 2, and the
+  weights take the place of its alpha.
+  """
+  per_pixel, weights = _per_pixel(logits, labels, ignore_label, class_weights)
+  return _weighted_mean(per_pixel * tf.square(tf.math.expm1(-per_pixel)), weights)
+
+
+# --loss; all have the arguments of cross_entropy.
+LOSSES = {'cross_entropy': cross_entropy, 'focal': focal}
+
+
+def _per_pixel(logits, labels, ignore_label, class_weights):
+  """Returns the cross entropy of each pixel, and what it weighs, or 0: float32 [B, H, W]."""
   labels = tf.squeeze(labels, axis=3)  # [B, H, W]
   valid = valid_pixels(labels, ignore_label)
   labels = tf.where(valid, labels, tf.zeros_like(labels))
@@ -34,7 +53,12 @@ def cross_entropy(logits, labels, ignore_label, class_weights=None):
   weights = tf.cast(valid, tf.float32)
   if class_weights:
     weights *= tf.gather(tf.constant(class_weights, tf.float32), labels)
-  return tf.math.divide_no_nan(tf.reduce_sum(per_pixel * weights), replicas.mean(tf.reduce_sum(weights)))
+  return per_pixel, weights
+
+
+def _weighted_mean(values, weights):
+  """Returns a float32 scalar, whose mean over the replicas is that of all of their pixels."""
+  return tf.math.divide_no_nan(tf.reduce_sum(values * weights), replicas.mean(tf.reduce_sum(weights)))
 
 
 def median_frequency_weights(class_pixels, limit):

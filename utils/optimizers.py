@@ -80,7 +80,7 @@ class Step(typing.NamedTuple):
   loss: tf.Tensor
 
 
-def train_op(cross_entropy, weight_decay, rate, variables, settings, multipliers=None):
+def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=None):
   """Returns the Step of a training.
 
   A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
@@ -89,7 +89,7 @@ def train_op(cross_entropy, weight_decay, rate, variables, settings, multipliers
   variable; such steps are counted in loss_scale/skipped_steps.
 
   Args:
-    cross_entropy: float32 scalar, of one batch.
+    data_loss: float32 scalar, of one batch.
     weight_decay: float32 scalar, losses.weight_decay of the variables; the loss is the sum of both.
     rate: float32 scalar, the learning rate.
     variables: list of the variables to train.
@@ -99,8 +99,8 @@ def train_op(cross_entropy, weight_decay, rate, variables, settings, multipliers
   optimizer = tf.train.MomentumOptimizer(rate, settings.momentum)
   if settings.precision == 'fp16':
     optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
-  loss = cross_entropy + weight_decay
-  gradients, variables = zip(*optimizer.compute_gradients(cross_entropy, variables), strict=True)
+  loss = data_loss + weight_decay
+  gradients, variables = zip(*optimizer.compute_gradients(data_loss, variables), strict=True)
   # The strategy adds up what the replicas give.
   gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count())
   gradients = list(zip(gradients, variables, strict=True))

@@ -11,6 +11,7 @@ class Settings:
 
   Attributes:
     class_names: K str. palette: K (red, green, blue). ignore_label: int, of pixels that do not count.
+    loss: str, a name in losses.LOSSES.
     class_weights: K floats by which the pixels of each class count in the training loss, or None.
     batch_norm_decay: float, or None for the backbone's own.
     freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
@@ -37,6 +38,7 @@ class Settings:
   class_names: tuple = ()
   palette: tuple = ()
   ignore_label: int = 255
+  loss: str = 'cross_entropy'
   class_weights: tuple = None
   batch_norm_decay: float = None
   freeze_batch_norm: bool = False
