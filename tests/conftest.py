@@ -10,8 +10,8 @@ os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 # Files whose classes take longest. They begin, so that no worker is left with one at the end.
 _LONGEST = ('torture_test', 'resume_test', 'scripts_test', 'cluster_test', 'fuzz_test',
             'convert_checkpoint_test', 'deeplab_model_test', 'gpu_graph_test', 'benchmark_test',
-            'backbones_test', 'replicas_test', 'readme_test', 'devices_test', 'flags_test', 'inputs_test',
-            'layers_test')
+            'backbones_test', 'replicas_test', 'readme_test', 'devices_test', 'ending_test',
+            'quiet_test', 'inputs_test', 'layers_test')
 
 
 def pytest_collection_modifyitems(items):

@@ -153,3 +153,46 @@ class ScriptsTest(unittest.TestCase):
       file.write('\n'.join(lines) + '\n')
     return path
 
+
+_SCRIPT = '''
+import os, signal, sys, threading, time, warnings
+sys.path.insert(0, {root!r})
+from cli import flags
+from utils import files
+from utils.errors import DataError, UsageError
+
+def make_parser():
+  parser = flags.Parser('A script.')
+  parser.flag('output_dir', {folder!r}, 'folder', metavar='DIR')
+  return parser
+
+def main(args):
+{main}
+
+if __name__ == '__main__':
+  flags.run(main, make_parser())
+'''
+
+
+class ScriptTest(unittest.TestCase):
+  """Runs scripts of a few lines that start as ours do."""
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+
+  def write(self, main):
+    """Writes script.py, whose main holds this code; returns its path."""
+    path = os.path.join(self.folder, 'script.py')
+    with open(path, 'w') as file:
+      file.write(_SCRIPT.format(root=ROOT, folder=self.folder,
+                                main=textwrap.indent(textwrap.dedent(main), '  ')))
+    return path
+
+  def run_script(self, main, *argv, env=None, shell='"$@"'):
+    """Runs a script with that main through a line of the shell, in which "$@" is its command."""
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ('TF_CPP_MIN_LOG_LEVEL', 'PYTHONUNBUFFERED')}
+    return subprocess.run(['bash', '-c', shell, 'bash', sys.executable, self.write(main), *argv],
+                          env={**environment, **(env or {})}, capture_output=True, text=True, timeout=120)

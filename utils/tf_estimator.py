@@ -2,7 +2,7 @@
 
 TensorFlow 2.15 was the last release with `tf.estimator`. The package tensorflow-estimator 2.15.0 holds the
 same code and runs on later releases once it finds three things that they dropped; `_prepare` puts
-them back. It also keeps the package's canned estimators, and with them Keras, from being imported.
+them back. It also keeps the package's canned estimators from being imported.
 
 This module alone touches private parts of TensorFlow. Everything else imports from here:
 
