@@ -26,7 +26,7 @@ import re
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from dataset import descriptors, schema, tf_records
+from dataset import descriptors, label_files, schema, tf_records
 from utils import files, workers
 from utils.errors import DataError, UsageError
 
@@ -64,7 +64,8 @@ class _Split:
   name: str
   pairs: list
   problems: list
-  counts: list = dataclasses.field(default_factory=lambda: [0] * 256)
+  counts: list = dataclasses.field(default_factory=lambda: [0] * 256)  # of the pixels of each label value
+  images: list = dataclasses.field(default_factory=lambda: [0] * 256)  # that hold it
   sizes: list = dataclasses.field(default_factory=list)
   shards: list = dataclasses.field(default_factory=list)
 
@@ -96,6 +97,7 @@ def convert(splits, dataset, options):
       for split in splits:
         _write_shards(split, encoded, stack, options)
       _check_problems(splits, options)
+      _check_labelled(splits, dataset)
       for split, path in zip(splits, indexes):
         _write_index(path, split, dataset)
       for split in splits:
@@ -104,6 +106,8 @@ def convert(splits, dataset, options):
     raise DataError(f"records cannot be written to '{options.output_dir}': {error}") from error
   for split in splits:
     _print_summary(split, options.output_dir)
+  if all(split.counts for split in splits):
+    _print_classes(splits, dataset)
 
 
 def read_index(folder, split):
@@ -224,6 +228,7 @@ def _add_example(split, example, writer):
     split.counts = None
   else:
     split.counts = [a + b for a, b in zip(split.counts, example.counts)]
+    split.images = [a + bool(b) for a, b in zip(split.images, example.counts)]
 
 
 def _check_problems(splits, options):
@@ -239,6 +244,32 @@ def _check_problems(splits, options):
     if not split.sizes:
       raise DataError(f"no example is left for '{split.name}'; mend what --skip_bad leaves out:\n"
                       + '\n'.join(split.problems))
+
+
+def _check_labelled(splits, dataset):
+  """Raises DataError if one class alone has pixels, and others are ignored: a foreground that is not taken.
+
+  Borders that are ignored, as VOC's, surround objects, and those have a class.
+  """
+  if not all(split.counts for split in splits):
+    return
+  counts = [sum(values) for values in zip(*(split.counts for split in splits))]
+  classes = [label for label in range(dataset.num_classes) if label != dataset.ignore_label]
+  present = [label for label in classes if counts[label]]
+  ignored = counts[dataset.ignore_label]
+  if len(classes) < 2 or len(present) > 1 or not ignored:
+    return
+  only = present[0] if present else classes[0]
+  other = next(label for label in classes if label != only)
+  names = {value: dataset.class_names[label] for value, label in
+           sorted(((only, only), (dataset.ignore_label, other)))}
+  held = f"every pixel that counts is '{dataset.class_names[only]}'" if present else 'no pixel counts'
+  raise DataError(
+      f'{held}, and {ignored:,} pixels ({ignored / sum(counts):.1%}) are ignored, because they hold '
+      f'{dataset.ignore_label}: there is nothing to learn, and nothing has been written. If '
+      f"{dataset.ignore_label} stands for a class, say '{dataset.class_names[other]}', the descriptor of "
+      f"'{dataset.name}' needs the line \"values\": {json.dumps(names)} (tools/create_tf_record.py --suggest "
+      'writes one)')
 
 
 def _write_index(path, split, dataset):
@@ -266,6 +297,27 @@ def _print_summary(split, folder):
   print(f'Wrote {len(split.sizes)} examples to {path}{more}', flush=True)
   for problem in split.problems:
     print(f'Left out: {problem}', flush=True)
+
+
+def _print_classes(splits, dataset):
+  """Prints what each class has of the pixels and in how many images, and warns of what cannot be learnt."""
+  ignored = dataset.ignore_label
+  names = {label: name for label, name in enumerate(dataset.class_names) if label != ignored} | {
+      ignored: '(ignored)'}
+  width = max(map(len, names.values()))
+  print(f'{"class":>5} {"":{width}}' + ''.join(f'{split.name + " pixels":>18} {"share":>8} {"images":>8}'
+                                              for split in splits))
+  for label, name in names.items():
+    cells = (f'{split.counts[label]:18,} {split.counts[label] / sum(split.counts):8.2%} '
+             f'{split.images[label]:8,}' for split in splits)
+    print(f'{label:5} {name:{width}}' + ''.join(cells))
+  for split in splits:
+    missing = [name for label, name in names.items() if label != ignored and not split.counts[label]]
+    if missing:
+      print(f'Warning: no pixel of {split.name} is {", ".join(missing)}')
+    share = split.counts[ignored] / sum(split.counts)
+    if share > label_files.MUCH_IGNORED:
+      print(f'Warning: {share:.0%} of the pixels of {split.name} are ignored, and teach nothing')
 
 
 # --- Files ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from utils import visualization
 from utils.errors import DataError
 
 # The sentences, which the training graph completes in its own way.
+MUCH_IGNORED = 0.2  # share of the pixels of a split, above which there is a warning
 WHAT_IT_IS = ('a label is a grey or palette PNG of at most 8 bits whose values are the class ids; if it '
               "shows classes by colours, give a descriptor with 'colors'")
 

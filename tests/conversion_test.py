@@ -39,11 +39,11 @@ class ConversionTest(unittest.TestCase):
     os.mkdir(self.output)
 
   def pair(self, name, height=5, width=8, value=0):
-    """Writes a photo and a label of one value, but 255 in its first row; returns their Pair."""
+    """Writes a photo and a label of one value, but 255 in its first row and 1 at its end."""
     image, label = (os.path.join(self.folder, f'{name}.{end}') for end in ('jpg', 'png'))
     Image.fromarray(np.full((height, width, 3), 99, np.uint8)).save(image)
     values = np.full((height, width), value, np.uint8)
-    values[0] = 255
+    values[0], values[-1, -1] = 255, 1
     Image.fromarray(values).save(label)
     return lists.Pair(image, label, FRUIT, f'{name}.jpg')
 
@@ -83,15 +83,47 @@ class WriteTest(ConversionTest):
     self.assertEqual(self.written(), ['train.json', 'train.record', 'val.json', 'val.record'])
     self.assertEqual(self.names(), [['b.jpg', 'a.jpg']])
     self.assertEqual(self.names('val'), [['c.jpg']])
-    self.assertEqual(out, f'Wrote 2 examples to {self.output}/train.record\n'
-                          f'Wrote 1 examples to {self.output}/val.record\n')
+    self.assertTrue(out.startswith(f'Wrote 2 examples to {self.output}/train.record\n'
+                                   f'Wrote 1 examples to {self.output}/val.record\nclass '))
+
+  def test_classes_are_counted_and_those_without_a_pixel_told(self):
+    pairs = [self.pair('a', 5, 8), self.pair('b', 2, 4, value=1)]
+    out = self.convert(train=pairs, val=[self.pair('c', 4, 9, value=2)]).splitlines()[2:]
+    self.assertEqual([line.split() for line in out[:5]], [
+        ['class', 'train', 'pixels', 'share', 'images', 'val', 'pixels', 'share', 'images'],
+        ['0', 'apple', '31', '64.58%', '1', '0', '0.00%', '0'],      # of 40 + 8, and of 36
+        ['1', 'pear', '5', '10.42%', '2', '1', '2.78%', '1'],
+        ['2', 'plum', '0', '0.00%', '0', '26', '72.22%', '1'],
+        ['255', '(ignored)', '12', '25.00%', '2', '9', '25.00%', '1']])
+    self.assertEqual(out[5:], ['Warning: no pixel of train is plum',
+                               'Warning: 25% of the pixels of train are ignored, and teach nothing',
+                               'Warning: no pixel of val is apple',
+                               'Warning: 25% of the pixels of val are ignored, and teach nothing'])
+
+  def test_foreground_that_is_ignored_as_a_whole_is_an_error(self):
+    pair = self.pair('a', 5, 8)
+    labels = np.zeros((5, 8), np.uint8)
+    labels[1:3, 2:7] = 255
+    Image.fromarray(labels).save(pair.label)
+    with self.assertRaisesRegex(DataError, "every pixel that counts is 'apple', and 10 pixels .25.0%. are "
+                                           'ignored.* line "values": {"0": "apple", "255": "pear"} '):
+      self.convert(train=[pair])
+    self.assertEqual(self.written(), [])
+    labels[4, 4] = 2  # one pixel of another class
+    Image.fromarray(labels).save(pair.label)
+    self.assertIn('Warning: no pixel of train is pear\n', self.convert(train=[pair]))
+
+  def test_background_alone_is_converted_with_a_warning(self):
+    pair = self.pair('a', 5, 8)
+    Image.fromarray(np.zeros((5, 8), np.uint8)).save(pair.label)
+    self.assertIn('Warning: no pixel of train is pear, plum\n', self.convert(train=[pair]))
 
   def test_index_holds_counts_sizes_and_checksums(self):
     self.convert(train=[self.pair('a', 5, 8, value=2), self.pair('b', 4, 9), self.pair('c', 3, 4, value=2)],
                  options={'shards': 2})
     index = self.index()
     self.assertEqual(index['examples'], 3)
-    self.assertEqual(index['class_pixels'], [27, 0, 40])    # 3 * 9; 4 * 8 + 2 * 4
+    self.assertEqual(index['class_pixels'], [26, 3, 38])    # 3 * 9 - 1; 3; 4 * 8 + 2 * 4 - 2
     self.assertEqual(index['ignored_pixels'], 21)           # 8 + 9 + 4
     self.assertEqual(index['mean_size'], [4, 7])
     self.assertEqual(index['skipped'], [])

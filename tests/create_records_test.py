@@ -84,7 +84,7 @@ class PascalTest(ScriptTest):
                      ['train.json', 'train.record', 'val.json', 'val.record'])
     paths = [self.path('records', name) for name in ('train.record', 'val.record')]
     self.assertEqual(tf_records.count_examples(paths), [3, 2])
-    self.assertEqual(out, f'Wrote 3 examples to {paths[0]}\nWrote 2 examples to {paths[1]}\n')
+    self.assertTrue(out.startswith(f'Wrote 3 examples to {paths[0]}\nWrote 2 examples to {paths[1]}\nclass '))
 
   def test_defaults_are_the_original_scripts(self):
     args = create_pascal_tf_record.make_parser().parse([])
@@ -243,7 +243,7 @@ class CityscapesTest(ScriptTest):
     for split, count in (('train', 3), ('val', 1)):
       path = self.path('records', f'{split}.record')
       status, out, err = self.run_script('--cityscapes_dir', self.folder, '--split_type', split)
-      self.assertEqual((status, out), (0, f'Wrote {count} examples to {path}\n'), err)
+      self.assertEqual((status, out.splitlines()[0]), (0, f'Wrote {count} examples to {path}'), err)
       self.assertEqual(tf_records.count_examples([path]), [count])
 
   def test_pairs_are_made_by_name(self):

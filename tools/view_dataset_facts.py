@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dataset import label_files
+
 THUMBNAIL = 32            # pixels a side; what near-identical images are compared by
 # Copies of CamVid's photos at half the size, 5 % brighter or as JPEG of quality 30 reach 0.999 and 5;
 # photos of different moments stay below 0.95 and above 19, unless the camera stands still.
 _MIN_CORRELATION = 0.99
 _MAX_DIFFERENCE = 6       # mean absolute, of 0..255
-_MUCH_IGNORED = 0.2       # share of the pixels of a set
 _ENOUGH_TO_COMPARE = 8    # examples; of fewer, none is called unusual
 
 
@@ -202,7 +203,7 @@ def _all_ignored(one, dataset):
 
 
 def _much_ignored(one, dataset):
-  if one.ignored > _MUCH_IGNORED:
+  if one.ignored > label_files.MUCH_IGNORED:
     return Problem('warning', f'{one.title}: {one.ignored:.0%} of all pixels are ignored, and teach nothing',
                    [])
 
