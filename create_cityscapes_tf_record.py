@@ -5,7 +5,7 @@
   python create_cityscapes_tf_record.py --split_type val --input_pattern 'left/*_leftImg8bit.png' \\
       --annot_pattern 'labels/*_labelIds.png'
 
-<name>_leftImg8bit.png is paired with <name>_gtFine_labelTrainIds.png, or where that is missing with
+<name>_leftImg8bit.png is paired with <name>_gtFine_labelTrainIds.png, or, if that is missing, with
 <name>_gtFine_labelIds.png, whose 34 ids become the 19 classes that are scored on the way.
 """
 import dataclasses
@@ -18,7 +18,7 @@ from utils import files
 from utils.errors import DataError, UsageError
 
 IMAGE_SUFFIX = '_leftImg8bit.png'
-TRAIN_IDS, LABEL_IDS = '_labelTrainIds.png', '_labelIds.png'  # the former is used where both are
+TRAIN_IDS, LABEL_IDS = '_labelTrainIds.png', '_labelIds.png'  # the former is used if there are both
 ANNOTATIONS = ('_gtFine', '_gtCoarse')
 
 
@@ -54,7 +54,7 @@ def main(args):
 
 
 def check_flags(args):
-  """Raises UsageError where flags exclude one another."""
+  """Raises UsageError if flags exclude one another."""
   if bool(args.input_pattern) != bool(args.annot_pattern):
     raise UsageError('--input_pattern and --annot_pattern go together; give both or neither')
   for other in ('cityscapes_dir', 'coarse'):

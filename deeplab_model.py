@@ -56,7 +56,7 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
 
   norm = layers.BatchNorm(is_training, batch_norm_decay or row.batch_norm_decay, row.batch_norm_epsilon,
                           sync_batch_norm)
-  # The head has the paper's constants, whatever the backbone's (and the same decay, where one is given).
+  # The head has the paper's constants, whatever the backbone's (and the same decay, if one is given).
   head_norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997, sync=sync_batch_norm)
   with layers.way(channels_first=data_format == 'channels_first'):
     high, low = builders.build(row, layers.to_features(images), architecture.output_stride, norm,
@@ -271,7 +271,7 @@ def _checked(logits):
 
 
 def _multipliers(variables, architecture, settings):
-  """Returns name -> learning-rate multiplier of the head's variables; None where it is 1."""
+  """Returns name -> learning-rate multiplier of the head's variables; None if it is 1."""
   scope = backbones.get(architecture.base_architecture).scope + '/'
   multiplier = settings.last_layers_lr_multiplier
   return None if multiplier == 1 else {

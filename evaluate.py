@@ -45,7 +45,7 @@ def main(args):
 
 
 def check_flags(args):
-  """Raises UsageError where flags need, or rule out, one another."""
+  """Raises UsageError if flags need, or rule out, one another."""
   if args.submission and not args.save_predictions:
     raise UsageError('--submission needs --save_predictions, the folder to write to')
   if args.label_data_dir == 'none' and (args.json or not args.save_predictions):

@@ -69,8 +69,8 @@ def make_parser():
                  'pass: less memory, a fifth more time', action='store_true')
   parser.flag('xla', False, 'compile the training step with XLA, on GPUs', action='store_true')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
-  parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; ring, slower, '
-              'where NCCL fails between them', choices=('nccl', 'ring'))
+  parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; take '
+              'ring, which is slower, if NCCL fails between them', choices=('nccl', 'ring'))
   parser.flag('input_threads', None, 'threads that decode and augment; 0 shares one a core with everything '
               'else (default: with GPUs the cores less 2 a GPU, else 0)',
               type=flags.non_negative_int, metavar='N')

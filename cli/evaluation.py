@@ -86,7 +86,7 @@ def open_examples(args, dataset):
 
 
 def open_records(args, dataset):
-  """Returns the same of --data_dir; names are looked up only where predictions are to carry them."""
+  """Returns the same of --data_dir; names are looked up only if predictions are to carry them."""
   paths = tf_records.record_files(args.data_dir, args.split)
   index = conversion.read_index(args.data_dir, args.split)
   conversion.check_classes(index, dataset, args.split, args.data_dir)
@@ -104,7 +104,7 @@ def open_records(args, dataset):
 
 
 def run_model(model_fn, params, examples, scored):
-  """Runs the model once over all images; returns the scores, or None where there are no labels."""
+  """Runs the model once over all images; returns the scores, or None if there are no labels."""
   hooks = [run_config.ProgressBarHook(len(examples.names), 'evaluating')]
   advice = ('every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
             'programs that hold memory')

@@ -165,7 +165,7 @@ SHARED = {
         help='folder of the checkpoints, model_config.json and event files'),
     'base_architecture': dict(
         default='resnet_v2_101', choices=backbones.names(),
-        help='the backbone; taken from model_dir where train.py wrote it down'),
+        help='the backbone; taken from model_dir if train.py wrote it down there'),
     'output_stride': dict(
         default=default_of('output_stride'), type=int, choices=backbones.OUTPUT_STRIDES,
         help='input size over feature size; the same weights serve all'),
@@ -211,7 +211,7 @@ SHARED = {
     'dataset': dict(
         default='voc', metavar='NAME',
         help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '
-             'taken from model_dir where train.py wrote it down'),
+             'taken from model_dir if train.py wrote it down there'),
     'image_data_dir': dict(
         default='dataset/VOCdevkit/VOC2012/JPEGImages', metavar='DIR', help='folder of the images'),
     'label_data_dir': dict(
@@ -288,8 +288,8 @@ def run(main, parser, argv=None):
 def enable_onednn():
   """Makes TensorFlow, if it has not been imported yet, use oneDNN's kernels on every x86 CPU: for training.
 
-  By itself TensorFlow leaves them out where the CPU has no instructions for neural networks (before AVX-512
-  VNNI). There a training step takes a quarter less time by them; predicting single images takes more.
+  By itself TensorFlow leaves them out if the CPU has no instructions for neural networks (before AVX-512
+  VNNI). On such a CPU a training step takes a quarter less time by them; predicting single images takes more.
   """
   if platform.machine() in ('x86_64', 'AMD64'):
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')

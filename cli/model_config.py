@@ -1,7 +1,7 @@
 """model_config.json: what train.py leaves in model_dir so that no later command repeats it.
 
 evaluate.py, inference.py and export_inference_graph.py read the architecture and the dataset from it. A flag
-given explicitly wins where the weights allow it (output stride) and is an error where they do not (backbone,
+given explicitly wins if the weights allow it (output stride) and is an error if they do not (backbone,
 classes). A folder without the file, such as one of the original scripts, falls back to the flags.
 """
 import dataclasses
@@ -49,7 +49,7 @@ def write(model_dir, architecture, dataset, flags, past=()):
 
 
 def read(model_dir):
-  """Returns the Stored of a model_dir, or None where it has none.
+  """Returns the Stored of a model_dir, or None if it has none.
 
   Raises:
     DataError: the file cannot be read or lacks a key.
@@ -107,7 +107,7 @@ def resolve(args, stored):
 
 
 def check(architecture):
-  """Raises UsageError, naming the flag, where no model can be built so."""
+  """Raises UsageError, naming the flag, if no model can be built so."""
   if architecture.atrous_rates and len(architecture.atrous_rates) != 3:
     raise UsageError(f'--atrous_rates has {len(architecture.atrous_rates)} rates; give three, or none at all')
   strides = architecture.decoder_output_stride
@@ -120,7 +120,7 @@ def check(architecture):
 
 
 def _with_flag(architecture, name, args):
-  """Returns the stored architecture with a flag's value, where the weights allow it."""
+  """Returns the stored architecture with a flag's value, if the weights allow it."""
   stored, given = getattr(architecture, name), getattr(args, name)
   given = tuple(given) if isinstance(given, list) else given
   if stored == given:

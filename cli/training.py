@@ -168,7 +168,7 @@ def count_examples(index, paths):
 
 
 def find_class_weights(args, index):
-  """Returns the weight of each class in the loss, a list of floats, or None where all weigh the same."""
+  """Returns the weight of each class in the loss, a list of floats, or None if all weigh the same."""
   if args.class_weights == 'none':
     if 'class_weight_limit' in args.explicit:
       raise UsageError('--class_weight_limit bounds what --class_weights median_frequency gives; give that '
@@ -386,7 +386,7 @@ def images_per_step(args):
 
 
 def warn_of_slow_averages(decay, steps):
-  """Says so where the moving averages of batch norm cannot settle within the run."""
+  """Says so if the moving averages of batch norm cannot settle within the run."""
   initial, better = decay ** steps, max(0.9, 1 - 5 / steps)
   if initial > 0.1:
     print(f'Warning: after {steps} steps at --batch_norm_decay {decay} the moving averages, which evaluation '

@@ -43,7 +43,7 @@ class Options:
     output_dir: str, an existing folder.
     shards: int, record files of each split; 0 writes one, named `<split>.record`.
     skip_bad: int, the number of bad pairs that may be left out.
-    fast: bool, read no more than headers where that is possible (schema.encode_pair).
+    fast: bool, read no more than headers if that is possible (schema.encode_pair).
     processes: int, of those that encode.
   """
   output_dir: str
@@ -111,7 +111,7 @@ def convert(splits, dataset, options):
 
 
 def read_index(folder, split):
-  """Returns the index of a split as a dict, or None where there is none that fits the records.
+  """Returns the index of a split as a dict, or None if there is none that fits the records.
 
   Args:
     folder: str, where the records are.
@@ -232,7 +232,7 @@ def _add_example(split, example, writer):
 
 
 def _check_problems(splits, options):
-  """Raises DataError where too many pairs are bad or a split has no good one."""
+  """Raises DataError if too many pairs are bad or a split has no good one."""
   problems = [problem for split in splits for problem in split.problems]
   if len(problems) > options.skip_bad:
     total = sum(len(split.sizes) for split in splits) + len(problems)
@@ -328,7 +328,7 @@ def _index_path(folder, split):
 
 
 def _load_index(path):
-  """Returns the content of an index, or None where the file is missing or something else."""
+  """Returns the content of an index, or None if the file is missing or something else."""
   try:
     index = files.read_json(path, f"index '{path}'")
     if isinstance(index, dict) and _INDEX_KEYS <= index.keys() and _is_sound(index, path):
@@ -358,7 +358,7 @@ def _is_sound(index, path):
 
 
 def _check_index_path(folder, split):
-  """Raises DataError where the index would overwrite something else, such as a descriptor."""
+  """Raises DataError if the index would overwrite something else, such as a descriptor."""
   path = _index_path(folder, split)
   if os.path.exists(path) and not _load_index(path):
     raise DataError(f"'{path}' is no index of records and would be overwritten by one; move it, or give "

@@ -23,7 +23,7 @@ class Dataset:
     ignore_label: int, 0..255: the label value of pixels that do not count.
     splits: dict from split name to its number of images; may be empty.
     values: dict from the values, 0..255, that label files store to label values (a class, or
-      ignore_label). Empty where label files store label values.
+      ignore_label). Empty if label files store label values.
     colors: dict from the (red, green, blue) of colour-coded label files to label values, in place
       of `values`; or empty.
   """
@@ -210,12 +210,12 @@ def _read_coding(descriptor, class_names, ignore_label, demand):
 
 
 def _read_value(text):
-  """Returns 0..255, or None where the text is none of them."""
+  """Returns 0..255, or None if the text is none of them."""
   return int(text) if re.fullmatch('[0-9]{1,3}', text) and int(text) <= 255 else None
 
 
 def _read_color(text):
-  """Returns (red, green, blue), or None where the text is no colour."""
+  """Returns (red, green, blue), or None if the text is no colour."""
   if re.fullmatch('#[0-9a-fA-F]{6}', text):
     return tuple(bytes.fromhex(text[1:]))
   numbers = re.fullmatch(r'[\[(]? *([0-9]+) *, *([0-9]+) *, *([0-9]+) *[\])]?', text)

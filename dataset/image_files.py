@@ -164,7 +164,7 @@ def check_orientation(image, label_size, path):
   """Raises DataError for a photo that is to be turned for display, unless its label is not turned.
 
   The graph reads pixels as they are stored. A label drawn on the turned photo would not fit, and only
-  where width and height change places can it be told from one drawn on the stored pixels.
+  if width and height change places can it be told from one drawn on the stored pixels.
 
   Args:
     image: Stored.

@@ -22,7 +22,7 @@ from utils.errors import DataError
 # to the rest of training; that still mixes thousands of examples, and the shards change their order.
 _SHUFFLE_BYTES = 2 << 30
 
-# Record files that are read at a time in training, which fetches ahead where they lie on slow disks.
+# Record files that are read at a time in training, which fetches ahead if they lie on slow disks.
 _FILES_AT_A_TIME = 16
 
 # Files that are decoded in Python at a time; PIL leaves the lock of the interpreter meanwhile.
@@ -39,7 +39,7 @@ class TrainOptions:
 
   Attributes:
     crop_size: (height, width), ints, of what leaves the pipeline.
-    batch_size: int, of each replica where several train together.
+    batch_size: int, of each replica if several train together.
     seed: int; the stream is a pure function of it (and of the files).
     padding_color: (red, green, blue), floats 0..255, the colour of padding.
     num_examples: int, the examples in all files.
@@ -72,7 +72,7 @@ def train_dataset(files, dataset, options, input_context=None):
     files: list of str, record files.
     dataset: Dataset.
     options: TrainOptions.
-    input_context: tf.distribute.InputContext, from the Estimator where it trains under a strategy, or None.
+    input_context: tf.distribute.InputContext, from the Estimator if it trains under a strategy, else None.
 
   Returns:
     tf.data.Dataset of (images, labels): uint8 [B, crop height, crop width, 3] and [..., 1].
@@ -206,7 +206,7 @@ def eval_dataset(files, dataset, fillers=0):
   Args:
     files: list of str, record files.
     dataset: Dataset.
-    fillers: int, images without a valid pixel to add at the end, where several replicas each need one.
+    fillers: int, images without a valid pixel to add at the end, if several replicas each need one.
 
   Returns:
     tf.data.Dataset of (images, labels): uint8 [1, H, W, 3] and uint8 [1, H, W, 1].

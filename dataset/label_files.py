@@ -76,7 +76,7 @@ def load(path, dataset, fast):
 
 
 def check(encoded, dataset, source):
-  """Returns the Stored of a PNG file; DataError where it is not as training demands."""
+  """Returns the Stored of a PNG file; DataError if it is not as training demands."""
   label = _decode_label(encoded, source)
   counts = _count_values(label, encoded)
   check_values(counts, dataset, source)
@@ -98,7 +98,7 @@ def check_values(counts, dataset, source):
 
 
 def _decode_label(encoded, source):
-  """Returns the PIL image of a label of one channel; DataError where it is none."""
+  """Returns the PIL image of a label of one channel; DataError if it is none."""
   label = image_files.open_image(encoded, source)
   _check_label_kind(label, encoded, source)
   return image_files.decode(label, encoded, source)

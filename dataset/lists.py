@@ -50,7 +50,7 @@ def read_list(path):
 def find_image(folder, name):
   """Returns the path of the image that a line of a list names.
 
-  The line is a file name with or without extension. Where no such file is there, its first word is
+  The line is a file name with or without extension. If there is no such file, its first word is
   tried (lists such as '2007_000032 1').
 
   Args:

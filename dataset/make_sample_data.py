@@ -238,7 +238,7 @@ def _poses(rng, size):
   height, width = size
   poses = []
   count = rng.integers(3, 6)
-  for _ in range(200):  # tries; the last toys are left out where there is no room
+  for _ in range(200):  # tries; the last toys are left out if there is no room
     pose = Pose(centre=(rng.uniform(0.1, 0.9) * width, rng.uniform(0.14, 0.86) * height),
                 radius=rng.uniform(0.15, 0.26) * min(size), angle=rng.uniform(-0.12, 0.12))
     if all(np.hypot(pose.centre[0] - other.centre[0], pose.centre[1] - other.centre[1])

@@ -15,7 +15,7 @@ from utils.errors import DataError, UsageError
 
 
 def check_submission(submission, dataset):
-  """Raises UsageError where a model has not as many classes as the benchmark.
+  """Raises UsageError if a model has not as many classes as the benchmark.
 
   Args:
     submission: 'voc', 'cityscapes' or None.

@@ -25,7 +25,7 @@ flip: bool [], left and right change places.
 
 
 def require(condition, sentence):
-  """Stops with a sentence for the user where the condition does not hold.
+  """Stops with a sentence for the user if the condition does not hold.
 
   Args:
     condition: bool [].
@@ -146,7 +146,7 @@ def _as_grey(encoded):
 
 
 def check_label(label, dataset, name):
-  """Returns an operation that stops where a label holds a value that the dataset does not allow.
+  """Returns an operation that stops if a label holds a value that the dataset does not allow.
 
   Args:
     label: uint8 [H, W, 1].
@@ -161,7 +161,7 @@ def check_label(label, dataset, name):
 
 
 def check_sizes(image_size, label_size, name):
-  """Returns an operation that stops where an image and its label differ in size.
+  """Returns an operation that stops if an image and its label differ in size.
 
   Args:
     image_size, label_size: int32 [2], height and width.
@@ -174,8 +174,8 @@ def check_sizes(image_size, label_size, name):
 def random_window(size, crop_size, scales, seed):
   """Returns the Window of a random scale, crop and flip.
 
-  The stored image times the scale is cut, where it is larger than the crop, to a part of the crop's
-  size (each place is as likely as any other); where it is smaller, all of it is taken.
+  The stored image times the scale is cut, if it is larger than the crop, to a part of the crop's
+  size (each place is as likely as any other); if it is smaller, all of it is taken.
 
   Args:
     size: int32 [2], H and W.

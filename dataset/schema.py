@@ -29,7 +29,7 @@ class Encoded(typing.NamedTuple):
   Attributes:
     features: dict of bytes and ints, those of the tf.train.Example, or None if there are problems.
     size: (height, width) or None.
-    counts: list of 256 int, the pixels of each label value; None where the label was not decoded.
+    counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
     problems: list of str, sentences that name the file.
   """
   features: dict
@@ -83,7 +83,7 @@ def _collecting(problems):
 
 
 def file_name(features):
-  """Returns the image's path below its folder, a str, or None where a record lacks it.
+  """Returns the image's path below its folder, a str, or None if a record lacks it.
 
   Args:
     features: dict, see parse.

@@ -41,7 +41,7 @@ def record_files(data_dir, split):
 
 
 def _check_shards(shards):
-  """Raises DataError where shards are missing or belong to two sets."""
+  """Raises DataError if shards are missing or belong to two sets."""
   stem, _, total = shards[0].removesuffix('.record').rpartition('-of-')
   expected = {f'{stem[:-5]}{index:05d}-of-{total}.record' for index in range(int(total))}
   others = sorted(set(shards) - expected)
@@ -130,7 +130,7 @@ def _find_bad_example(path, dataset):
 
 
 def _check_example(serialized, dataset, source):
-  """Raises DataError where a serialized example is not what the graph can use."""
+  """Raises DataError if a serialized example is not what the graph can use."""
   features = _features_of(serialized, source)
   for name in (schema.IMAGE_ENCODED, schema.LABEL_ENCODED):
     if len(features[name].bytes_list.value) != 1:
@@ -195,7 +195,7 @@ def parse(serialized, source):
 
 
 def _features_of(serialized, source):
-  """Returns the features of an example, a map of tf.train.Feature; DataError where it is none."""
+  """Returns the features of an example, a map of tf.train.Feature; DataError if it is none."""
   try:
     return tf.train.Example.FromString(serialized).features.feature
   except DecodeError as error:
@@ -219,7 +219,7 @@ class Records:
   """The examples of record files."""
 
   def __init__(self, paths):
-    """Raises DataError where a file cannot be read or is cut off."""
+    """Raises DataError if a file cannot be read or is cut off."""
     self._places = []  # (path, number in it, first byte, length)
     for path, count in zip(paths, count_examples(paths)):
       with open(path, 'rb') as file:

@@ -18,7 +18,7 @@ def conv2d(inputs, weights, rate, skip_padding, differentiable):
     inputs: float [B, h, w, C].
     weights: float [height, width, C, filters].
     rate: int, the atrous rate.
-    skip_padding: bool, do not multiply padding where it is much: a few small operations then take the place
+    skip_padding: bool, do not multiply padding if there is much: a few small operations then take the place
       of the kernel, and give the same up to rounding.
     differentiable: bool, whether there may be a backward pass.
   """
@@ -67,7 +67,7 @@ def _gradient_by_products(op, gradient):
 
   That by the inputs is the convolution of the gradient with the weights turned around; that by the weights
   is a matrix product for each of them in height and width. TensorFlow's kernel for the latter takes two to
-  four times as long where maps are large or atrous, and without oneDNN there is none for atrous ones.
+  four times as long if maps are large or atrous, and without oneDNN there is none for atrous ones.
   """
   inputs, weights = op.inputs
   height, width, _, _ = weights.shape.as_list()
@@ -99,7 +99,7 @@ def _offsets(kernel, rates):
 
 
 def _beyond(features, offsets):
-  """Returns features without so many first rows and columns; without the last ones where negative."""
+  """Returns features without so many first rows and columns, or last ones if a number is negative."""
   if not any(offsets):
     return features  # a slice of everything would be one more operation, in each of many layers
   rows, columns = (slice(max(0, n), min(0, n) or None) for n in offsets)

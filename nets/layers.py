@@ -133,7 +133,7 @@ def concat(features):
 
 
 def max_pool2d(inputs, size, stride, padding='SAME'):
-  """Returns the maxima of size x size windows: float [B, ceil(h/stride), ceil(w/stride), C] where SAME."""
+  """Returns the maxima of size x size windows: float [B, ceil(h/stride), ceil(w/stride), C] if SAME."""
   return tf.nn.max_pool2d(inputs, size, stride, padding, data_format=_format())
 
 
@@ -180,7 +180,7 @@ def recomputable(build):
 
 def conv2d(inputs, filters, kernel_size, scope, norm=None, activation=None, stride=1, rate=1,
            explicit_padding=True):
-  """Returns a convolution with batch norm, or with a bias where `norm` is None.
+  """Returns a convolution with batch norm, or with a bias if `norm` is None.
 
   Padding keeps ceil(H/stride): a strided convolution pads (kernel_size-1)//2 on the left and the rest on the
   right whatever the size, so that its features stay aligned with those of the dense, atrous one.
@@ -272,7 +272,7 @@ def separable_conv2d(inputs, filters, scope, norm, activation=None, stride=1, ra
 
 
 def batch_norm(inputs, norm, scope='BatchNorm'):
-  """Returns the inputs batch-normalised, by the fused kernel where it can be.
+  """Returns the inputs batch-normalised, by the fused kernel if it can do that.
 
   In training the updates of the moving averages are added to tf.GraphKeys.UPDATE_OPS. The kernel gives them
   N / (N - 1) times the variance of a channel's N values. Of one value, such as the image-level feature of a
@@ -417,7 +417,7 @@ def _own_statistics(inputs):
 
 
 def _of_one_value(inputs, gamma, beta):
-  """Returns what the fused kernel of CPUs would where a channel has one value: beta, the value, 0."""
+  """Returns what the fused kernel of CPUs would return if a channel has one value: beta, the value, 0."""
   net = tf.cast(inputs, tf.float32)
   mean = tf.reduce_mean(net, [0, *_spatial_axes()])
   outputs = (net - _aligned(mean)) * _aligned(gamma) + _aligned(beta)  # by 0, which has gradients
@@ -445,7 +445,7 @@ def resize_bilinear(features, size, align_corners):
 
 
 def spatial_size(features):
-  """Returns (height, width) of features: ints where they are static, else an int32 tensor."""
+  """Returns (height, width) of features: ints if they are static, else an int32 tensor."""
   axes = _spatial_axes()
   height, width = (features.shape.as_list()[axis] for axis in axes)
   return (height, width) if height and width else tf.shape(features)[axes[0]:axes[1] + 1]
@@ -457,7 +457,7 @@ def _he_initializer(fan_in):
 
 
 def _padded(inputs, kernel_size, stride, explicit_padding):
-  """Returns the inputs, padded by tf.pad where that is due, and the padding that is left to the kernel.
+  """Returns the inputs, padded by tf.pad if that is needed, and the padding that is left to the kernel.
 
   EXPLICIT padding in the kernel itself would have no gradient on the CPU.
   """
@@ -469,7 +469,7 @@ def _padded(inputs, kernel_size, stride, explicit_padding):
 
 
 def folds(norm):
-  """Whether batch norm becomes part of the convolution's weights: where it uses its averages.
+  """Whether batch norm becomes part of the convolution's weights. It does if it uses its averages.
 
   A convolution with bias and activation is one kernel; with batch norm it would be two or three.
   """

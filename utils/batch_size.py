@@ -1,7 +1,7 @@
 """The largest batch that fits into a GPU's memory (--batch_size auto), found by steps on made-up images.
 
 A process measures what steps of two sizes take, a line through both says what fits, and another process
-checks it: each start of TensorFlow and each new size, whose kernels it times, takes up to a minute. Where
+checks it: each start of TensorFlow and each new size, whose kernels it times, takes up to a minute. If
 TensorFlow does not tell what memory is used, sizes are tried one after the other.
 """
 import concurrent.futures
@@ -71,7 +71,7 @@ def predicted(measured):
   """Returns the batch size, at least 2, that takes nine tenths of the largest one's images.
 
   That is where the line through two measurements reaches the limit: if 2 images take 3 GB and 4 take 4 GB of
-  10 GB, an image takes 0.5 GB and 16 fit; 14 are returned. Returns None where memory does not grow.
+  10 GB, an image takes 0.5 GB and 16 fit; 14 are returned. Returns None if memory does not grow.
 
   Args:
     measured: Measured of two sizes.
@@ -156,7 +156,7 @@ def _memory_of(model_fn, params, make_batches, batch_size):
     limits = [device.memory_limit_bytes for device in session.list_devices() if device.device_type == 'GPU']
     if not limits:
       raise ValueError('no GPU')
-    run()  # times kernels, and takes more for it where there is more
+    run()  # times kernels, and takes more for it if there is more
     memory.reset_memory_stats('GPU:0')
     run()
     run()
@@ -178,7 +178,7 @@ class _NoMemory(Exception):
 
 @contextlib.contextmanager
 def _training(model_fn, params, make_batches, batch_size):
-  """A context of a session and a function that runs a step in it; raises _NoMemory where memory runs out."""
+  """A context of a session and a function that runs a step in it; raises _NoMemory if memory runs out."""
   devices.limit(1)
   config = run_config.run_config(params['seed'], xla=params['xla']).session_config
   try:

@@ -28,7 +28,7 @@ _TEXT = 7
 
 
 def check(prefix):
-  """Raises DataError where the index of a checkpoint is damaged, or cannot be right.
+  """Raises DataError if the index of a checkpoint is damaged, or cannot be right.
 
   Args:
     prefix: str; what TensorFlow calls the path, or the single file of the old format.

@@ -34,7 +34,7 @@ class Found(typing.NamedTuple):
   """The newest good checkpoint of a folder.
 
   Attributes:
-    prefix: str, or None where the folder has no checkpoint at all.
+    prefix: str, or None if the folder has no checkpoint at all.
     rejected: dict of the prefixes that were looked at before it to what is wrong with them.
   """
   prefix: str
@@ -83,7 +83,7 @@ def problem(prefix):
 
 
 def not_finite(prefix):
-  """Returns which variables of a checkpoint hold NaN or infinity, a str; empty where none does.
+  """Returns which variables of a checkpoint hold NaN or infinity, a str; empty if none does.
 
   Raises what TensorFlow does for a damaged checkpoint.
   """

@@ -31,7 +31,7 @@ _SLOT = re.compile(r'/(Momentum|Adam(_\d)?|ExponentialMovingAverage)$')
 
 
 def latest_or_error(model_dir):
-  """Returns the prefix of model_dir's newest good checkpoint; raises DataError where it has none."""
+  """Returns the prefix of model_dir's newest good checkpoint; raises DataError if it has none."""
   if not os.path.isdir(model_dir):
     raise DataError(f'--model_dir {model_dir} is not a folder; give the folder that train.py wrote')
   prefix = checkpoint_store.find(model_dir).prefix

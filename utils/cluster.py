@@ -15,7 +15,7 @@ class Task:
 
   workers: int, processes that train, one a machine.
   is_chief: bool, whether this is the one that writes checkpoints and event files, evaluates and prints: the
-    task of the job `chief`, or, where there is no such job, worker 0.
+    task of the job `chief`, or, if there is no such job, worker 0.
   """
   workers: int = 1
   is_chief: bool = True
@@ -24,7 +24,7 @@ class Task:
 def task_from_environment():
   """Returns the Task that TF_CONFIG gives to this process.
 
-  It is a single one, Task(), where TF_CONFIG is not set, is empty, or lists one machine, a chief or a worker,
+  It is a single one, Task(), if TF_CONFIG is not set, is empty, or lists one machine, a chief or a worker,
   as for a job of Kubernetes that is scaled to one.
 
   Raises:
@@ -64,7 +64,7 @@ def _parsed(text):
 
 
 def _check(jobs):
-  """Raises UsageError where TF_CONFIG lists what cannot train together."""
+  """Raises UsageError if TF_CONFIG lists what cannot train together."""
   if set(jobs) - {'chief', 'worker'}:
     raise UsageError(f"TF_CONFIG has the jobs {', '.join(sorted(jobs))}; give chief and worker alone: every "
                      'worker holds all variables, and the chief evaluates')

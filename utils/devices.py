@@ -81,7 +81,7 @@ def take(num_gpus=1, precision='fp32'):
   To be called before anything is computed, when TensorFlow opens all GPUs that it may use.
 
   Args:
-    num_gpus: int; fewer are taken where there are fewer, and none is the CPU.
+    num_gpus: int; fewer are taken if there are fewer, and none is the CPU.
     precision: str, of the convolutions: fp32, bf16 or fp16.
 
   Raises:

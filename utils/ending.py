@@ -47,7 +47,7 @@ def raising_signals(name, last=False):
   """Within it SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated, in the main thread.
 
   Only the first one raises, so that another cannot break off the cleaning up. One that comes more than
-  SAME_SIGNAL_SECONDS later ends the process at once, whatever it is doing: also where handlers, which run
+  SAME_SIGNAL_SECONDS later ends the process at once, whatever it is doing: also when handlers, which run
   between instructions of Python, wait for a long operation of TensorFlow. Signals that are ignored (nohup)
   or have a handler already stay as they are; a handler that is set within takes the place of this one.
 
@@ -71,7 +71,7 @@ def raising_signals(name, last=False):
 
   def unraisable(lost):  # by a __del__, say, from which nothing can be raised
     if raised and isinstance(lost.exc_value, (KeyboardInterrupt, Terminated)):
-      main = threading.main_thread().ident  # which sleeps on where the signal reaches another thread
+      main = threading.main_thread().ident  # which sleeps on if the signal reaches another thread
       threading.Timer(0.01, signal.pthread_kill, [main, raised.pop()]).start()
     else:
       unraisable_before(lost)
@@ -208,7 +208,7 @@ def _fullest_disk(places):
   Args:
     places: list of (flag, path), from which a disk is chosen.
   """
-  with contextlib.suppress(OSError):  # where there is none
+  with contextlib.suppress(OSError):  # if there is none
     places = [*places, ('temporary files in', tempfile.gettempdir())]
   disks = {}
   for flag, place in places:

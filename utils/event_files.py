@@ -18,7 +18,7 @@ def cut(folder, is_past):
   """Cuts each event file of a folder before its first event whose step is not past; and damaged ends off.
 
   Args:
-    folder: str; nothing happens where it does not exist.
+    folder: str; nothing happens if it does not exist.
     is_past: function of a step, int, that says whether the events of that step stay.
   """
   # A link could lead to a file of somebody else.

@@ -56,7 +56,7 @@ def explaining(memory_advice, find_bad_example=None):
   """Within it, what fails for a reason outside the program ends as a UsageError or a DataError.
 
   Args:
-    memory_advice: str, what to do where memory runs out, such as 'give a smaller --batch_size'.
+    memory_advice: str, what to do if memory runs out, such as 'give a smaller --batch_size'.
     find_bad_example: function without arguments that returns the DataError of a bad example, or None. It
       may be slow: it is called after errors that bad data can cause, and nothing else explains.
   """
@@ -206,7 +206,7 @@ def errno_and_path(error):
 
 
 def _op_error_kind(error):
-  """Returns the name of the class of a TensorFlow error, or None where it is none."""
+  """Returns the name of the class of a TensorFlow error, or None if it is none."""
   # Whoever raised one has imported TensorFlow; other scripts do without it, also in the end.
   errors = getattr(sys.modules.get('tensorflow'), 'errors', None)
   return type(error).__name__ if errors and isinstance(error, errors.OpError) else None

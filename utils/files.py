@@ -50,7 +50,7 @@ def _is_special(path):
 
 
 def make_folder(path, flag):
-  """Creates the folder and its parents; raises DataError, naming the flag, where nothing can be written."""
+  """Creates the folder and its parents; raises DataError, naming the flag, if nothing can be written."""
   try:
     os.makedirs(path, exist_ok=True)
     with tempfile.TemporaryFile(dir=path):
@@ -61,7 +61,7 @@ def make_folder(path, flag):
 
 
 def check_outputs(outputs, inputs, flag):
-  """Raises UsageError, naming the flag, where a file that is read would be written over.
+  """Raises UsageError, naming the flag, if a file that is read would be written over.
 
   Args:
     outputs, inputs: lists of str, paths.
@@ -74,10 +74,10 @@ def check_outputs(outputs, inputs, flag):
 
 
 def check_json_output(path, flag):
-  """Raises UsageError, naming the flag, where JSON would take the place of something else.
+  """Raises UsageError, naming the flag, if JSON would take the place of something else.
 
   Args:
-    path: str, or None where nothing is written.
+    path: str, or None if nothing is written.
     flag: str.
   """
   if path is not None and (os.path.isfile(path) or os.path.isdir(path)):
@@ -99,7 +99,7 @@ def write_json(path, content):
 
 
 def check_regular(path, source):
-  """Raises DataError, naming the source, where a path is no file with an end: a folder, device or pipe."""
+  """Raises DataError, naming the source, if a path is no file with an end: a folder, device or pipe."""
   os.close(_open_regular(path, source)[0])
 
 
@@ -148,7 +148,7 @@ def read_text(path, source, limit=_MAX_TEXT):
   """Returns the content of a UTF-8 text file, with or without a byte-order mark; see read_bytes.
 
   Raises:
-    DataError: also where it is no UTF-8 text.
+    DataError: also if it is no UTF-8 text.
   """
   encoded = read_bytes(path, source, limit)
   try:
@@ -165,7 +165,7 @@ def read_json(path, source):
   """Returns the content of a JSON file; see read_text.
 
   Raises:
-    DataError: also where it is no JSON, or nested deeper than any that is meant.
+    DataError: also if it is no JSON, or nested deeper than any that is meant.
   """
   try:
     return json.loads(read_text(path, source, _MAX_JSON))

@@ -1,6 +1,6 @@
 """What a model has been trained on so far: the entries of `history` in model_config.json.
 
-A run adds an entry where it begins with other flags than the one before. From the entries and the step of its
+A run adds an entry if it begins with other flags than the one before. From the entries and the step of its
 checkpoint a run knows how many images it has seen, whatever the batch sizes were: its position in the data.
 """
 

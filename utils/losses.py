@@ -85,7 +85,7 @@ def weight_decay(variables, rate):
 
 
 def weight_decay_gradients(gradients, variables, rate):
-  """Returns a list of tensors: the gradients, None where there is none, plus those of weight_decay."""
+  """Returns a list of tensors: the gradients, of which a None counts as 0, plus those of weight_decay."""
   gradients = [tf.zeros(variable.shape) if gradient is None else gradient
                for gradient, variable in zip(gradients, variables, strict=True)]
   for gradient, variable in zip(gradients, variables, strict=True):

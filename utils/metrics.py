@@ -12,7 +12,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label, determinist
     predictions: int64 [B, H, W, 1], 0..K-1.
     num_classes: int, K.
     ignore_label: int, which may lie inside 0..K-1.
-    deterministic: bool, count on the host: on a GPU TensorFlow refuses to, where results must not vary.
+    deterministic: bool, count on the host: on a GPU TensorFlow refuses to count if results must not vary.
 
   Returns:
     int64 [K, K]; rows are true classes, columns predicted ones.
@@ -79,8 +79,8 @@ def evaluation_metrics(matrix, class_names):
 def report(result, class_names):
   """Returns the scores of an evaluation as text, in the form of the original evaluate.py.
 
-  What has no score has a dash: a class that is neither labelled nor predicted, all where no pixel is valid.
-  A sentence names such classes, another one those that are labelled but never predicted.
+  What has no score has a dash: a class that is neither labelled nor predicted, and every class if no
+  pixel is valid. A sentence names such classes, another one those that are labelled but never predicted.
 
   Args:
     result: dict, what Estimator.evaluate returned for evaluation_metrics.

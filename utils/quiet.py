@@ -57,7 +57,7 @@ class _SilentImport:
 
 
 def _can_run_tensorflow():
-  """Returns False where the import aborts: on an x86 CPU without AVX, which it says on stderr alone."""
+  """Returns False if the import aborts: on an x86 CPU without AVX, which it says on stderr alone."""
   try:
     with open('/proc/cpuinfo', encoding='ascii', errors='replace') as file:
       flags = next((line.split() for line in file if line.startswith('flags')), ['avx'])

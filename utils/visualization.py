@@ -12,7 +12,7 @@ def color_table(palette, ignore_label):
 
   Args:
     palette: K colours (r, g, b), 0..255.
-    ignore_label: int; shown in VOC's void colour where it is no class.
+    ignore_label: int; shown in VOC's void colour if it is no class.
   """
   table = np.zeros((256, 3), np.uint8)
   if ignore_label >= len(palette):
