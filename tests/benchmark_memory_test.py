@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from dataset import descriptors
 from deeplab_model import deeplabv3_plus_model_fn
-from tools import benchmark, benchmark_memory, gpu_graph
+from tools import benchmark, benchmark_memory, graph_analysis
 from utils import run_config
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
@@ -34,7 +34,7 @@ def traced_peak(params, images):
 
   params = {**params, 'num_classes': _VOC.num_classes, 'class_names': _VOC.class_names,
             'palette': _VOC.palette, 'batch_size': images, 'data_format': 'channels_last'}
-  with gpu_graph.as_on_gpu(), tf.Graph().as_default():
+  with graph_analysis.as_on_gpu(), tf.Graph().as_default():
     tf.train.get_or_create_global_step()
     batch = [tf.placeholder(tf.uint8, [images, *params['crop_size'], channels]) for channels in (3, 1)]
     spec = deeplabv3_plus_model_fn(*batch, ModeKeys.TRAIN, params)

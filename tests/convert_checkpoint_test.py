@@ -24,7 +24,7 @@ from cli import model_config
 from tests import tiny_net
 from tests.golden import formula
 from tests.support import run, write_layout
-from tools import convert_checkpoint
+from tools import checkpoint_conversion, convert_checkpoint
 from utils import checkpoint_store, checkpoints, optimizers
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
@@ -263,7 +263,7 @@ class UntrustedArchiveTest(ConverterTest):
     scratch = self.path('outer', 'scratch')
     os.makedirs(scratch)
     try:
-      return convert_checkpoint.unpacked(path, scratch)
+      return checkpoint_conversion.unpacked(path, scratch)
     finally:
       found = {os.path.relpath(os.path.join(folder, name), self.folder)
                for folder, folders, names in os.walk(self.folder) for name in folders + names}
@@ -299,7 +299,7 @@ class UntrustedArchiveTest(ConverterTest):
       with gzip.open(path, 'wb') as file:
         file.write(self.member('x', kind, size=1 << 33).tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
       with self.subTest(kind=kind), self.assertRaisesRegex(DataError, r'cannot be unpacked \(a header says'):
-        convert_checkpoint.unpacked(path, self.folder)
+        checkpoint_conversion.unpacked(path, self.folder)
 
   def test_size_below_zero_ends(self):
     header = tarfile.TarInfo('a.ckpt')

@@ -8,7 +8,7 @@ import unittest
 
 import pytest
 
-from tools import children, fuzz, fuzz_cases, fuzz_faults
+from tools import children, fuzz_cases, fuzz_faults, fuzz_lab
 
 pytestmark = pytest.mark.compat
 
@@ -35,9 +35,9 @@ CASES = (
 class FewCasesTest(unittest.TestCase):
 
   def test_cases_end_in_success_or_a_sentence(self):
-    fuzz.obey_permissions()
+    fuzz_lab.obey_permissions()
     with tempfile.TemporaryDirectory() as folder, children.Children({'TF_CPP_MIN_LOG_LEVEL': '3'}) as runner:
-      lab = fuzz.Lab(runner, folder)
+      lab = fuzz_lab.Lab(runner, folder)
       for label in CASES:
         with self.subTest(label), contextlib.redirect_stdout(io.StringIO()) as printed:
           self.assertFalse(lab.fails_at(fuzz_cases.find(label), '--only ...'), printed.getvalue())
@@ -68,7 +68,7 @@ class CheckTest(unittest.TestCase):
 
   def end(self, status, stderr='', stdout='', timed_out=False):
     child = types.SimpleNamespace(status=status, stderr=stderr, stdout=stdout, timed_out=timed_out)
-    return fuzz.wrong_end(child, ['tools/x.py', 'a'])
+    return fuzz_lab.wrong_end(child, ['tools/x.py', 'a'])
 
   def test_success_or_one_sentence_is_right(self):
     self.assertIsNone(self.end(0, '\rconverting:   0%|  | 0/3 [00:00<?, ?image/s]\rconverting: 100%|#|\n'))
@@ -86,13 +86,13 @@ class CheckTest(unittest.TestCase):
     with tempfile.TemporaryDirectory() as folder:
       os.makedirs(f'{folder}/in/out')
       fuzz_faults.write(f'{folder}/in/a', b'1')
-      before = fuzz.snapshot(folder)
+      before = fuzz_lab.snapshot(folder)
 
       def wrong(name, content, is_failed=False):
         fuzz_faults.write(f'{folder}/in/{name}', content)
-        after = fuzz.snapshot(folder)
-        found = (fuzz.changes(before, after, ['in/out/'], False)
-                 or fuzz.left_behind(before, after, folder, is_failed))
+        after = fuzz_lab.snapshot(folder)
+        found = (fuzz_lab.changes(before, after, ['in/out/'], False)
+                 or fuzz_lab.left_behind(before, after, folder, is_failed))
         os.remove(f'{folder}/in/{name}')
         return found
 
@@ -103,7 +103,7 @@ class CheckTest(unittest.TestCase):
       self.assertRegex(wrong('out/c', b'', is_failed=True), 'was written by a command that failed')
       self.assertRegex(wrong('d', b''), 'd is new, outside')
       self.assertRegex(wrong('a', b'2'), 'a has changed')
-      self.assertRegex(fuzz.changes(before, fuzz.snapshot(folder), ['in/out/'], False), 'a is gone')
+      self.assertRegex(fuzz_lab.changes(before, fuzz_lab.snapshot(folder), ['in/out/'], False), 'a is gone')
 
 
 if __name__ == '__main__':

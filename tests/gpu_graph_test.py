@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from tests import tiny_net
-from tools import gpu_graph
+from tools import gpu_graph, graph_analysis
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _SCRIPT = os.path.abspath(gpu_graph.__file__)
@@ -21,7 +21,7 @@ class PlacementTest(unittest.TestCase):
     with tf.Graph().as_default() as graph:
       pixels = tf.placeholder(tf.uint8, [4, 33, 49, 1])
       valid = tf.cast(tf.not_equal(tf.cast(pixels, tf.int32), 255), tf.float32)
-      found = gpu_graph.placement(graph, [valid])
+      found = graph_analysis.placement(graph, [valid])
     self.assertEqual(found.on_host, {'NotEqual [bool int32]': 1})
     self.assertEqual(found.on_cpu, {})
     count = 4 * 33 * 49
@@ -33,14 +33,14 @@ class PlacementTest(unittest.TestCase):
     with tf.Graph().as_default() as graph:
       pixels = tf.placeholder(tf.uint8, [4, 33, 49, 1])
       valid = tf.cast(tf.not_equal(tf.cast(pixels, tf.int64), 255), tf.float32)
-      found = gpu_graph.placement(graph, [valid])
+      found = graph_analysis.placement(graph, [valid])
     self.assertEqual((found.on_host, found.down, list(found.up.values())), ({}, {}, [4 * 33 * 49]))
     self.assertEqual(found.kernels, 3)
 
   def test_operation_without_a_kernel_is_on_the_cpu(self):
     with tf.Graph().as_default() as graph:
       picture = tf.cast(tf.placeholder(tf.float32, [1, 60, 70, 3]), tf.uint8)
-      found = gpu_graph.placement(graph, [tf.summary.image('a', picture)])
+      found = graph_analysis.placement(graph, [tf.summary.image('a', picture)])
     self.assertEqual(found.on_cpu, {'ImageSummary [string uint8]': 1})
     self.assertEqual(list(found.down.values()), [60 * 70 * 3])
 
@@ -50,13 +50,13 @@ class PlacementTest(unittest.TestCase):
       large = tf.cast(values, tf.int32)
       result = tf.cond(tf.placeholder(tf.bool, []), lambda: large + 1, lambda: large)
       self.assertIn('StatelessIf', [op.type for op in graph.get_operations()])
-      found = gpu_graph.placement(graph, [result])
+      found = graph_analysis.placement(graph, [result])
     self.assertEqual(found.on_host['AddV2 [int32]'], 1)
 
   def test_unknown_sizes_count_as_large(self):
     with tf.Graph().as_default() as graph:
       pixels = tf.placeholder(tf.uint8, [1, None, None, 1])
-      found = gpu_graph.placement(graph, [tf.cast(pixels, tf.float32)])
+      found = graph_analysis.placement(graph, [tf.cast(pixels, tf.float32)])
     self.assertEqual(list(found.up.values()), [None])
 
 
@@ -65,9 +65,9 @@ class GraphTest(unittest.TestCase):
 
   def check(self, mode, name, batch_size=2, size=(65, 97), **options):
     """Builds a graph and checks where it is computed; returns the Placements, by what is run."""
-    with gpu_graph.as_on_gpu():
-      built = gpu_graph.build(mode, name, batch_size=batch_size, size=size, **options)
-      found = {run: gpu_graph.placement(built.graph, fetches) for run, fetches in built.fetches.items()}
+    with graph_analysis.as_on_gpu():
+      built = graph_analysis.build(mode, name, batch_size=batch_size, size=size, **options)
+      found = {run: graph_analysis.placement(built.graph, fetches) for run, fetches in built.fetches.items()}
     kinds = {op.type for op in built.graph.get_operations()}
     self.assertFalse(kinds & {'MatMul', 'BatchMatMulV2'}, 'matrix products in place of convolutions')
     self.assertFalse([op.name for op in built.graph.get_operations()
@@ -118,9 +118,9 @@ class LayoutTest(unittest.TestCase):
 
   def layouts(self, mode, name, compute_capability, **options):
     """Returns the data formats of the convolutions, and the number of transpositions, after grappler."""
-    with tiny_net.rows(), gpu_graph.as_on_gpu(compute_capability):
-      built = gpu_graph.build(mode, name, batch_size=2, size=(65, 97), **options)
-      _, after = gpu_graph.layouts(built, compute_capability)
+    with tiny_net.rows(), graph_analysis.as_on_gpu(compute_capability):
+      built = graph_analysis.build(mode, name, batch_size=2, size=(65, 97), **options)
+      _, after = graph_analysis.layouts(built, compute_capability)
     return {kind.split()[1] for kind in after if 'Conv2D' in kind}, after['Transpose']
 
   def test_float32_trains_channels_first_on_every_card(self):

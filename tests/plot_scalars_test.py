@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataset import tf_records
 from tests.support import run, write_events
-from tools import plot_scalars
+from tools import plot_scalars, scalar_curves
 from utils.errors import DataError, UsageError
 
 
@@ -33,11 +33,11 @@ class PlotScalarsTest(unittest.TestCase):
   def test_missing_scalar_is_named_with_those_that_are_there(self):
     write_events(self.folder, 'loss', [1])
     with self.assertRaisesRegex(DataError, "no scalar 'iou'; they hold loss"):
-      plot_scalars.read_scalar(self.folder, 'iou')
+      scalar_curves.read_scalar(self.folder, 'iou')
 
   def test_folder_without_event_files_is_an_error(self):
     with self.assertRaisesRegex(DataError, 'holds no event files'):
-      plot_scalars.read_scalar(self.folder, 'loss')
+      scalar_curves.read_scalar(self.folder, 'loss')
 
   def test_what_comes_before_damage_is_used_and_a_line_says_so(self):
     write_events(self.folder, 'loss', range(10))
@@ -53,7 +53,7 @@ class PlotScalarsTest(unittest.TestCase):
       with open(path, 'wb') as file:
         file.write(content)
       with contextlib.redirect_stdout(io.StringIO()) as printed:
-        steps, _ = plot_scalars.read_scalar(self.folder, 'loss')
+        steps, _ = scalar_curves.read_scalar(self.folder, 'loss')
       self.assertEqual(len(steps), 10 if used == last else 9)
       self.assertIn(f'is damaged or cut off; the {used} entries before are used', printed.getvalue())
 
@@ -61,7 +61,7 @@ class PlotScalarsTest(unittest.TestCase):
     path = os.path.join(self.folder, 'events.out.tfevents.1')
     os.mkfifo(path)
     with self.assertRaisesRegex(DataError, 'it is a device or pipe'):
-      plot_scalars.read_scalar(self.folder, 'loss')
+      scalar_curves.read_scalar(self.folder, 'loss')
 
   def test_names_that_would_be_formulas_are_drawn_as_they_are(self):
     folder = os.path.join(self.folder, '_a$^b$ $x_{')

@@ -28,7 +28,7 @@ import tensorflow.compat.v1 as tf
 
 from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
-from tools import gpu_graph
+from tools import graph_analysis
 from utils import run_config
 from utils.tf_estimator import ModeKeys
 
@@ -101,7 +101,7 @@ def training_step(params, dataset, device='GPU'):
   height, width = params['crop_size']
   prime = next(prime for prime in _PRIMES if not _divides(prime, (height, width, dataset.num_classes)))
   tf.logging.set_verbosity(tf.logging.ERROR)
-  with gpu_graph.as_on_gpu(_ARCHITECTURE), tf.Graph().as_default():
+  with graph_analysis.as_on_gpu(_ARCHITECTURE), tf.Graph().as_default():
     compute = run_config.compute_params(params['precision'], params['data_format'], training=True)
     params = {**params, **compute, 'num_classes': dataset.num_classes, 'class_names': dataset.class_names,
               'palette': dataset.palette, 'ignore_label': dataset.ignore_label, 'batch_size': prime}
@@ -128,8 +128,8 @@ def _divides(prime, sizes):
 
 def _optimized(fetches, device):
   """Returns the current graph as grappler makes it for a device that need not be there, and its fetches."""
-  optimized = gpu_graph.optimize(tf.get_default_graph(), fetches,
-                                 [gpu_graph.virtual_device(device, _ARCHITECTURE)])
+  optimized = graph_analysis.optimize(tf.get_default_graph(), fetches,
+                                      [graph_analysis.virtual_device(device, _ARCHITECTURE)])
   with tf.Graph().as_default() as graph:
     tf.import_graph_def(optimized, name='')
   return graph, [graph.as_graph_element(fetch.name) for fetch in fetches]

@@ -32,6 +32,11 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The zygote, a script, finds modules in its own folder, tools/; the repository's are in the one above.
+sys.path.insert(0, ROOT)
+
+from cli import flags  # noqa: E402
+
 # TensorFlow decides at its import whether it uses oneDNN everywhere, and train.py alone asks for it
 # (flags.enable_onednn). So the trainings have a zygote of their own.
 _TRAINING = ('train.py',)
@@ -251,8 +256,6 @@ def _serve(channel, training):
 
 def _import_all(training):
   """Imports what takes time in every child. No session is made and no device looked at: no thread starts."""
-  sys.path.insert(0, ROOT)
-  from cli import flags
   if training:
     flags.enable_onednn()
   import cv2  # noqa: F401

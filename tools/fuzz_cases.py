@@ -10,7 +10,11 @@ import importlib
 import os
 import random
 import shutil
+import tarfile
 import typing
+
+import numpy as np
+from PIL import Image
 
 from tools import fuzz_faults
 
@@ -302,11 +306,6 @@ def write_materials(folder, run):
 
 def _write_layouts(folder):
   """Writes city/, mine/ and archive.tar.gz from what is there."""
-  import tarfile
-
-  import numpy as np
-  from PIL import Image
-
   for kind, end in (('leftImg8bit', '_leftImg8bit.png'), ('gtFine', '_gtFine_labelIds.png')):
     town = os.path.join(folder, 'city', kind, 'val', 'town')
     os.makedirs(town)

@@ -3,6 +3,7 @@
 Each fault is a function of (path, rng) that changes the file at the path; FAULTS has those of each kind of
 file. A name that starts with `unreadable` needs a user for whom permissions count.
 """
+import gzip
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import tarfile
 import zlib
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from dataset import schema
@@ -487,8 +489,6 @@ RECORD_ENTRIES = (huge_length, other_payload, flipped_payload)
 
 def _change_example(path, rng, change):
   """Rewrites a random example of a record after `change(its features)`."""
-  import tensorflow.compat.v1 as tf
-
   content = entries(path)
   number = rng.randrange(len(content))
   example = tf.train.Example.FromString(content[number])
@@ -604,7 +604,6 @@ def members_elsewhere(path, rng):
 
 
 def member_of_any_size(path, rng):
-  import gzip
   member = tarfile.TarInfo('model.ckpt.data-00000-of-00001')
   member.type = rng.choice((tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE,
                             tarfile.GNUTYPE_SPARSE))

@@ -1,0 +1,123 @@
+"""The work of tools/view_dataset.py: every example is read, and the page and the figures are written.
+
+tools/view_dataset_facts.py says what is found in an example, and tools/view_dataset_page.py draws the page.
+"""
+import collections
+import concurrent.futures
+import functools
+import json
+import os
+
+from tqdm import tqdm
+
+from dataset import descriptors, lists, schema, tf_records
+from tools import view_dataset_facts, view_dataset_page
+from utils import failures, files
+from utils.errors import DataError, UsageError
+
+
+@failures.explaining('leave out the largest images, or end other programs that hold memory')
+def main(args):
+  """Looks the sets over, and writes the page, as the flags say."""
+  dataset = descriptors.get_dataset(args.dataset)
+  sources = open_sources(args, dataset)
+  view_dataset_page.check_replaceable(args.output_dir)
+  files.check_json_output(args.json, '--json')
+  files.make_folder(args.output_dir, '--output_dir')
+  if args.json:
+    files.make_folder_of(args.json, '--json')
+
+  sets = [read_set(title, *source, dataset) for title, source in sources.items()]
+  doubles = view_dataset_facts.near_identical(*sets) if len(sets) == 2 else []
+  problems = view_dataset_facts.find_problems(sets, doubles, dataset)
+  load = {title: functools.partial(decode, source, dataset) for title, (source, _) in sources.items()}
+  view_dataset_page.write(args.output_dir, view_dataset_page.Content(
+      dataset, sets, problems, load, args.samples))
+  if args.json:
+    with files.replacing(args.json) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+      json.dump(as_json(sets, problems, dataset), file, indent=2)
+      file.write('\n')
+
+  for problem in problems:
+    print(f'{problem.kind}: {problem.sentence}')
+  print(f'The page is {os.path.join(args.output_dir, "index.html")}')
+  errors = [error for one in sets for error in one.errors]
+  if errors:
+    raise DataError(f'{len(errors)} example{"s" * (len(errors) > 1)} cannot be used: {errors[0]}')
+
+
+def open_sources(args, dataset):
+  """Returns {title: (source, sentences on what is missing)} of the one or two sets that the flags name.
+
+  Raises:
+    UsageError: flags are missing or exclude one another.
+    DataError: records, lists or folders are missing.
+  """
+  folders = (args.image_data_dir, args.label_data_dir, args.list)
+  if args.data_dir and any(folders):
+    raise UsageError('--data_dir means records; leave out --image_data_dir, --label_data_dir and --list')
+  if not args.data_dir and not all(folders):
+    raise UsageError('give --data_dir, a folder of records, or all of --image_data_dir, --label_data_dir '
+                     'and --list')
+  names = [args.split if args.data_dir else args.list] + ([args.val] if args.val else [])
+  titles = names if args.data_dir else [os.path.splitext(os.path.basename(name))[0] for name in names]
+  if len(set(titles)) < len(titles):
+    raise UsageError(f'--val {args.val} is called as the set that it is compared with; give another')
+  return {title: open_source(args, name, dataset) for title, name in zip(titles, names)}
+
+
+def open_source(args, name, dataset):
+  """Returns the source of one set, and a list of sentences on files that are missing."""
+  if args.data_dir:
+    return tf_records.Records(tf_records.record_files(args.data_dir, name)), []
+  pairs, missing = lists.match_pairs(args.image_data_dir, args.label_data_dir,
+                                        lists.read_list(name), dataset)
+  return tf_records.Files(pairs), missing
+
+
+def read_set(title, source, errors, dataset):
+  """Returns the view_dataset_facts.Set of a source, with a progress bar.
+
+  Args:
+    title: str.
+    source: tf_records.Records or tf_records.Files.
+    errors: list of str, what is known already.
+    dataset: Dataset.
+  """
+  def examined(index):
+    try:
+      name, image, label = decode(source, dataset, index, view_dataset_facts.THUMBNAIL)
+    except DataError as error:
+      return str(error)
+    return view_dataset_facts.examine(index, name, image, label, dataset)
+
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    results = list(tqdm(pool.map(examined, range(len(source))), title, len(source), unit='image'))
+  errors = errors + [one for one in results if isinstance(one, str)]
+  return view_dataset_facts.Set(title, [one for one in results if not isinstance(one, str)], errors,
+                           dataset.num_classes)
+
+
+def decode(source, dataset, index, min_side):
+  """Returns an example's name, image and label; see schema.decode."""
+  where = source.source(index)
+  features = tf_records.parse(source.load(index), where)
+  return schema.file_name(features) or where, *schema.decode(features, dataset, where, min_side)
+
+
+def as_json(sets, problems, dataset):
+  """Returns what the page says, without its pictures, as a dict for JSON."""
+  return {
+      'dataset': dataset.name,
+      'sets': {one.title: {
+          'examples': len(one.facts),
+          'errors': one.errors,
+          'pixels': dict(zip(dataset.class_names, one.pixels.tolist())),
+          'images': dict(zip(dataset.class_names, one.images.tolist())),
+          'ignored': one.ignored,
+          'sizes': {f'{width}x{height}': number for (height, width), number
+                    in collections.Counter(facts.size for facts in one.facts).most_common()},
+      } for one in sets},
+      'problems': [{'kind': problem.kind, 'sentence': problem.sentence, 'details': problem.details}
+                   for problem in problems],
+  }
