@@ -67,6 +67,7 @@ class _Split:
   counts: list = dataclasses.field(default_factory=lambda: [0] * 256)  # of the pixels of each label value
   images: list = dataclasses.field(default_factory=lambda: [0] * 256)  # that hold it
   sizes: list = dataclasses.field(default_factory=list)
+  names: list = dataclasses.field(default_factory=list)  # of the images that were written
   shards: list = dataclasses.field(default_factory=list)
 
 
@@ -78,6 +79,9 @@ def convert(splits, dataset, options):
       a sentence for each pair that is known to be bad.
     dataset: Dataset of the records.
     options: Options.
+
+  Returns:
+    dict from a split's name to the names of the images that were written.
 
   Raises:
     DataError: more pairs are bad than may be skipped, or files cannot be written. Then the records
@@ -108,6 +112,7 @@ def convert(splits, dataset, options):
     _print_summary(split, options.output_dir)
   if all(split.counts for split in splits):
     _print_classes(splits, dataset)
+  return {split.name: split.names for split in splits}
 
 
 def read_index(folder, split):
@@ -200,8 +205,8 @@ def _write_shards(split, encoded, stack, options):
     written = len(split.sizes)
     try:
       with tf.io.TFRecordWriter(path) as writer:
-        for example in itertools.islice(encoded, end - begin):
-          _add_example(split, example, writer)
+        for pair, example in zip(split.pairs[begin:end], itertools.islice(encoded, end - begin)):
+          _add_example(split, pair.name, example, writer)
     except tf.errors.OpError as error:
       raise DataError(f"record '{os.path.join(options.output_dir, name)}' cannot be written: "
                       f'{error.message}') from error
@@ -217,12 +222,13 @@ def _shard_names(split, shards):
   return [f'{split.name}-{index:05d}-of-{shards:05d}.record' for index in range(shards)]
 
 
-def _add_example(split, example, writer):
+def _add_example(split, name, example, writer):
   """Writes an example, or adds to the split's problems."""
   if example.problems:
     split.problems.append('\n'.join(example.problems))
     return
   writer.write(tf_records.serialize(example.features))
+  split.names.append(name)
   split.sizes.append(example.size)
   if example.counts is None or split.counts is None:
     split.counts = None

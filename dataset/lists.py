@@ -7,9 +7,9 @@ from dataset import descriptors
 from utils import files
 from utils.errors import DataError
 
-# '.jpg' is tried before these, and wins: it is what VOC's lists mean.
-OTHER_EXTENSIONS = ('.jpeg', '.JPG', '.png', '.bmp', '.tif', '.tiff', '.webp')
-LABEL_EXTENSIONS = ('.png', '.PNG')
+# Of images, however they are spelt. '.jpg' itself wins over the others: it is what VOC's lists mean.
+IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+LABEL_EXTENSIONS = ('.png',)
 
 
 class Pair(typing.NamedTuple):
@@ -65,7 +65,7 @@ def find_image(folder, name):
     for candidate in (path, path + '.jpg'):
       if os.path.isfile(candidate):
         return candidate
-    found = [path + end for end in OTHER_EXTENSIONS if os.path.isfile(path + end)]
+    found = [files_of[0] for end in IMAGE_EXTENSIONS if (files_of := _existing(path, end))]
     if len(found) > 1:
       raise DataError(f"'{name}' could be {' or '.join(found)}; keep one, or give the extension in "
                       'the list')
@@ -73,8 +73,18 @@ def find_image(folder, name):
       return found[0]
   if not os.path.isdir(folder):
     raise DataError(f"image folder '{folder}' does not exist; check the folder flags")
-  raise DataError(f"image '{name}' is not in '{folder}', neither as that nor with .jpg, "
-                  f"{', '.join(OTHER_EXTENSIONS)} added; check the list and the folder")
+  raise DataError(f"image '{name}' is not in '{folder}', neither as that nor with "
+                  f"{', '.join(IMAGE_EXTENSIONS)} added; check the list and the folder")
+
+
+def spellings(extension):
+  """Returns how an extension such as .jpg is spelt: (.jpg, .JPG, .Jpg)."""
+  return extension, extension.upper(), f'.{extension[1:].capitalize()}'
+
+
+def _existing(stem, extension):
+  """Returns the paths of the files with this stem and one of the extension's spellings."""
+  return [stem + end for end in spellings(extension) if os.path.isfile(stem + end)]
 
 
 def find_pairs(image_dir, label_dir, names):
@@ -129,7 +139,7 @@ def match_pairs(image_dir, label_dir, names, dataset=None, label_suffix=''):
 def _find_label(stem, image):
   """Returns the path of a label from its path without the extension."""
   for extension in LABEL_EXTENSIONS:
-    if os.path.isfile(stem + extension):
-      return stem + extension
+    for path in _existing(stem, extension):
+      return path
   raise DataError(f"label '{stem}.png' of image '{image}' does not exist; add it, or take the name "
                   'out of the list')

@@ -116,6 +116,26 @@ class ConvertTest(ToolTest):
     self.assertEqual(self.convert('--seed', 1, '--output_dir', self.path('other'))[0], 0)
     self.assertNotEqual(lists.read_list(self.path('other/val.txt')), first[1])
 
+  def test_lists_hold_what_the_records_hold_also_when_it_is_run_again(self):
+    for number in range(6):
+      self.write_pair(f'{number}')
+    bad = self.path('images/3.jpg')
+    with open(bad, 'r+b') as file:
+      file.truncate(os.path.getsize(bad) // 2)
+    for _ in range(2):
+      status, _, err = self.convert('--skip_bad', 1)
+      self.assertEqual(status, 0, err)
+      self.assertEqual(self.lists(), [list(self.examples('train')), list(self.examples('val'))])
+      self.assertEqual(sorted(sum(self.lists(), [])), [f'{number}.jpg' for number in (0, 1, 2, 4, 5)])
+
+  def test_extensions_may_be_spelt_in_capitals(self):
+    for number, extension in enumerate(('.JPEG', '.Jpg', '.PNG', '.TIF', '.BMP')):
+      self.write_pair(f'{number}', extension)
+    os.rename(self.path('labels/0.png'), self.path('labels/0.PNG'))
+    os.rename(self.path('labels/1.png'), self.path('labels/1.Png'))
+    self.assertEqual(self.convert()[0], 0)
+    self.assertEqual(sorted(sum(self.lists(), [])), ['0.JPEG', '1.Jpg', '2.PNG', '3.TIF', '4.BMP'])
+
   def test_images_that_are_added_move_few_others(self):
     names = [f'{number}.jpg' for number in range(1000)]
     before = create_tf_record.split_names(names, 0.1, 0)
@@ -200,6 +220,39 @@ class SuggestTest(ToolTest):
     out = self.assert_suggests({'class_names': ['class_0', 'class_255'],
                                 'values': {'0': 'class_0', '255': 'class_255'}})
     self.assertRegex(out, r'\n +0 +92.5000% +2\n +255 +7.5000% +1\n')  # 74 and 6 of 80
+
+  def test_stray_pixels_become_no_class(self):
+    mask = np.zeros((150, 200), np.uint8)
+    mask[50:90, 20:80] = 255
+    self.write('labels/a.png', mask)
+    mask[0, 0] = 1  # one of 60,000
+    self.write('labels/b.png', mask)
+    out = self.assert_suggests({'class_names': ['class_0', 'class_255'],
+                                'values': {'0': 'class_0', '1': 'ignore', '255': 'class_255'}})
+    self.assertIn('Took 1 for stray pixels, which are ignored: 1 of them, in 1 of 2 labels; ', out)
+
+  def test_a_small_object_in_one_of_many_labels_is_a_class(self):
+    for name in 'abcd':
+      label = np.zeros((150, 200), np.uint8)
+      label[50:90, 20:80] = 1
+      label[2:6, 4:7] = 2 if name == 'c' else 0  # 12 pixels of 120,000
+      self.write(f'labels/{name}.png', label)
+    self.assert_suggests({'class_names': ['class_0', 'class_1', 'class_2']})
+
+  def test_255_is_a_class_if_it_is_larger_than_a_border_can_be(self):
+    label = np.full((9, 10), 255, np.uint8)
+    label[:2, :4] = 0
+    label[3:6, 1:9] = 128
+    self.write('labels/a.png', label)
+    out = self.assert_suggests({'class_names': ['class_0', 'class_128', 'class_255'],
+                                'values': {'0': 'class_0', '128': 'class_128', '255': 'class_255'}})
+    self.assertNotIn('Took', out)
+    label[label == 255], label[2] = 0, 255  # a border of 10 around 24
+    self.write('labels/a.png', label)
+    os.remove(self.path('mine.json'))
+    out = self.assert_suggests({'class_names': ['class_0', 'class_128'],
+                                'values': {'0': 'class_0', '128': 'class_128', '255': 'ignore'}})
+    self.assertIn('Took 255 for what is ignored', out)
 
   def test_class_ids_need_no_conversion(self):
     self.write('labels/a.png', np.uint8([[0, 1, 2, 255]]))

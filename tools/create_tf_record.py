@@ -25,6 +25,8 @@ from utils import files, workers  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 _IGNORE = 255          # what labels of one channel usually hold where a pixel does not count
+# Stray values have fewer pixels in a label, on average, and a smaller share of all; and there are few.
+_STRAY_PIXELS, _STRAY_SHARE, _MOST_STRAYS = 10, 1e-4, 8
 _SHOWN = 40            # values or colours in the table of --suggest
 
 
@@ -72,23 +74,24 @@ def convert(args):
   else:
     labels = find_labels(args)
     names = split_names(find_names(args, labels), args.val_fraction, args.seed)
-    for split in names:
-      check_list(list_path(args, split), names[split])
   splits = {split: lists.match_pairs(args.images, args.labels, names[split], dataset, args.label_suffix)
             for split in names}
   if not args.train_list:
     splits['train'][1].extend(unpaired_labels(args, splits, labels))
-  files.make_folder(args.output_dir, '--output_dir')
 
   from dataset import conversion  # TensorFlow, which --help and --suggest do without
 
-  conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
   if not args.train_list:
     for split in names:
+      check_list(list_path(args, split), names[split], conversion.read_index(args.output_dir, split))
+  files.make_folder(args.output_dir, '--output_dir')
+  written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
+  if not args.train_list:
+    for split, names in written.items():
       with files.replacing(list_path(args, split)) as temporary:
         with open(temporary, 'w', encoding='utf-8') as file:
-          file.write(list_text(names[split]))
-      print(f'Wrote the list of the {len(names[split])} names to {list_path(args, split)}')
+          file.write(list_text(names))
+      print(f'Wrote the list of the {len(names)} names to {list_path(args, split)}')
 
 
 def list_path(args, split):
@@ -99,9 +102,17 @@ def list_text(names):
   return ''.join(f'{name}\n' for name in names)
 
 
-def check_list(path, names):
-  """Raises DataError where another list would be overwritten."""
-  if os.path.exists(path) and lists.read_list(path) != names:
+def check_list(path, names, index):
+  """Raises DataError if another list would be overwritten.
+
+  Args:
+    path: str, the list.
+    names: list of str, all that is to be converted.
+    index: dict or None, of the records that are there: their list lacks what --skip_bad left out.
+  """
+  there = lists.read_list(path) if os.path.exists(path) else names
+  is_of_records = index and index['skipped'] and len(there) == index['examples'] and set(there) <= set(names)
+  if there != names and not is_of_records:
     raise DataError(f"'{path}' is there and differs from the split by --val_fraction and --seed; give it by "
                     '--train_list or --val_list, or remove it')
 
@@ -109,8 +120,8 @@ def check_list(path, names):
 def find_names(args, labels):
   """Returns the paths, below --images, of all images that are none of the labels themselves."""
   labels = set(labels)
-  extensions = ('.jpg', *lists.OTHER_EXTENSIONS)
-  names = [os.path.relpath(path, args.images) for path in find_files(args.images, extensions)
+  endings = tuple(end for extension in lists.IMAGE_EXTENSIONS for end in lists.spellings(extension))
+  names = [os.path.relpath(path, args.images) for path in find_files(args.images, endings)
            if path not in labels]
   for name in names:
     # A list holds a name a line, in UTF-8, and blanks around it do not count.
@@ -123,7 +134,8 @@ def find_names(args, labels):
 
 def find_labels(args):
   """Returns the paths of all labels below --labels."""
-  endings = tuple(args.label_suffix + extension for extension in lists.LABEL_EXTENSIONS)
+  endings = tuple(args.label_suffix + end for extension in lists.LABEL_EXTENSIONS
+                  for end in lists.spellings(extension))
   paths = find_files(args.labels, endings)
   if not paths:
     raise DataError(f"there is no label in '{args.labels}' whose name ends in {endings[0]}; check --labels "
@@ -193,11 +205,17 @@ def suggest(args):
   pixels, labels, palette = survey(paths, args.processes)
   print_table(pixels, labels, len(paths))
   name = os.path.splitext(os.path.basename(args.dataset))[0]
-  descriptor = describe(name, pixels, palette)
+  strays = find_strays(pixels, labels)
+  descriptor = describe(name, pixels, palette, strays)
   with files.replacing(args.dataset) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     file.write(to_text(descriptor))
   ignoring = ('give "ignore" to what does not count' if descriptor.keys() & {'values', 'colors'} else
               'if another value than 255 does not count, add it as "ignore_label"')
+  for key in strays:
+    print(f'Took {key_text(key)} for stray pixels, which are ignored: {pixels[key]} of them, in '
+          f'{labels[key]} of {len(paths)} labels; if they are a class, give it a name')
+  if _IGNORE in pixels and _IGNORE in ignorable(pixels, strays):
+    print(f'Took {_IGNORE} for what is ignored, as in most datasets; if it is a class, give it a name')
   print(f'Wrote {args.dataset}: {len(descriptor["class_names"])} classes to be named; {ignoring}')
 
 
@@ -247,15 +265,42 @@ def key_text(key):
   return descriptors.hex_color(key) if isinstance(key, tuple) else str(key)
 
 
-def describe(name, pixels, palette):
+def find_strays(pixels, labels):
+  """Returns the values or colours of stray pixels: a handful in each label that has them, and rare in all.
+
+  An object, however small, is larger than that; a slip of the pen is not. If there are many such values,
+  smoothing or JPEG has made them, and none is taken for a stray.
+
+  Args:
+    pixels, labels: see survey.
+  """
+  limit = _STRAY_SHARE * sum(pixels.values())
+  strays = [key for key in in_order(pixels) if key not in (0, _IGNORE)
+            and pixels[key] < _STRAY_PIXELS * labels[key] and pixels[key] < limit]
+  return strays if len(strays) <= _MOST_STRAYS else []
+
+
+def ignorable(pixels, strays):
+  """Returns the values or colours that are no classes: strays, and 255 if objects are larger than it.
+
+  A border that is ignored has fewer pixels than what it surrounds. A 255 that has more than all classes but
+  the largest is the foreground, or the background, of a mask.
+  """
+  others = sorted(pixels[key] for key in pixels if key != _IGNORE and key not in strays)
+  return [*strays, *([_IGNORE] if pixels.get(_IGNORE, 0) <= sum(others[:-1]) else [])]
+
+
+def describe(name, pixels, palette, strays=()):
   """Returns a descriptor with a class for each value or colour that was found.
 
   Args:
     name: str.
     pixels, palette: see survey.
+    strays: see find_strays.
   """
   found = in_order(pixels)
-  classes = [key for key in found if key != _IGNORE or len(found) < 3]  # 0 and 255 are two classes
+  ignored = ignorable(pixels, strays)
+  classes = [key for key in found if key not in ignored]
   if not 2 <= len(classes) <= 256:
     raise DataError(f'the labels hold {len(classes)} values or colours, and classes are 2 to 256; more come '
                     'from resizing, smoothing or JPEG: export the labels anew')
@@ -267,7 +312,8 @@ def describe(name, pixels, palette):
   if palette:
     descriptor['palette'] = [list(palette[key]) for key in classes]
   # Labels that store class ids as they should be need no conversion.
-  return descriptor if classes == list(range(len(classes))) else {**descriptor, 'values': targets}
+  are_ids = classes == list(range(len(classes))) and not strays
+  return descriptor if are_ids else {**descriptor, 'values': targets}
 
 
 def to_text(descriptor):
