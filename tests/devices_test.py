@@ -155,7 +155,7 @@ class WarningsTest(unittest.TestCase):
 
   def test_card_with_ptx_alone_is_told_of_the_first_run_once(self):
     printed = taken(H100, H100, num_gpus=2)
-    self.assertRegex(printed, '^Note: TensorFlow .* H100 .compute capability 9.0. as PTX.*minutes.*12.5.1 or')
+    self.assertRegex(printed, '^Note: TensorFlow .* H100 .compute capability 9.0. as PTX.*first.*12.5.1 or')
     self.assertEqual(printed.count('\n'), 1)
 
   def test_card_without_code_is_refused_with_a_way_out(self):

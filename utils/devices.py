@@ -17,7 +17,7 @@ _ENVIRONMENT = {
     # Two threads of their own a GPU launch its kernels; decoding, in the shared ones, cannot hold them up.
     'TF_GPU_THREAD_MODE': 'gpu_private',
     'TF_GPU_THREAD_COUNT': '2',
-    # What the driver has to compile for a card that TensorFlow's wheel knows as PTX alone takes minutes, and
+    # What the driver has to compile for a card that TensorFlow's wheel knows as PTX alone takes a while, and
     # more room on disk than it may fill by default. 4 GiB is the most that it can be given.
     'CUDA_CACHE_MAXSIZE': '4294967296',
 }
@@ -223,9 +223,9 @@ def _checked(name, capability):
     raise UsageError(f'{version} has no code for {_name(name, capability)}, but for {", ".join(listed)}; '
                      f'{others}, or compute on the CPU by CUDA_VISIBLE_DEVICES=-1')
   if code == 'compute':
-    return (f'Note: {version} has most kernels for {_name(name, capability)} as PTX alone, which the driver '
-            'compiles and keeps in ~/.nv/ComputeCache: the first run takes minutes to start. The driver '
-            f'must know CUDA {build.get("cuda_version", "")} or later (nvidia-smi shows what it knows)')
+    return (f'Note: {version} has many kernels for {_name(name, capability)} as PTX alone, which the driver '
+            'compiles and keeps in ~/.nv/ComputeCache: the first run starts later. The driver must know '
+            f'CUDA {build.get("cuda_version", "")} or later (nvidia-smi shows what it knows)')
   return None
 
 
@@ -234,7 +234,7 @@ def code_for(capability, listed):
 
   Binary code runs on later cards of the same major number; PTX is compiled for any later one, but that of
   the wheels up to 2.21 fails on Blackwell ("CUDA_ERROR_INVALID_HANDLE"), which needs an entry of its own. Of
-  an entry such as compute_90 the wheels hold a fifth of the kernels as binary code too, and all as PTX.
+  an entry such as compute_90 the wheels hold some of the kernels as binary code too, and all as PTX.
 
   Args:
     capability: tuple of two ints.
