@@ -266,16 +266,19 @@ def _check_labelled(splits, dataset):
   if len(classes) < 2 or len(present) > 1 or not ignored:
     return
   only = present[0] if present else classes[0]
-  other = next(label for label in classes if label != only)
-  names = {value: dataset.class_names[label] for value, label in
-           sorted(((only, only), (dataset.ignore_label, other)))}
   held = f"every pixel that counts is '{dataset.class_names[only]}'" if present else 'no pixel counts'
-  raise DataError(
-      f'{held}, and {ignored:,} pixels ({ignored / sum(counts):.1%}) are ignored, because they hold '
-      f'{dataset.ignore_label}: there is nothing to learn, and nothing has been written. If '
-      f"{dataset.ignore_label} stands for a class, say '{dataset.class_names[other]}', the descriptor of "
-      f"'{dataset.name}' needs the line \"values\": {json.dumps(names)} (tools/create_tf_record.py --suggest "
-      'writes one)')
+  if dataset.values or dataset.colors:
+    why, remedy = 'the descriptor says so', f"Give what is to be learnt a class in that of '{dataset.name}'"
+  else:
+    other = next(label for label in classes if label != only)
+    names = {value: dataset.class_names[label] for value, label in
+             sorted(((only, only), (dataset.ignore_label, other)))}
+    why = f'they hold {dataset.ignore_label}'
+    remedy = (f"If {dataset.ignore_label} stands for a class, say '{dataset.class_names[other]}', the "
+              f"descriptor of '{dataset.name}' needs the line \"values\": {json.dumps(names)} "
+              '(tools/create_tf_record.py --suggest writes one)')
+  raise DataError(f'{held}, and {ignored:,} pixels ({ignored / sum(counts):.1%}) are ignored, because {why}: '
+                  f'there is nothing to learn, and nothing has been written. {remedy}')
 
 
 def _write_index(path, split, dataset):

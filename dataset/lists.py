@@ -65,7 +65,7 @@ def find_image(folder, name):
     for candidate in (path, path + '.jpg'):
       if os.path.isfile(candidate):
         return candidate
-    found = [files_of[0] for end in IMAGE_EXTENSIONS if (files_of := _existing(path, end))]
+    found = [file for extension in IMAGE_EXTENSIONS if (file := _existing(path, extension))]
     if len(found) > 1:
       raise DataError(f"'{name}' could be {' or '.join(found)}; keep one, or give the extension in "
                       'the list')
@@ -77,14 +77,15 @@ def find_image(folder, name):
                   f"{', '.join(IMAGE_EXTENSIONS)} added; check the list and the folder")
 
 
-def spellings(extension):
-  """Returns how an extension such as .jpg is spelt: (.jpg, .JPG, .Jpg)."""
-  return extension, extension.upper(), f'.{extension[1:].capitalize()}'
+def spellings(extensions):
+  """Returns how extensions are spelt, a tuple: of ('.jpg',) these are .jpg, .JPG and .Jpg."""
+  return tuple(end for extension in extensions
+               for end in (extension, extension.upper(), f'.{extension[1:].capitalize()}'))
 
 
 def _existing(stem, extension):
-  """Returns the paths of the files with this stem and one of the extension's spellings."""
-  return [stem + end for end in spellings(extension) if os.path.isfile(stem + end)]
+  """Returns the path of the file with this stem and extension, however that is spelt, or None."""
+  return next((stem + end for end in spellings((extension,)) if os.path.isfile(stem + end)), None)
 
 
 def find_pairs(image_dir, label_dir, names):
@@ -139,7 +140,7 @@ def match_pairs(image_dir, label_dir, names, dataset=None, label_suffix=''):
 def _find_label(stem, image):
   """Returns the path of a label from its path without the extension."""
   for extension in LABEL_EXTENSIONS:
-    for path in _existing(stem, extension):
+    if path := _existing(stem, extension):
       return path
   raise DataError(f"label '{stem}.png' of image '{image}' does not exist; add it, or take the name "
                   'out of the list')

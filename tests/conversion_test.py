@@ -49,10 +49,10 @@ class ConversionTest(unittest.TestCase):
 
   def convert(self, problems=(), **splits):
     """Converts lists of pairs by the name of their split; returns what was printed."""
-    options = splits.pop('options', {})
+    options, dataset = splits.pop('options', {}), splits.pop('dataset', FRUIT)
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-      conversion.convert({split: (pairs, list(problems)) for split, pairs in splits.items()}, FRUIT,
+      conversion.convert({split: (pairs, list(problems)) for split, pairs in splits.items()}, dataset,
                          conversion.Options(self.output, **options))
     return out.getvalue()
 
@@ -112,6 +112,16 @@ class WriteTest(ConversionTest):
     labels[4, 4] = 2  # one pixel of another class
     Image.fromarray(labels).save(pair.label)
     self.assertIn('Warning: no pixel of train is pear\n', self.convert(train=[pair]))
+
+  def test_foreground_that_the_descriptor_ignores_is_an_error_with_another_way_out(self):
+    pair = self.pair('a', 5, 8)
+    labels = np.zeros((5, 8), np.uint8)
+    labels[1:3, 2:7] = 9  # ignored by name, and not because it is 255
+    Image.fromarray(labels).save(pair.label)
+    mapped = dataclasses.replace(FRUIT, values={0: 0, 9: 255})
+    with self.assertRaisesRegex(DataError, "10 pixels .25.0%. are ignored, because the descriptor says so: .*"
+                                           " a class in that of 'fruit'$"):
+      self.convert(train=[pair._replace(dataset=mapped)], dataset=mapped)
 
   def test_background_alone_is_converted_with_a_warning(self):
     pair = self.pair('a', 5, 8)

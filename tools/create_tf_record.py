@@ -120,9 +120,8 @@ def check_list(path, names, index):
 def find_names(args, labels):
   """Returns the paths, below --images, of all images that are none of the labels themselves."""
   labels = set(labels)
-  endings = tuple(end for extension in lists.IMAGE_EXTENSIONS for end in lists.spellings(extension))
-  names = [os.path.relpath(path, args.images) for path in find_files(args.images, endings)
-           if path not in labels]
+  paths = find_files(args.images, lists.spellings(lists.IMAGE_EXTENSIONS))
+  names = [os.path.relpath(path, args.images) for path in paths if path not in labels]
   for name in names:
     # A list holds a name a line, in UTF-8, and blanks around it do not count.
     if name.splitlines() != [name.strip()] or name != name.encode(errors='replace').decode():
@@ -134,8 +133,7 @@ def find_names(args, labels):
 
 def find_labels(args):
   """Returns the paths of all labels below --labels."""
-  endings = tuple(args.label_suffix + end for extension in lists.LABEL_EXTENSIONS
-                  for end in lists.spellings(extension))
+  endings = tuple(args.label_suffix + end for end in lists.spellings(lists.LABEL_EXTENSIONS))
   paths = find_files(args.labels, endings)
   if not paths:
     raise DataError(f"there is no label in '{args.labels}' whose name ends in {endings[0]}; check --labels "
@@ -206,7 +204,8 @@ def suggest(args):
   print_table(pixels, labels, len(paths))
   name = os.path.splitext(os.path.basename(args.dataset))[0]
   strays = find_strays(pixels, labels)
-  descriptor = describe(name, pixels, palette, strays)
+  ignored = find_ignored(pixels, strays)
+  descriptor = describe(name, pixels, palette, ignored)
   with files.replacing(args.dataset) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     file.write(to_text(descriptor))
   ignoring = ('give "ignore" to what does not count' if descriptor.keys() & {'values', 'colors'} else
@@ -214,7 +213,7 @@ def suggest(args):
   for key in strays:
     print(f'Took {key_text(key)} for stray pixels, which are ignored: {pixels[key]} of them, in '
           f'{labels[key]} of {len(paths)} labels; if they are a class, give it a name')
-  if _IGNORE in pixels and _IGNORE in ignorable(pixels, strays):
+  if _IGNORE in ignored:
     print(f'Took {_IGNORE} for what is ignored, as in most datasets; if it is a class, give it a name')
   print(f'Wrote {args.dataset}: {len(descriptor["class_names"])} classes to be named; {ignoring}')
 
@@ -280,26 +279,25 @@ def find_strays(pixels, labels):
   return strays if len(strays) <= _MOST_STRAYS else []
 
 
-def ignorable(pixels, strays):
+def find_ignored(pixels, strays):
   """Returns the values or colours that are no classes: strays, and 255 if objects are larger than it.
 
   A border that is ignored has fewer pixels than what it surrounds. A 255 that has more than all classes but
   the largest is the foreground, or the background, of a mask.
   """
   others = sorted(pixels[key] for key in pixels if key != _IGNORE and key not in strays)
-  return [*strays, *([_IGNORE] if pixels.get(_IGNORE, 0) <= sum(others[:-1]) else [])]
+  return [*strays, *([_IGNORE] if 0 < pixels[_IGNORE] <= sum(others[:-1]) else [])]
 
 
-def describe(name, pixels, palette, strays=()):
+def describe(name, pixels, palette, ignored):
   """Returns a descriptor with a class for each value or colour that was found.
 
   Args:
     name: str.
     pixels, palette: see survey.
-    strays: see find_strays.
+    ignored: see find_ignored.
   """
   found = in_order(pixels)
-  ignored = ignorable(pixels, strays)
   classes = [key for key in found if key not in ignored]
   if not 2 <= len(classes) <= 256:
     raise DataError(f'the labels hold {len(classes)} values or colours, and classes are 2 to 256; more come '
@@ -312,7 +310,7 @@ def describe(name, pixels, palette, strays=()):
   if palette:
     descriptor['palette'] = [list(palette[key]) for key in classes]
   # Labels that store class ids as they should be need no conversion.
-  are_ids = classes == list(range(len(classes))) and not strays
+  are_ids = classes == list(range(len(classes))) and set(ignored) <= {_IGNORE}
   return descriptor if are_ids else {**descriptor, 'values': targets}
 
 
