@@ -17,6 +17,7 @@ import dataclasses
 import os
 import platform
 import sys
+import typing
 
 from nets import backbones
 from utils import devices, ending, quiet
@@ -34,15 +35,17 @@ _LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of TensorFlow's sizes and counters
 class Parser(argparse.ArgumentParser):
   """A strict parser: full flag names only, an unknown flag is an error, defaults in the help."""
 
-  def __init__(self, description, **kwargs):
+  def __init__(self, description: str, **kwargs: typing.Any) -> None:
     super().__init__(description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
-    self.defaults = {}
-    self._titled, self._group = {}, self
+    self.defaults: dict[str, typing.Any] = {}
+    self._titled: dict[str, argparse._ArgumentGroup] = {}
+    self._group: argparse._ActionsContainer = self
     self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
               action='store_true')
 
-  def flag(self, name, default, help, **kwargs):  # noqa: A002 (argparse's own word)
+  def flag(self, name: str, default: typing.Any, help: str,  # noqa: A002 (argparse's own word)
+           **kwargs: typing.Any) -> None:
     """Declares `--name`; its default is shown in the help and filled in by `parse`."""
     self.defaults[name] = default
     if kwargs.get('action') != 'store_true' and default is not None:
@@ -51,18 +54,18 @@ class Parser(argparse.ArgumentParser):
       help = f'{help} (default: {shown})'
     self._group.add_argument('--' + name, default=argparse.SUPPRESS, help=help.replace('%', '%%'), **kwargs)
 
-  def group(self, title):
+  def group(self, title: str) -> None:
     """Puts the flags that are declared from here on under a title of the help, one of GROUPS."""
     assert title in GROUPS, title
     if title not in self._titled:
       self._titled[title] = self.add_argument_group(title)
     self._group = self._titled[title]
 
-  def setting(self, name, help, **kwargs):  # noqa: A002
+  def setting(self, name: str, help: str, **kwargs: typing.Any) -> None:  # noqa: A002
     """Declares the flag of an attribute of Architecture or Settings, which holds its default."""
     self.flag(name, default_of(name), help, **kwargs)
 
-  def shared(self, *names, **new_defaults):
+  def shared(self, *names: str, **new_defaults: typing.Any) -> None:
     """Adds flags of SHARED by name; `new_defaults` replaces the default of some of them."""
     before = self._group
     for name in (*names, *new_defaults):
@@ -72,11 +75,11 @@ class Parser(argparse.ArgumentParser):
       self.flag(name, **spec)
     self._group = before
 
-  def error(self, message):
+  def error(self, message: str) -> typing.NoReturn:
     """Ends the script with one sentence; argparse would print every flag before it."""
     self.exit(2, f'{self.prog}: error: {ending.printable(message)}; see --help\n')
 
-  def parse(self, argv=None):
+  def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
     given = vars(self.parse_args(argv))
     for action in self._actions:
@@ -98,8 +101,8 @@ class Parser(argparse.ArgumentParser):
       self.error(f'argument {name}: the text given is empty; give a name'
                  + ('' if action.required else ', or leave the flag out'))
 
-  def places(self, args):
-    """Returns a list of (flag, path): what the flags say is read or written."""
+  def places(self, args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Returns pairs of a flag and a path: what the flags say is read or written."""
     return [(action.option_strings[0] if action.option_strings else action.metavar, text)
             for action in self._actions if action.metavar in _PATHS
             for text in _texts(getattr(args, action.dest, None))]
@@ -136,30 +139,30 @@ non_negative_float = _range(float, lambda value: 0 <= value <= _LARGEST[float], 
 one_or_more = _range(float, lambda value: 1 <= value <= _LARGEST[float], 'a number of 1 or more')
 
 
-def fraction(text):
+def fraction(text: str) -> float:
   """An argparse type: a number from 0 up to, not including, 1."""
   return _number(text, float, lambda value: 0 <= value < 1, 'a number of 0 or more, below 1')
 
 
-def positive_int_or_auto(text):
+def positive_int_or_auto(text: str) -> int | str:
   """An argparse type: an integer of 1 or more, or auto."""
   return text if text == 'auto' else positive_int(text)
 
 
-def on_off(text):
+def on_off(text: str) -> bool:
   """An argparse type: on is True, off is False."""
   if text not in ('on', 'off'):
     raise argparse.ArgumentTypeError(f'{text} is not allowed; give on or off')
   return text == 'on'
 
 
-def default_of(name):
+def default_of(name: str) -> typing.Any:
   """Returns the default of an attribute of Architecture or Settings."""
   return next(field.default for record in (Architecture, Settings) for field in dataclasses.fields(record)
               if field.name == name)
 
 
-SHARED = {
+SHARED: dict[str, dict[str, typing.Any]] = {
     'model_dir': dict(
         default='./model', metavar='DIR',
         help='folder of the checkpoints, model_config.json and event files'),
@@ -266,13 +269,13 @@ if _is_spawned() and '--verbose' not in sys.argv:
   quiet.silence()
 
 
-def run(main, parser, argv=None):
+def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
+        argv: list[str] | None = None) -> None:
   """Parses the command line and calls `main(args)`; whatever is raised ends in one sentence and a status.
 
   Args:
-    main: function of the parsed flags; raises UsageError or DataError for bad input.
-    parser: Parser.
-    argv: list of str, the command line without the program; None takes the process's own.
+    main: raises UsageError or DataError for bad input.
+    argv: the command line without the program; None takes the process's own.
   """
   args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
   devices.prepare()
@@ -285,7 +288,7 @@ def run(main, parser, argv=None):
       main(args)
 
 
-def enable_onednn():
+def enable_onednn() -> None:
   """Makes TensorFlow, if it has not been imported yet, use oneDNN's kernels on every x86 CPU: for training.
 
   By itself TensorFlow leaves them out if the CPU has no instructions for neural networks (before AVX-512

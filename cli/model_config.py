@@ -4,6 +4,7 @@ evaluate.py, inference.py and export_inference_graph.py read the architecture an
 given explicitly wins if the weights allow it (output stride) and is an error if they do not (backbone,
 classes). A folder without the file, such as one of the original scripts, falls back to the flags.
 """
+import argparse
 import dataclasses
 import os
 import platform
@@ -20,22 +21,15 @@ _FORMAT = 1
 
 
 class Stored(typing.NamedTuple):
-  """What model_config.json holds: Architecture, Dataset, and the list that utils/history.py describes."""
+  """What model_config.json holds; utils/history.py describes the history."""
   architecture: Architecture
   dataset: descriptors.Dataset
-  history: list
+  history: list[history.Entry]
 
 
-def write(model_dir, architecture, dataset, flags, past=()):
-  """Writes model_config.json.
-
-  Args:
-    model_dir: str, an existing folder.
-    architecture: Architecture.
-    dataset: descriptors.Dataset.
-    flags: dict of every flag of the run.
-    past: list of utils/history.py's entries.
-  """
+def write(model_dir: str, architecture: Architecture, dataset: descriptors.Dataset,
+          flags: dict[str, typing.Any], past: typing.Iterable[history.Entry] = ()) -> None:
+  """Writes model_config.json into an existing folder; `flags` are all of the run."""
   config = {
       'format': _FORMAT,
       'architecture': dataclasses.asdict(architecture),
@@ -48,7 +42,7 @@ def write(model_dir, architecture, dataset, flags, past=()):
   files.write_json(os.path.join(model_dir, FILE_NAME), config)
 
 
-def read(model_dir):
+def read(model_dir: str) -> Stored | None:
   """Returns the Stored of a model_dir, or None if it has none.
 
   Raises:
@@ -73,12 +67,11 @@ def read(model_dir):
   return Stored(architecture, dataset, past)
 
 
-def resolve(args, stored):
+def resolve(args: argparse.Namespace, stored: Stored | None) -> tuple[Architecture, descriptors.Dataset]:
   """Returns the (Architecture, Dataset) that flags and a stored model ask for together.
 
   Args:
-    args: the parsed flags, of flags.MODEL_FLAGS at least, with `explicit`.
-    stored: what `read` returned.
+    args: of flags.MODEL_FLAGS at least, with `explicit`.
 
   Raises:
     UsageError: a flag given explicitly contradicts what the stored weights are, or no model can be so.
@@ -106,7 +99,7 @@ def resolve(args, stored):
   return architecture, dataset
 
 
-def check(architecture):
+def check(architecture: Architecture) -> None:
   """Raises UsageError, naming the flag, if no model can be built so."""
   if architecture.atrous_rates and len(architecture.atrous_rates) != 3:
     raise UsageError(f'--atrous_rates has {len(architecture.atrous_rates)} rates; give three, or none at all')

@@ -4,6 +4,7 @@ A new backbone is a row here and, if it is of a new family, a file in nets/ that
 tests then demand its expected shapes and parameter count. Free of TensorFlow, so that `--help` can read it.
 """
 import dataclasses
+import typing
 
 from utils.errors import UsageError
 
@@ -16,22 +17,22 @@ class Backbone:
   the original DeepLabv3+ scripts, all others Google's models.
   """
   name: str
-  family: str                   # a name in nets/builders.py, or a function such as those there
+  family: str | typing.Callable  # a name in nets/builders.py, or a function such as those there
   scope: str                    # variable scope, the first part of every variable name
   batch_norm_decay: float       # the default of --batch_norm_decay
   batch_norm_epsilon: float = 1.001e-5  # 1e-5, as the fused kernel rounds it
-  channel_means: tuple = None   # RGB mean subtracted from 0..255; None scales to [-1, 1]
+  channel_means: tuple[float, ...] | None = None  # RGB mean subtracted from 0..255; None scales to [-1, 1]
   depth_multiplier: float = 1.0
   align_corners: bool = True    # how features and logits are resized
   image_level_first: bool = True  # the place of the image-level features among the ASPP's branches
   projection_dropout: float = 0.1  # after the ASPP's projection, in training
   decoder: bool = True
   separable_head: bool = True
-  atrous_rates: tuple = (6, 12, 18)  # at output stride 16
-  multi_grid: tuple = None
+  atrous_rates: tuple[int, ...] = (6, 12, 18)  # at output stride 16
+  multi_grid: tuple[int, ...] | None = None
 
   @property
-  def padding_color(self):
+  def padding_color(self) -> tuple[float, ...]:
     """RGB 0..255 that becomes 0 in the network: what training pads with."""
     return self.channel_means or (127.5, 127.5, 127.5)
 
@@ -58,12 +59,12 @@ BACKBONES = {row.name: row for row in (
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-def names():
+def names() -> tuple[str, ...]:
   """Returns the names of all backbones, in the table's order."""
   return tuple(BACKBONES)
 
 
-def get(name):
+def get(name: str) -> Backbone:
   """Returns the Backbone called `name`; raises UsageError, naming all, if there is none."""
   if name not in BACKBONES:
     raise UsageError(f'base_architecture {name} is not known; use one of {", ".join(BACKBONES)}')

@@ -4,6 +4,7 @@ It says how `deeplab_model.network` is built; training, evaluation, inference an
 whole. Free of TensorFlow, so that flags can be checked against a stored model at once.
 """
 import dataclasses
+import typing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,26 +31,27 @@ class Architecture:
   base_architecture: str
   num_classes: int
   output_stride: int = 16
-  atrous_rates: tuple = None
-  multi_grid: tuple = None
+  atrous_rates: tuple[int, ...] | None = None
+  multi_grid: tuple[int, ...] | None = None
   image_level_feature: bool = True
-  separable_head: bool = None
-  decoder: bool = None
+  separable_head: bool | None = None
+  decoder: bool | None = None
   decoder_channels: int = 48
   decoder_convs: int = 2
   decoder_filters: int = 256
   decoder_kernel: int = 3
-  decoder_output_stride: tuple = (4,)
-  eval_crop_size: tuple = None
+  decoder_output_stride: tuple[int, ...] = (4,)
+  eval_crop_size: tuple[int, int] | None = None
 
   @classmethod
-  def from_dict(cls, values):
+  def from_dict(cls, values: dict[str, typing.Any]) -> 'Architecture':
     """Returns the Architecture in a dict that may hold much else, such as an Estimator's params or JSON."""
     known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+    lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    return cls(**{**known, **lists})
 
 
-def problem(architecture):
+def problem(architecture: Architecture) -> str | None:
   """Returns a few words on the first value that no model can have, or None: for what a file says.
 
   The largest numbers are far beyond any model, and keep a file from asking for all of the memory.

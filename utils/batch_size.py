@@ -28,20 +28,20 @@ class Measured(typing.NamedTuple):
 
   Attributes:
     used: dict of the images a step to bytes, of those that fit.
-    limit: int, the bytes that the GPU's allocator can have.
+    limit: int, the bytes that the GPU's allocator can have, or None if `used` is empty.
   """
-  used: dict
-  limit: int
+  used: dict[int, int]
+  limit: int | None
 
 
-def largest_on_gpu(model_fn, params, make_batches):
+def largest_on_gpu(model_fn: typing.Callable, params: dict[str, typing.Any],
+                   make_batches: typing.Callable[[int], tf.data.Dataset]) -> int:
   """Returns the images a step that fit on one GPU, less a tenth; each try has a process of its own.
 
   Args:
     model_fn: an Estimator's, at the top level of a module.
-    params: dict, those of the model_fn, and seed and xla.
-    make_batches: function of a batch size that returns the tf.data.Dataset of batches; at the top level of a
-      module, or a functools.partial of one.
+    params: those of the model_fn, and seed and xla.
+    make_batches: returns the batches of a size; at the top level of a module, or a functools.partial of one.
 
   Raises:
     UsageError: not even 2 images fit.
@@ -50,7 +50,7 @@ def largest_on_gpu(model_fn, params, make_batches):
   measured = _in_child(measure, model_fn, params, make_batches)
   if measured is None:
     return largest(fits)
-  if not measured.used:
+  if not measured.used or measured.limit is None:
     raise _too_little()
   print('--batch_size auto: ' + ', '.join(
       f'{size} images take {used / 2**30:.2f} GiB' for size, used in measured.used.items())
@@ -58,24 +58,27 @@ def largest_on_gpu(model_fn, params, make_batches):
   if len(measured.used) < len(_MEASURED):
     return max(measured.used)
   size = predicted(measured)
-  if size and (size in measured.used or fits(size)):
+  if size is None:
+    return largest(fits)
+  if size in measured.used or fits(size):
     return size
-  for _ in range(_CHECKS - 1 if size else 0):  # the line was wrong, and so is the tenth that it left free
+  for _ in range(_CHECKS - 1):  # the line was wrong, and so is the tenth that it left free
     size = max(_MEASURED[0], size * 7 // 8)
     if size in measured.used or fits(size):
       return max(_MEASURED[0], int(size * (1 - _KEPT_FREE)))
   return largest(fits)
 
 
-def predicted(measured):
+def predicted(measured: Measured) -> int | None:
   """Returns the batch size, at least 2, that takes nine tenths of the largest one's images.
 
   That is where the line through two measurements reaches the limit: if 2 images take 3 GB and 4 take 4 GB of
   10 GB, an image takes 0.5 GB and 16 fit; 14 are returned. Returns None if memory does not grow.
 
   Args:
-    measured: Measured of two sizes.
+    measured: of two sizes.
   """
+  assert measured.limit is not None, 'two sizes fitted'
   (few, little), (many, much) = sorted(measured.used.items())
   each = (much - little) / (many - few)
   if each <= 0:
@@ -84,11 +87,11 @@ def predicted(measured):
   return max(_MEASURED[0], min(_LIMIT, int(fitting * (1 - _KEPT_FREE))))
 
 
-def largest(fits):
+def largest(fits: typing.Callable[[int], bool]) -> int:
   """Returns the largest int for which fits(int) is True, to an eighth of it, less a tenth.
 
   Args:
-    fits: function of an int; once False, it is False for all larger ones.
+    fits: once False, it is False for all larger ones.
 
   Raises:
     UsageError: not even 2 images fit.
@@ -129,7 +132,8 @@ def _in_child(function, *args):
 # --- In the process of a try ---------------------------------------------------------------------
 
 
-def measure(model_fn, params, make_batches):
+def measure(model_fn: typing.Callable, params: dict[str, typing.Any],
+            make_batches: typing.Callable[[int], tf.data.Dataset]) -> Measured | None:
   """Returns Measured of the sizes of _MEASURED, up to the first that does not fit; None if nothing tells."""
   used, limit = {}, None
   for batch_size in _MEASURED:
@@ -163,7 +167,8 @@ def _memory_of(model_fn, params, make_batches, batch_size):
     return memory.get_memory_info('GPU:0')['peak'], limits[0]
 
 
-def trains(model_fn, params, make_batches, batch_size):
+def trains(model_fn: typing.Callable, params: dict[str, typing.Any],
+           make_batches: typing.Callable[[int], tf.data.Dataset], batch_size: int) -> bool:
   """Returns whether two training steps of so many images stay within memory."""
   with contextlib.suppress(_NoMemory), _training(model_fn, params, make_batches, batch_size) as (_, run):
     run()

@@ -27,11 +27,11 @@ _SIZES = {1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 8: 8, 9: 8, 10: 1, 11: 1, 12: 1, 1
 _TEXT = 7
 
 
-def check(prefix):
+def check(prefix: str) -> None:
   """Raises DataError if the index of a checkpoint is damaged, or cannot be right.
 
   Args:
-    prefix: str; what TensorFlow calls the path, or the single file of the old format.
+    prefix: what TensorFlow calls the path, or the single file of the old format.
   """
   try:
     if os.path.exists(prefix + '.index'):
@@ -79,8 +79,8 @@ def _check_old_format(path):
   from tensorflow.core.util import saved_tensor_slice_pb2
 
   size = os.path.getsize(path)
-  with open(path, 'rb') as content:
-    content = _Window(content, size)
+  with open(path, 'rb') as file:
+    content = _Window(file, size)
     if size < _FOOTER or content[size - 8:size] != struct.pack('<Q', _MAGIC):
       return
     first, *_ = _data_blocks(content)

@@ -37,11 +37,11 @@ class Found(typing.NamedTuple):
     prefix: str, or None if the folder has no checkpoint at all.
     rejected: dict of the prefixes that were looked at before it to what is wrong with them.
   """
-  prefix: str
-  rejected: dict
+  prefix: str | None
+  rejected: dict[str, str]
 
 
-def find(model_dir):
+def find(model_dir: str) -> Found:
   """Returns the Found of a folder: of the file `checkpoint`'s choice and then the newest, the first good one.
 
   A line says what is wrong with those before it.
@@ -49,7 +49,7 @@ def find(model_dir):
   Raises:
     DataError: there are checkpoints, and none of them is good.
   """
-  rejected = {}
+  rejected: dict[str, str] = {}
   for prefix in _candidates(model_dir):
     reason = problem(prefix)
     if reason is None:
@@ -69,12 +69,8 @@ class NotFinite(DataError):
   """Weights are not finite; the message says which."""
 
 
-def problem(prefix):
-  """Returns what is wrong with a checkpoint, the end of a sentence, or None: every value is read.
-
-  Args:
-    prefix: str.
-  """
+def problem(prefix: str) -> str | None:
+  """Returns what is wrong with a checkpoint, the end of a sentence, or None: every value is read."""
   try:
     infinite = not_finite(prefix)
   except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
@@ -82,8 +78,8 @@ def problem(prefix):
   return f'holds values that are not finite in {infinite}' if infinite else None
 
 
-def not_finite(prefix):
-  """Returns which variables of a checkpoint hold NaN or infinity, a str; empty if none does.
+def not_finite(prefix: str) -> str:
+  """Returns which variables of a checkpoint hold NaN or infinity; '' if none does.
 
   Raises what TensorFlow does for a damaged checkpoint.
   """
@@ -96,7 +92,7 @@ def not_finite(prefix):
   return ', '.join(found[:1]) + (f' and {len(found) - 1} other variables' if found[1:] else '')
 
 
-def open_reader(prefix):
+def open_reader(prefix: str) -> tf.train.NewCheckpointReader:
   """Returns TensorFlow's reader of a checkpoint; a damaged one raises DataError, or what TensorFlow does."""
   for path in _files(prefix):
     files.check_regular(path, f"'{path}'")  # TensorFlow would wait for a pipe for ever
@@ -104,7 +100,7 @@ def open_reader(prefix):
   return tf.train.load_checkpoint(readable(prefix))
 
 
-def readable(prefix):
+def readable(prefix: str) -> str:
   """Returns the prefix under which TensorFlow can read a checkpoint, whatever its folder is called.
 
   TensorFlow takes a path that it reads for a pattern, in which [ ] * ? and \\ have meanings of their own. If
@@ -128,7 +124,7 @@ def _links_of(prefix):
   return folder
 
 
-def first_line(error):
+def first_line(error: Exception) -> str:
   """Returns the first line of an error's message, without TensorFlow's trace."""
   return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -173,26 +169,23 @@ def _state(model_dir):
   return state.model_checkpoint_path, set(map(os.path.basename, state.all_model_checkpoint_paths))
 
 
-def numbered(model_dir):
+def numbered(model_dir: str) -> list[tuple[int, str]]:
   """Returns [(step, prefix), ...] of a training's checkpoints, by step; those of other names are left out."""
   found = [(_step_and_time(path)[0], path[:-len('.index')]) for path in indexes(model_dir)]
   return sorted((step, prefix) for step, prefix in found if os.path.basename(prefix) == f'{NAME}-{step}')
 
 
-def indexes(model_dir):
-  """Returns the paths of the checkpoints' indexes in a folder, a list."""
+def indexes(model_dir: str) -> list[str]:
+  """Returns the paths of the checkpoints' indexes in a folder."""
   return glob.glob(os.path.join(glob.escape(model_dir), '*.index'))
 
 
-def save(saver, session, model_dir, step, keep_max):
+def save(saver: tf.train.Saver, session: tf.Session, model_dir: str, step: int, keep_max: int) -> str:
   """Writes the checkpoint of a step, makes it the newest, and removes those beyond keep_max.
 
   Args:
-    saver: tf.train.Saver.
-    session: tf.Session.
-    model_dir: str, which this process alone writes to.
-    step: int.
-    keep_max: int, newest checkpoints to keep; 0 keeps all.
+    model_dir: one that this process alone writes to.
+    keep_max: newest checkpoints to keep; 0 keeps all.
 
   Returns:
     Its prefix.
@@ -216,13 +209,11 @@ def save(saver, session, model_dir, step, keep_max):
   return prefix
 
 
-def choose(model_dir, prefix, keep_max=0):
+def choose(model_dir: str, prefix: str, keep_max: int = 0) -> None:
   """Makes a checkpoint of the folder the newest by the folder's own word, the file `checkpoint`.
 
   Args:
-    model_dir: str.
-    prefix: str, of the checkpoint.
-    keep_max: int, the checkpoints that stay, this one and those of the steps before it; 0 keeps all.
+    keep_max: the checkpoints that stay, this one and those of the steps before it; 0 keeps all.
   """
   others = [other for _, other in numbered(model_dir) if other != prefix]
   removed = others[:max(0, len(others) + 1 - keep_max)] if keep_max else []
@@ -237,15 +228,14 @@ def choose(model_dir, prefix, keep_max=0):
     _remove(other)
 
 
-def keep_best(prefix, folder):
+def keep_best(prefix: str, folder: str) -> None:
   """Copies a checkpoint to the folder of the best one, in place of the one there.
 
   At any moment the folder holds a complete one, which its file `checkpoint` names. A copy, not a link: what
   damages one file leaves the other.
 
   Args:
-    prefix: str, a checkpoint.
-    folder: str, an existing one that this process alone writes to.
+    folder: an existing one that this process alone writes to.
   """
   writing = os.path.join(folder, _WRITING)
   remove(writing)
@@ -259,14 +249,14 @@ def keep_best(prefix, folder):
   choose(folder, best, keep_max=1)
 
 
-def set_aside(model_dir, step, rejected):
+def set_aside(model_dir: str, step: int, rejected: typing.Iterable[str]) -> None:
   """Moves what a training does not go on from out of the way, and says so: it would be written over.
 
   These are checkpoints of later steps, damaged ones, and data without an index.
 
   Args:
-    model_dir: str, which this process alone writes to.
-    step: int, from which the training goes on.
+    model_dir: one that this process alone writes to.
+    step: the one from which the training goes on.
     rejected: prefixes of checkpoints that cannot be used.
   """
   for folder in (model_dir, os.path.join(model_dir, BEST)):
@@ -274,9 +264,9 @@ def set_aside(model_dir, step, rejected):
     for name in filter(_LEFTOVER.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ()):
       remove(os.path.join(folder, name))
   later = [prefix for number, prefix in numbered(model_dir) if number > step]
-  orphans = {path.rpartition('.data-')[0]
-             for path in glob.glob(os.path.join(glob.escape(model_dir), NAME + '-*.data-*'))}
-  orphans = [prefix for prefix in orphans if not os.path.exists(prefix + '.index')]
+  with_data = {path.rpartition('.data-')[0]
+               for path in glob.glob(os.path.join(glob.escape(model_dir), NAME + '-*.data-*'))}
+  orphans = [prefix for prefix in with_data if not os.path.exists(prefix + '.index')]
   here = [prefix for prefix in rejected if os.path.dirname(prefix) == model_dir.rstrip(os.sep)]
   for prefix in dict.fromkeys([*sorted(later), *here, *sorted(orphans)]):
     paths = _files(prefix)
@@ -288,7 +278,7 @@ def set_aside(model_dir, step, rejected):
       print(f'{prefix} was moved to {folder}: training goes on from step {step}')
 
 
-def remove(path):
+def remove(path: str) -> None:
   """Removes a file, a link or a folder with all that is in it; nothing happens if it is not there."""
   with contextlib.suppress(FileNotFoundError):
     if os.path.isdir(path) and not os.path.islink(path):
@@ -297,12 +287,11 @@ def remove(path):
       os.remove(path)
 
 
-def problem_of_best(folder, step):
+def problem_of_best(folder: str, step: int) -> str | None:
   """Returns what is wrong with the folder of the best checkpoint, the end of a sentence, or None.
 
   Args:
-    folder: str.
-    step: int, whose checkpoint it should hold.
+    step: the one whose checkpoint it should hold.
   """
   prefix = os.path.join(folder, f'{NAME}-{step}')
   named, _ = _state(folder)

@@ -7,6 +7,7 @@ import collections
 import glob
 import os
 import re
+import typing
 
 import tensorflow.compat.v1 as tf
 
@@ -30,7 +31,7 @@ _OFFICIAL_SCOPES = (
 _SLOT = re.compile(r'/(Momentum|Adam(_\d)?|ExponentialMovingAverage)$')
 
 
-def latest_or_error(model_dir):
+def latest_or_error(model_dir: str) -> str:
   """Returns the prefix of model_dir's newest good checkpoint; raises DataError if it has none."""
   if not os.path.isdir(model_dir):
     raise DataError(f'--model_dir {model_dir} is not a folder; give the folder that train.py wrote')
@@ -41,11 +42,11 @@ def latest_or_error(model_dir):
   return prefix
 
 
-def resolve(path):
+def resolve(path: str) -> str:
   """Returns the prefix of the checkpoint that the user's `path` means.
 
   Args:
-    path: str, a checkpoint's prefix, its .index (.meta, .data-*) file, the single file of the old format
+    path: a checkpoint's prefix, its .index (.meta, .data-*) file, the single file of the old format
       (as in the TF-Slim archives), or a folder that holds one of these.
 
   Raises:
@@ -64,8 +65,8 @@ def resolve(path):
   return path
 
 
-def shapes(prefix):
-  """Returns a dict: variable name -> shape (list of int). Raises DataError for an unreadable checkpoint."""
+def shapes(prefix: str) -> dict[str, list[int]]:
+  """Returns a dict: variable name -> shape. Raises DataError for an unreadable checkpoint."""
   try:
     return dict(checkpoint_store.open_reader(prefix).get_variable_to_shape_map())
   except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
@@ -73,11 +74,11 @@ def shapes(prefix):
     raise DataError(f'{prefix} is no readable checkpoint ({reason}); copy or download it again') from error
 
 
-def describe(variables):
+def describe(variables: dict[str, list[int]]) -> str:
   """Returns a few words on the model that the variables make up; the scope of most is its backbone.
 
   Args:
-    variables: dict of name to shape.
+    variables: shapes by name.
   """
   scopes = collections.Counter(name.split('/')[0] for name in variables
                                if not re.match('(aspp|decoder|image_pooling|concat_projection)', name))
@@ -86,12 +87,12 @@ def describe(variables):
   return backbone + (f' with {num_classes} classes' if num_classes else ' without a DeepLab head')
 
 
-def class_count(variables):
-  """Returns the number of classes that variables (dict of name to shape) tell apart, or None."""
+def class_count(variables: dict[str, list[int]]) -> int | None:
+  """Returns the number of classes that variables (shapes by name) tell apart, or None."""
   return next((shape[-1] for name, shape in variables.items() if _CLASSIFIER.search(name)), None)
 
 
-def official_name(name):
+def official_name(name: str) -> str:
   """Returns what Google's DeepLab calls one of our variables."""
   for ours, official in _OFFICIAL_SCOPES:
     name, count = re.subn(ours, official, name)
@@ -100,7 +101,7 @@ def official_name(name):
   return name
 
 
-def stored_names(wanted, stored):
+def stored_names(wanted: typing.Iterable[str], stored: typing.Container[str]) -> dict[str, str]:
   """Returns dict: our name -> its name in a checkpoint, ours or Google's.
 
   Args:
@@ -111,12 +112,11 @@ def stored_names(wanted, stored):
   return {name: official_name(name) if official else name for name in wanted}
 
 
-def check(prefix, variables):
+def check(prefix: str, variables: dict[str, list[int]]) -> None:
   """Checks that a checkpoint holds all of a model's variables, in their shapes.
 
   Args:
-    prefix: str.
-    variables: dict of name to shape, the model's own; neither optimizer slots nor the global step.
+    variables: shapes by name, the model's own; neither optimizer slots nor the global step.
 
   Raises:
     DataError: something is missing or of another shape.
@@ -130,7 +130,7 @@ def check(prefix, variables):
         f'check --base_architecture, --dataset and --model_dir')
 
 
-def initialize(prefix, variables, backbone_scope):
+def initialize(prefix: str, variables: dict[str, tf.Variable], backbone_scope: str) -> None:
   """Makes the initial values of `variables` those of a checkpoint, and prints what came from it.
 
   The backbone must be there as a whole; the head may be missing (an ImageNet checkpoint) or built in another
@@ -138,9 +138,9 @@ def initialize(prefix, variables, backbone_scope):
   DeepLab are read by their own names. The global step and the optimizer's slots are not taken.
 
   Args:
-    prefix: str, see resolve.
-    variables: dict of name to variable, the model's own.
-    backbone_scope: str, the scope of the backbone's variables.
+    prefix: see resolve.
+    variables: the model's own, by name.
+    backbone_scope: the scope of the backbone's variables.
 
   Raises:
     DataError: the checkpoint is not of this backbone.
@@ -180,11 +180,11 @@ class Restorer(tf.train.Saver):
     DataError: the checkpoint is not of this model.
   """
 
-  def restore(self, sess, save_path):
+  def restore(self, sess: tf.Session, save_path: str) -> None:
     check(save_path, {variable_name(v): v.shape.as_list() for v in tf.model_variables()})
     self.read(sess, save_path)
 
-  def read(self, sess, save_path):
+  def read(self, sess: tf.Session, save_path: str) -> None:
     """Restores what the Saver was built for, without a check."""
     if self.saver_def is None:  # an export does not build it, sessions of an Estimator do
       self.build()
@@ -200,8 +200,8 @@ class ResumeSaver(Restorer):
   what the checkpoint lacks keeps its initial value.
   """
 
-  def __init__(self, resume_from):
-    """Args: resume_from, a checkpoint's prefix or None."""
+  def __init__(self, resume_from: str | None) -> None:
+    """Args: resume_from, a checkpoint's prefix."""
     variables = tf.global_variables()
     super().__init__(variables, sharded=True, max_to_keep=None)
     self._resume_from = resume_from
@@ -211,7 +211,7 @@ class ResumeSaver(Restorer):
       self._initialize = tf.variables_initializer(self._missing)
       self._present = Restorer([v for v in variables if v.op.name in stored])
 
-  def restore(self, sess, save_path):
+  def restore(self, sess: tf.Session, save_path: str) -> None:
     # With several machines, TensorFlow may have looked for it before the one that writes has named it.
     save_path = self._resume_from or save_path
     if not self._missing:

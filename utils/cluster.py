@@ -21,7 +21,7 @@ class Task:
   is_chief: bool = True
 
 
-def task_from_environment():
+def task_from_environment() -> Task:
   """Returns the Task that TF_CONFIG gives to this process.
 
   It is a single one, Task(), if TF_CONFIG is not set, is empty, or lists one machine, a chief or a worker,

@@ -7,6 +7,7 @@ has set stays. Children inherit it all.
 import contextlib
 import os
 import re
+import typing
 
 from utils.errors import UsageError
 
@@ -36,14 +37,14 @@ _SHOWS_WHY = 'TF_CPP_MIN_LOG_LEVEL=0 python -c "import tensorflow as tf; tf.conf
 # --- The environment -----------------------------------------------------------------------------
 
 
-def prepare():
+def prepare() -> None:
   """Sets what TensorFlow is to find in its environment; to be called before it is imported."""
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
 
 @contextlib.contextmanager
-def without_autotuning():
+def without_autotuning() -> typing.Iterator[None]:
   """Within it cuDNN's kernels are picked by rule; for images of many sizes.
 
   By itself TensorFlow runs and times all kernels of cuDNN for every convolution at each new size of its input
@@ -60,13 +61,13 @@ def without_autotuning():
     del os.environ[_AUTOTUNING]
 
 
-def use_fast_batch_norm(params):
+def use_fast_batch_norm(params: dict[str, typing.Any]) -> None:
   """Lets cuDNN train batch norm with channels last, as half precision has them; before the first session.
 
   Otherwise TensorFlow transposes each layer's activations to channels first and back, forward and backward.
 
   Args:
-    params: dict with precision and data_format, of training.
+    params: with precision and data_format, of training.
   """
   if params['precision'] != 'fp32' and params['data_format'] == 'channels_last':
     os.environ.setdefault(_FAST_BATCH_NORM, '1')
@@ -75,14 +76,14 @@ def use_fast_batch_norm(params):
 # --- Which devices -------------------------------------------------------------------------------
 
 
-def take(num_gpus=1, precision='fp32'):
+def take(num_gpus: int = 1, precision: str = 'fp32') -> None:
   """Makes the first GPUs those of this process, and prints what its user should know of them.
 
   To be called before anything is computed, when TensorFlow opens all GPUs that it may use.
 
   Args:
-    num_gpus: int; fewer are taken if there are fewer, and none is the CPU.
-    precision: str, of the convolutions: fp32, bf16 or fp16.
+    num_gpus: fewer are taken if there are fewer, and none is the CPU.
+    precision: of the convolutions: fp32, bf16 or fp16.
 
   Raises:
     UsageError: this TensorFlow has no code for one of them.
@@ -92,7 +93,7 @@ def take(num_gpus=1, precision='fp32'):
     print(sentence, flush=True)
 
 
-def limit(num_gpus):
+def limit(num_gpus: int) -> None:
   """Makes the first GPUs those of this process; the others are left alone."""
   import tensorflow.compat.v1 as tf
 
@@ -104,14 +105,14 @@ def limit(num_gpus):
                      'new one') from error
 
 
-def taken():
+def taken() -> list:
   """Returns the GPUs of this process, a list of tf.config.PhysicalDevice; it is empty for the CPU."""
   import tensorflow.compat.v1 as tf
 
   return tf.config.get_visible_devices('GPU')
 
 
-def visible_device_list():
+def visible_device_list() -> str:
   """Returns the GPUs of this process as GPUOptions of a session have them, such as '0,1'.
 
   The eager context is told by `limit`, and TensorFlow allows the two no difference.
@@ -122,12 +123,12 @@ def visible_device_list():
   return ','.join(str(gpus.index(gpu)) for gpu in taken())
 
 
-def capability():
+def capability() -> tuple[int, int] | None:
   """Returns the lowest compute capability of this process's GPUs, such as (8, 0); None if none is known."""
   return min((each for _, each in map(_details, taken()) if each), default=None)
 
 
-def describe():
+def describe() -> str:
   """Returns in a few words what computes.
 
   '2 of 4 GPUs: NVIDIA A100-SXM4-40GB (compute capability 8.0)', or 'the CPU: 2 cores, 23.5 GiB of memory,
@@ -147,8 +148,8 @@ def describe():
     return f'the CPU: {_cores()} cores'
 
 
-def input_threads():
-  """Returns how many threads of their own decode and augment, an int; 0 is none of their own.
+def input_threads() -> int:
+  """Returns how many threads of their own decode and augment; 0 is none of their own.
 
   With GPUs these are all cores but those of the threads that launch kernels. A CPU is busy with the network.
   """
@@ -229,7 +230,7 @@ def _checked(name, capability):
   return None
 
 
-def code_for(capability, listed):
+def code_for(capability: tuple[int, int], listed: typing.Iterable[str]) -> str | None:
   """Returns what TensorFlow's build has for a card: 'sm' (binary code), 'compute' (PTX), or None.
 
   Binary code runs on later cards of the same major number; PTX is compiled for any later one, but that of
@@ -237,8 +238,7 @@ def code_for(capability, listed):
   an entry such as compute_90 the wheels hold some of the kernels as binary code too, and all as PTX.
 
   Args:
-    capability: tuple of two ints.
-    listed: list of str, such as ['sm_80', 'compute_90']; an empty one says nothing, and counts as 'sm'.
+    listed: such as ['sm_80', 'compute_90']; an empty one says nothing, and counts as 'sm'.
   """
   found = [re.fullmatch(r'(sm|compute)_(\d+)(\d)\w?', entry) for entry in listed]
   entries = [(match[1], (int(match[2]), int(match[3]))) for match in found if match]

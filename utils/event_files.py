@@ -6,6 +6,7 @@ the order of their steps.
 """
 import glob
 import os
+import typing
 
 import tensorflow.compat.v1 as tf
 
@@ -14,12 +15,12 @@ from utils import files
 _HEADER, _FOOTER = 12, 4  # length and its checksum before each event, a checksum after it
 
 
-def cut(folder, is_past):
+def cut(folder: str, is_past: typing.Callable[[int], bool]) -> None:
   """Cuts each event file of a folder before its first event whose step is not past; and damaged ends off.
 
   Args:
-    folder: str; nothing happens if it does not exist.
-    is_past: function of a step, int, that says whether the events of that step stay.
+    folder: nothing happens if it does not exist.
+    is_past: says whether the events of a step stay.
   """
   # A link could lead to a file of somebody else.
   for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events.out.tfevents.*'))):

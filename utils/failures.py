@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import sys
+import typing
 
 from utils.errors import DataError, UsageError
 
@@ -50,15 +51,17 @@ _MISSING_CHECKPOINT = re.compile(
     r'(?:matching files for|not a valid checkpoint:|NewCheckpointReader: ?)\s*([^\n]+)')
 _CHECKPOINT_FILE = re.compile(r'\.(index|data-\d{5}-of-\d{5})$|\.ckpt(-\d+)?$')
 
+FindBad = typing.Callable[[], DataError | None]
+
 
 @contextlib.contextmanager
-def explaining(memory_advice, find_bad_example=None):
+def explaining(memory_advice: str, find_bad_example: FindBad | None = None) -> typing.Iterator[None]:
   """Within it, what fails for a reason outside the program ends as a UsageError or a DataError.
 
   Args:
-    memory_advice: str, what to do if memory runs out, such as 'give a smaller --batch_size'.
-    find_bad_example: function without arguments that returns the DataError of a bad example, or None. It
-      may be slow: it is called after errors that bad data can cause, and nothing else explains.
+    memory_advice: what to do if memory runs out, such as 'give a smaller --batch_size'.
+    find_bad_example: returns the DataError of a bad example. It may be slow: it is called after errors that
+      bad data can cause, and nothing else explains.
   """
   try:
     yield
@@ -69,11 +72,10 @@ def explaining(memory_advice, find_bad_example=None):
     raise explained from error
 
 
-def explain(error, memory_advice, find_bad_example=None):
+def explain(error: Exception, memory_advice: str, find_bad_example: FindBad | None = None) -> Exception:
   """Returns what a failure means to the user, a UsageError or DataError; or the error itself.
 
   Args:
-    error: Exception.
     memory_advice, find_bad_example: see explaining.
   """
   if isinstance(error, UsageError | DataError | BrokenPipeError):
@@ -99,25 +101,25 @@ def explain(error, memory_advice, find_bad_example=None):
   return known or error
 
 
-def data_error(error):
+def data_error(error: Exception) -> DataError | None:
   """Returns the DataError of a sentence of ours in a TensorFlow error, or None."""
   sentence = error_sentence(_text(error))
   return DataError(sentence) if sentence else None
 
 
-def error_sentence(message):
+def error_sentence(message: str) -> str | None:
   """Returns the sentence for the user in the message of a TensorFlow error, or None."""
   found = re.search(f'{SENTENCE_BEGIN}(.*?){SENTENCE_END}', message, re.DOTALL)
   # TensorFlow's assertions print quotation marks and backslashes with a backslash before them.
   return found and re.sub(r'\\(.)', r'\1', found[1])
 
 
-def is_full_disk(error):
+def is_full_disk(error: Exception) -> bool:
   """Returns whether the disk, a quota or a limit of file sizes left no room for what was written."""
   return errno_and_path(error)[0] in _FULL_DISK
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: Exception) -> bool:
   """Returns whether memory, of a GPU or of the host, ran out; in whatever way that was reported."""
   text = _text(error)
   if errno_and_path(error)[0] is not None:
@@ -187,7 +189,7 @@ def _driver(error, text):
 # --- Parts ---------------------------------------------------------------------------------------
 
 
-def errno_and_path(error):
+def errno_and_path(error: Exception) -> tuple[int | None, str | None]:
   """Returns the number and the path of a failure of the operating system; each may be None."""
   text = _text(error)
   if isinstance(error, OSError):

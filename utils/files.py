@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import tempfile
+import typing
 
 from utils.errors import DataError, UsageError
 
@@ -16,7 +17,7 @@ _MAX_JSON = 1 << 24  # bytes; parsed, it takes up to thirty times as many
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str) -> typing.Iterator[str]:
   """Yields a temporary name in `path`'s folder; renames it to `path` on success, removes it on failure.
 
   What is no file, such as /dev/stdout, is not replaced, but written to. A folder raises OSError.
@@ -49,7 +50,7 @@ def _is_special(path):
   return True
 
 
-def make_folder(path, flag):
+def make_folder(path: str, flag: str) -> None:
   """Creates the folder and its parents; raises DataError, naming the flag, if nothing can be written."""
   try:
     os.makedirs(path, exist_ok=True)
@@ -60,12 +61,12 @@ def make_folder(path, flag):
                     f'give a folder of your own') from error
 
 
-def check_outputs(outputs, inputs, flag):
+def check_outputs(outputs: typing.Iterable[str], inputs: typing.Iterable[str], flag: str) -> None:
   """Raises UsageError, naming the flag, if a file that is read would be written over.
 
   Args:
-    outputs, inputs: lists of str, paths.
-    flag: str, that says where the outputs go.
+    outputs, inputs: paths.
+    flag: the one that says where the outputs go.
   """
   read = {os.path.realpath(path) for path in inputs}
   for path in outputs:
@@ -73,13 +74,8 @@ def check_outputs(outputs, inputs, flag):
       raise UsageError(f"{flag} would write over '{path}', which is read; give another folder")
 
 
-def check_json_output(path, flag):
-  """Raises UsageError, naming the flag, if JSON would take the place of something else.
-
-  Args:
-    path: str, or None if nothing is written.
-    flag: str.
-  """
+def check_json_output(path: str | None, flag: str) -> None:
+  """Raises UsageError, naming the flag, if JSON would take the place of something else; None is no file."""
   if path is not None and (os.path.isfile(path) or os.path.isdir(path)):
     try:
       read_json(path, f"'{path}'")
@@ -87,8 +83,8 @@ def check_json_output(path, flag):
       raise UsageError(f'{flag} would write over what is no JSON: {error}; give another name') from error
 
 
-def write_json(path, content):
-  """Writes a dict or list as JSON, under a temporary name first."""
+def write_json(path: str, content: dict | list) -> None:
+  """Writes the content as JSON, under a temporary name first."""
   with replacing(path) as temporary:
     with open(temporary, 'w', encoding='utf-8') as file:
       json.dump(content, file, indent=2)
@@ -98,24 +94,23 @@ def write_json(path, content):
         os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
 
 
-def check_regular(path, source):
+def check_regular(path: str, source: str) -> None:
   """Raises DataError, naming the source, if a path is no file with an end: a folder, device or pipe."""
   os.close(_open_regular(path, source)[0])
 
 
-def make_folder_of(path, flag):
+def make_folder_of(path: str, flag: str) -> None:
   """Creates the folder of a file to be written, unless that is a device; see make_folder."""
   if not os.path.exists(path) or os.path.isfile(path):
     make_folder(os.path.dirname(path) or '.', flag)
 
 
-def read_bytes(path, source, limit):
+def read_bytes(path: str, source: str, limit: int) -> bytes:
   """Returns the content of a regular file.
 
   Args:
-    path: str.
-    source: str, what errors call it.
-    limit: int, the most bytes that it may have.
+    source: what errors call it.
+    limit: the most bytes that it may have.
 
   Raises:
     DataError: it is missing, no regular file, or larger.
@@ -144,7 +139,7 @@ def _open_regular(path, source):
   return descriptor, status.st_size
 
 
-def read_text(path, source, limit=_MAX_TEXT):
+def read_text(path: str, source: str, limit: int = _MAX_TEXT) -> str:
   """Returns the content of a UTF-8 text file, with or without a byte-order mark; see read_bytes.
 
   Raises:
@@ -161,7 +156,7 @@ def read_text(path, source, limit=_MAX_TEXT):
   return text
 
 
-def read_json(path, source):
+def read_json(path: str, source: str) -> typing.Any:
   """Returns the content of a JSON file; see read_text.
 
   Raises:

@@ -3,6 +3,7 @@
 A run adds an entry if it begins with other flags than the one before. From the entries and the step of its
 checkpoint a run knows how many images it has seen, whatever the batch sizes were: its position in the data.
 """
+import typing
 
 # What changes neither weights nor the order of the data, or has sentences of its own (the model's flags).
 _OF_NO_CONSEQUENCE = {
@@ -11,23 +12,31 @@ _OF_NO_CONSEQUENCE = {
     'keep_checkpoint_max', 'tensorboard_images_max_outputs'}
 
 
-def entry(step, images_per_step, num_train, flags):
+class Entry(typing.TypedDict):
+  """What holds from a step on."""
+  step: int
+  images_per_step: int
+  num_train: int | None
+  flags: dict[str, typing.Any]
+
+
+def entry(step: int, images_per_step: int, num_train: int | None, flags: dict[str, typing.Any]) -> Entry:
   """Returns a history's entry: from `step` on each step takes so many of the num_train images.
 
   Args:
-    step, images_per_step, num_train: ints.
-    flags: dict of every flag of the run.
+    num_train: None in a history of the first versions, which did not keep it.
+    flags: every flag of the run.
   """
   return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train, 'flags': flags}
 
 
-def images_between(history, first, last, images_per_step):
+def images_between(history: list[Entry], first: int, last: int, images_per_step: int) -> int:
   """Returns the number of images that the steps from `first` to `last` took.
 
   Args:
-    history: list of entries in the order of their steps; the first one's also holds for steps before it.
-    first, last: ints, global steps.
-    images_per_step: int, what holds if there is no history.
+    history: entries in the order of their steps; the first one's also holds for steps before it.
+    first, last: global steps.
+    images_per_step: what holds if there is no history.
   """
   if not history:
     return (last - first) * images_per_step
@@ -37,26 +46,20 @@ def images_between(history, first, last, images_per_step):
              for entry, begin, end in zip(history, begins, ends))
 
 
-def until(history, step):
+def until(history: list[Entry], step: int) -> list[Entry]:
   """Returns the entries of the steps before `step`; later steps are in no checkpoint any more."""
   return [entry for entry in history if entry['step'] < step]
 
 
-def extended(history, new):
+def extended(history: list[Entry], new: Entry) -> list[Entry]:
   """Returns the history with a new entry, or as it is if the new one changes nothing."""
   same = history and (history[-1]['images_per_step'], history[-1]['num_train']) == (
       new['images_per_step'], new['num_train'])
   return history if same and not changes(history, new) else [*history, new]
 
 
-def changes(history, new, also_ignored=()):
-  """Returns dict: flag -> (value before, value now), of the flags that matter.
-
-  Args:
-    history: list of entries.
-    new: entry.
-    also_ignored: names of flags.
-  """
+def changes(history: list[Entry], new: Entry, also_ignored: typing.Collection[str] = ()) -> dict[str, tuple]:
+  """Returns dict: flag -> (value before, value now), of the flags that matter and are not `also_ignored`."""
   if not history:
     return {}
   before, now = history[-1]['flags'], new['flags']
@@ -69,8 +72,8 @@ def _plain(value):
   return list(value) if isinstance(value, tuple) else value
 
 
-def read(config):
-  """Returns the history in the content of a model_config.json, a dict.
+def read(config: dict[str, typing.Any]) -> list[Entry]:
+  """Returns the history in the content of a model_config.json.
 
   Raises:
     KeyError, TypeError, ValueError: it is damaged.

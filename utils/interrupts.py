@@ -8,6 +8,7 @@ import contextlib
 import signal
 import threading
 import time
+import typing
 
 from utils import ending
 
@@ -24,18 +25,18 @@ class Requests:
     deferring: bool; True if a signal is only noted, False (at first) if it raises Interrupted at once.
   """
 
-  def __init__(self):
-    self.signal = None
-    self._arrived = None
+  def __init__(self) -> None:
+    self.signal: signal.Signals | None = None
+    self._arrived = 0.0
     self.deferring = False
 
   @property
-  def status(self):
-    """The exit status, an int, of a process that ends for `signal`."""
-    return 128 + self.signal
+  def status(self) -> int:
+    """The exit status of a process that ends for `signal`; 0 without one."""
+    return 128 + self.signal if self.signal else 0
 
   @contextlib.contextmanager
-  def catching(self):
+  def catching(self) -> typing.Iterator[None]:
     """Within it signals are requests; in the main thread alone, which is the only one that they reach."""
     if threading.current_thread() is not threading.main_thread():
       yield
@@ -55,7 +56,7 @@ class Requests:
         signal.raise_signal(self.signal)  # to whom it belongs by now
 
   @contextlib.contextmanager
-  def at_once(self):
+  def at_once(self) -> typing.Iterator[None]:
     """Within it a signal raises Interrupted even if `deferring`: what is done here can be done again."""
     before, self.deferring = self.deferring, False
     try:

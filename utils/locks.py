@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import typing
 
 from utils.errors import UsageError
 
@@ -24,11 +25,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def locked(folder):
-  """Within it this process is the only one that writes to the folder.
-
-  Args:
-    folder: str, an existing folder.
+def locked(folder: str) -> typing.Iterator[None]:
+  """Within it this process is the only one that writes to an existing folder.
 
   Raises:
     UsageError: another process writes there; the message names it.

@@ -8,11 +8,12 @@ import importlib.util
 import logging
 import os
 import sys
+import typing
 import warnings
 
 
 @contextlib.contextmanager
-def silenced():
+def silenced() -> typing.Iterator[None]:
   """Within it no library prints anything, in this process or in those that it spawns."""
   disabled = logging.root.manager.disable
   with warnings.catch_warnings():
@@ -23,7 +24,7 @@ def silenced():
       logging.disable(disabled)
 
 
-def silence():
+def silence() -> None:
   """Silences all libraries; to be called before TensorFlow is imported. Values of the user's own stay."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
@@ -52,7 +53,7 @@ class _SilentImport:
         with _without_stderr():
           execute(module)
 
-      spec.loader.exec_module = execute_silently
+      spec.loader.exec_module = execute_silently  # type: ignore[method-assign]
     return spec
 
 

@@ -3,6 +3,7 @@
 Flags take their defaults from here (cli/flags.py). Free of TensorFlow.
 """
 import dataclasses
+import typing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Settings:
     last_layers_lr_multiplier: float, factor of the rate of all that is not the backbone.
     tensorboard_images_max_outputs: int, pictures of an image summary.
   """
-  class_names: tuple = ()
-  palette: tuple = ()
+  class_names: tuple[str, ...] = ()
+  palette: tuple[tuple[int, int, int], ...] = ()
   ignore_label: int = 255
   loss: str = 'cross_entropy'
-  class_weights: tuple = None
-  batch_norm_decay: float = None
+  class_weights: tuple[float, ...] | None = None
+  batch_norm_decay: float | None = None
   freeze_batch_norm: bool = False
   sync_batch_norm: bool = True
   precision: str = 'fp32'
@@ -48,12 +49,12 @@ class Settings:
   recompute: bool = False
   portable: bool = False
   deterministic: bool = False
-  pre_trained_model: str = None
+  pre_trained_model: str | None = None
   seed: int = 0
   images_per_step: int = 10
   accumulate_steps: int = 1
-  last_step: int = None
-  num_train: int = None
+  last_step: int | None = None
+  num_train: int | None = None
   weight_decay: float = 2e-4
   momentum: float = 0.9
   learning_rate_policy: str = 'poly'
@@ -66,7 +67,7 @@ class Settings:
   tensorboard_images_max_outputs: int = 6
 
   @classmethod
-  def from_params(cls, params):
+  def from_params(cls, params: dict[str, typing.Any]) -> 'Settings':
     """Returns the Settings in an Estimator's params, a dict that may hold much else.
 
     Its keys are the attributes, or what the original scripts called them: batch_size and max_steps.

@@ -4,6 +4,7 @@ Kept beside the checkpoints, so that a run that was interrupted knows after whic
 which was best, and how long ago that was.
 """
 import os
+import typing
 
 import numpy as np
 
@@ -15,12 +16,12 @@ SCORES_NAME = 'scores.json'  # in the folder of the best checkpoint
 _FORMAT = 1
 
 
-def scores(matrix, class_names):
+def scores(matrix: np.ndarray, class_names: typing.Sequence[str]) -> dict[str, typing.Any]:
   """Returns the scores of a confusion matrix as a dict for JSON, in float64.
 
   Args:
     matrix: integer [K, K]; rows are true classes, columns predicted ones.
-    class_names: list of K str.
+    class_names: K of them.
 
   Returns:
     dict of mean_iou, px_accuracy, and iou, a dict by class name; None for a class that occurs nowhere.
@@ -46,10 +47,11 @@ class Validation:
       versions kept none.
   """
 
-  def __init__(self, model_dir):
+  def __init__(self, model_dir: str) -> None:
     """Reads what earlier runs found. Raises DataError if the file is damaged."""
     self._path = os.path.join(model_dir, FILE_NAME)
-    self.evaluations, self.since = [], None
+    self.evaluations: list[dict[str, typing.Any]] = []
+    self.since: int | None = None
     if not os.path.exists(self._path):
       return
     content = files.read_json(self._path, self._path)
@@ -61,17 +63,18 @@ class Validation:
       raise DataError(f'{self._path} cannot be used ({error!r}); restore it from a backup, or remove it: '
                       'then this run does not know its earlier scores') from error
 
-  def go_on_from(self, step):
+  def go_on_from(self, step: int) -> None:
     """Drops the evaluations of later steps, which will be made again, and writes the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] <= step]
     self.since = step if self.since is None else min(self.since, step)
     self._write()
 
-  def has(self, step):
+  def has(self, step: int) -> bool:
     """Whether a step has been evaluated, or lies before all that the file knows of."""
-    return step <= self.since or any(entry['step'] == step for entry in self.evaluations)
+    is_before = self.since is not None and step <= self.since
+    return is_before or any(entry['step'] == step for entry in self.evaluations)
 
-  def add(self, step, scores):
+  def add(self, step: int, scores: dict[str, typing.Any]) -> None:
     """Adds the `scores` of an evaluation and writes the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] != step]
     self.evaluations.append({'step': step, **scores})
@@ -80,15 +83,15 @@ class Validation:
   def _write(self):
     files.write_json(self._path, {'format': _FORMAT, 'since': self.since, 'evaluations': self.evaluations})
 
-  def evaluations_since_best(self):
+  def evaluations_since_best(self) -> int:
     """Returns how many evaluations came after the best one, 0 if the last is the best or there is none."""
     best = max((entry['mean_iou'] for entry in self.evaluations), default=None)
     first = next((i for i, entry in enumerate(self.evaluations) if entry['mean_iou'] == best), -1)
     return len(self.evaluations) - 1 - first
 
 
-def best_scores(folder):
-  """Returns the scores in the folder of the best checkpoint, a dict, or None if it has none to be used."""
+def best_scores(folder: str) -> dict[str, typing.Any] | None:
+  """Returns the scores in the folder of the best checkpoint, or None if it has none to be used."""
   try:
     found = files.read_json(os.path.join(folder, SCORES_NAME), SCORES_NAME)
     return {**found, 'step': int(found['step']), 'mean_iou': float(found['mean_iou'])}
@@ -96,6 +99,6 @@ def best_scores(folder):
     return None
 
 
-def write_best_scores(folder, step, scores):
+def write_best_scores(folder: str, step: int, scores: dict[str, typing.Any]) -> None:
   """Writes the scores of the best checkpoint into its folder."""
   files.write_json(os.path.join(folder, SCORES_NAME), {'step': step, **scores})
