@@ -46,6 +46,7 @@ def main(args):
       with contextlib.ExitStack() as stack:
         run(args, requests, stack)
     except interrupts.Interrupted:
+      assert requests.signal is not None
       print(f'Stopped by {requests.signal.name}; all that was trained is saved, and the same command goes on '
             'from there', flush=True)
   if requests.signal:
@@ -535,13 +536,14 @@ class Training:
     """Copies a checkpoint to model_dir/best if no earlier one has as high a mean IoU."""
     folder = os.path.join(self.args.model_dir, checkpoint_store.BEST)
     before = validation.best_scores(folder)
-    what = before and (checkpoint_store.problem_of_best(folder, before['step']) or (
-        before.get('images') != scores['images'] and 'was scored on other images'))
-    if what:
-      print(f'The best so far, step {before["step"]} in {folder}, {what}; it begins anew')
-    elif before and before['mean_iou'] >= scores['mean_iou']:
-      print(f'The best is still step {before["step"]}, mean IoU {before["mean_iou"]:.4f}, in {folder}')
-      return
+    if before:
+      what = checkpoint_store.problem_of_best(folder, before['step']) or (
+          before.get('images') != scores['images'] and 'was scored on other images')
+      if what:
+        print(f'The best so far, step {before["step"]} in {folder}, {what}; it begins anew')
+      elif before['mean_iou'] >= scores['mean_iou']:
+        print(f'The best is still step {before["step"]}, mean IoU {before["mean_iou"]:.4f}, in {folder}')
+        return
     files.make_folder(folder, '--model_dir')
     with files.replacing(os.path.join(folder, model_config.FILE_NAME)) as temporary:
       shutil.copyfile(os.path.join(self.args.model_dir, model_config.FILE_NAME), temporary)

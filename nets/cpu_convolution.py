@@ -76,7 +76,7 @@ def _gradient_by_products(op, gradient):
   turned = tf.transpose(tf.reshape(turned, weights.shape), [0, 1, 3, 2])
   of_inputs = tf.nn.conv2d(gradient, turned, 1, 'SAME', dilations=op.get_attr('dilations'))
 
-  of_weights = []
+  of_weights: list[tf.Tensor] = []
   for ahead in _offsets((height, width), rates):
     behind = [-n for n in ahead]
     with tf.control_dependencies(of_weights[-1:]):  # one after the other, or the parts would fill the memory

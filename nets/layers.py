@@ -82,8 +82,8 @@ class Way:
   prepare: bool = False
   skip_padding: bool = False
   differentiable: bool = True
-  recorded: list = None
-  replayed: typing.Iterator = None
+  recorded: list | None = None
+  replayed: typing.Iterator | None = None
 
 
 _way = contextvars.ContextVar('way', default=Way())  # noqa: B039 (it is frozen)
@@ -353,12 +353,13 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
 
   The replicas exchange one vector forward and one backward. Kept for the backward pass are the inputs alone.
   """
-  if _way.get().replayed is not None:
-    mean, variance = next(_way.get().replayed)
+  replayed, recorded = _way.get().replayed, _way.get().recorded
+  if replayed is not None:
+    mean, variance = next(replayed)
   else:
     mean, variance = _joint_statistics(inputs, moving_mean)
-    if _way.get().recorded is not None:
-      _way.get().recorded.append((mean, variance))
+    if recorded is not None:
+      recorded.append((mean, variance))
   values = tf.cast(tf.size(inputs) // channels(inputs), tf.float32)  # of a channel, in each replica
   options = dict(epsilon=epsilon, data_format=_format(), is_training=False)
   first = _way.get().channels_first

@@ -24,7 +24,7 @@ def stack(net, blocks, strides, multi_grid, scope, unit):
   Returns:
     net: float [B, h', w', 2048]. offered: list of a list of the features of each unit, for each block.
   """
-  offered = []
+  offered: list[list] = []
   for index, (depth, units, last_stride) in enumerate(blocks, 1):
     grid = multi_grid if index == len(blocks) else (1,) * units
     offered.append([])

@@ -60,7 +60,9 @@ def raising_signals(name, last=False):
   if threading.current_thread() is not threading.main_thread() or not signals:
     yield
     return
-  raised, late, is_over = [], [], False
+  raised: list[int] = []
+  late: list[int] = []
+  is_over = False
 
   def handle(signum, frame):
     if is_over:
@@ -184,7 +186,7 @@ def explain(error, places=lambda: []):
       return 1, (f'error: no space is left {_fullest_disk(places())}; what was complete before is kept. Free '
                  'some there, or give another folder, and start again')
     known = failures.explain(candidate, _MEMORY)
-    if known is not candidate:
+    if known is not candidate and isinstance(known, (UsageError, DataError)):
       return known.exit_status, f'error: {known}'
   if isinstance(error, ImportError):
     return 1, f'error: {_first_line(error)}; install what requirements.txt lists'
@@ -210,7 +212,7 @@ def _fullest_disk(places):
   """
   with contextlib.suppress(OSError):  # if there is none
     places = [*places, ('temporary files in', tempfile.gettempdir())]
-  disks = {}
+  disks: dict[int, tuple] = {}
   for flag, place in places:
     while place and not os.path.exists(place):
       place = os.path.dirname(place)

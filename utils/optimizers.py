@@ -103,27 +103,27 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
   gradients, variables = zip(*optimizer.compute_gradients(data_loss, variables), strict=True)
   # The strategy adds up what the replicas give.
   gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count())
-  gradients = list(zip(gradients, variables, strict=True))
+  pairs = list(zip(gradients, variables, strict=True))
   if multipliers:  # with momentum SGD a larger gradient is a larger rate
-    gradients = [(gradient * multipliers.get(variable_name(variable), 1.0), variable)
-                 for gradient, variable in gradients]
+    pairs = [(gradient * multipliers.get(variable_name(variable), 1.0), variable)
+             for gradient, variable in pairs]
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   if settings.accumulate_steps == 1:
-    return Step(_step(optimizer, gradients, updates, loss), [], loss)
+    return Step(_step(optimizer, pairs, updates, loss), [], loss)
 
   share = 1 / settings.accumulate_steps
   sums = [tf.get_local_variable('accumulated/' + variable_name(variable), variable.shape,
-                                initializer=tf.zeros_initializer()) for _, variable in gradients]
+                                initializer=tf.zeros_initializer()) for _, variable in pairs]
   total_loss = tf.get_local_variable('accumulated_loss', [], initializer=tf.zeros_initializer())
   batches = _accumulated_batches(settings)
   with tf.control_dependencies([loss]):  # which may depend on the number of the batch
     counted = batches.assign_add(1)
   accumulate = tf.group(*updates, counted, total_loss.assign_add(loss * share),
                         *(total.assign_add(gradient * share)
-                          for total, (gradient, _) in zip(sums, gradients, strict=True)))
+                          for total, (gradient, _) in zip(sums, pairs, strict=True)))
   mean_loss = total_loss + loss * share
   step = _step(optimizer, [(total + gradient * share, variable)
-                           for total, (gradient, variable) in zip(sums, gradients, strict=True)],
+                           for total, (gradient, variable) in zip(sums, pairs, strict=True)],
                updates, mean_loss)
   with tf.control_dependencies([step]):
     step = tf.group(*(total.assign(tf.zeros_like(total)) for total in (*sums, total_loss, batches)))

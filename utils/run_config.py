@@ -112,7 +112,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session, coord):
     self._step = self._first = self._shown = session.run(self._global_step)
-    self._seconds = 0  # since the last line, in steps alone: not saving, not evaluating
+    self._seconds = 0.  # since the last line, in steps alone: not saving, not evaluating
 
   def before_run(self, run_context):
     self._begun = time.time()

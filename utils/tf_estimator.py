@@ -29,13 +29,13 @@ def _prepare():
 
   # 2. A module of TensorFlow that ties Estimator to clusters. On one machine it has next to nothing to do.
   training = types.ModuleType('tensorflow.python.distribute.estimator_training')
-  training.init_run_config = _init_run_config
-  training.should_run_distribute_coordinator = lambda config: False
+  vars(training).update(init_run_config=_init_run_config,
+                        should_run_distribute_coordinator=lambda config: False)
   sys.modules[training.__name__] = training
 
   # 3. The packages' own __init__ files load every canned estimator; empty ones in their place do not.
   spec = importlib.util.find_spec('tensorflow_estimator')
-  if spec is None:
+  if spec is None or not spec.submodule_search_locations:
     raise ImportError(f'TensorFlow {tf.__version__} has no tf.estimator; '
                       'pip install tensorflow-estimator==2.15.0')
   root = spec.submodule_search_locations[0]

@@ -33,7 +33,7 @@ def map_in_order(function, items, processes):
   pool = concurrent.futures.ProcessPoolExecutor(
       processes, multiprocessing.get_context('spawn'), _start_process)
   try:
-    pending = collections.deque()
+    pending: collections.deque[concurrent.futures.Future] = collections.deque()
     for batch in batches:
       pending.append(pool.submit(_map_batch, function, batch))
       if len(pending) > 2 * processes:  # the rest waits, or it would fill the memory
@@ -58,5 +58,7 @@ def _start_process():
 
 
 def _end_with_parent():
-  multiprocessing.parent_process().join()
+  parent = multiprocessing.parent_process()
+  if parent is not None:  # as in every process of a pool
+    parent.join()
   os._exit(1)
