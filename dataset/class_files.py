@@ -266,7 +266,7 @@ def _read_json(content):
 
 def _read_pairs(content):
   for key, item in content.items():
-    place = f"the key '{_shown(key)}'"
+    place = f'the key {_shown(repr(key))}'
     if isinstance(item, str) and re.fullmatch('[0-9]{1,3}', key):
       yield _Entry(place, item, int(key))
     elif isinstance(item, list) or isinstance(item, str) and item.startswith('#'):
