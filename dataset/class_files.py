@@ -18,7 +18,9 @@ IGNORED_NAMES = ('__ignore__', 'ignore', 'void', 'unlabeled', 'unlabelled')
 _MAX_BYTES, _MAX_LINE = 1 << 20, 1000
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')  # what no descriptor allows in a name
 _RGB = r'([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})'
-_RGB_NAME, _NAME_RGB = re.compile(_RGB + r'[\s,]+(\S.*)'), re.compile(r'(\S.*?)[\s,:]+' + _RGB)
+# A fourth number makes it unclear which three are the colour.
+_RGB_NAME = re.compile(_RGB + r'[\s,]+(?![0-9]+(?:[\s,]|$))(\S.*)')
+_NAME_RGB = re.compile(r'(?![0-9]+[\s,])(\S.*?)[\s,:]+' + _RGB)
 _CVAT_HEADER = re.compile(r'#\s*label\s*:')
 _CVAT_LINE = re.compile(r'(.+?):([0-9,\s]*):[^:]*:[^:]*')
 _NUMBERED = re.compile(r'([0-9]{1,3})(?:\s*[:;,=]\s*|\s+)(\S.*)')
