@@ -50,8 +50,9 @@ def main(args):
                   else lists.read_list(args.valid_data_list))
   names['train'] = (derive_train(label_dir, names['val']) if 'train_data_list' in derived
                     else lists.read_list(args.train_data_list))
-  splits = {split: lists.match_pairs(image_dir, label_dir, names[split], dataset)
+  splits = {split: lists.match_pairs(lists.Folders([image_dir], [label_dir]), names[split], dataset)
             for split in ('train', 'val')}
+  lists.check_apart(splits)
   files.make_folder(args.output_path, '--output_path')
 
   conversion.convert(splits, dataset, conversion.read_flags(args, args.output_path))

@@ -81,13 +81,25 @@ class Parser(argparse.ArgumentParser):
 
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
-    given = vars(self.parse_args(argv))
+    given = vars(self.parse_args(self._joined(sys.argv[1:] if argv is None else argv)))
     for action in self._actions:
       for text in _texts(given.get(action.dest)):
         self._check_text(action, text)
     args = argparse.Namespace(**{**self.defaults, **given})
     args.explicit = frozenset(given)
     return args
+
+  def _joined(self, argv):
+    """Returns a command line in which a text may begin with a dash, as in `--label_suffix -mask`."""
+    joined: list[str] = []
+    for word in argv:
+      action = self._option_string_actions.get(joined[-1]) if joined else None
+      is_text = action is not None and action.metavar == 'TEXT' and word not in self._option_string_actions
+      if is_text and word.startswith('-') and not word.startswith('--'):
+        joined[-1] += f'={word}'
+      else:
+        joined.append(word)
+    return joined
 
   def _check_text(self, action, text):
     name = '/'.join(action.option_strings) or action.metavar

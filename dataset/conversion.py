@@ -66,6 +66,7 @@ class _Split:
   problems: list
   counts: list = dataclasses.field(default_factory=lambda: [0] * 256)  # of the pixels of each label value
   images: list = dataclasses.field(default_factory=lambda: [0] * 256)  # that hold it
+  looks: dict = dataclasses.field(default_factory=dict)  # (value, color of its palette): name, labels
   sizes: list = dataclasses.field(default_factory=list)
   names: list = dataclasses.field(default_factory=list)  # of the images that were written
   shards: list = dataclasses.field(default_factory=list)
@@ -110,8 +111,13 @@ def convert(splits, dataset, options):
     raise DataError(f"records cannot be written to '{options.output_dir}': {error}") from error
   for split in splits:
     _print_summary(split, options.output_dir)
-  if all(split.counts for split in splits):
+  has_counts = all(split.counts for split in splits)
+  if has_counts:
     _print_classes(splits, dataset)
+  print('Sizes: ' + ', '.join(f'{split.name} {_sizes_text(split.sizes)}' for split in splits))
+  if has_counts:
+    _warn_of_classes(splits, dataset)
+  _warn_of_palettes(splits, dataset)
   return {split.name: split.names for split in splits}
 
 
@@ -230,6 +236,9 @@ def _add_example(split, name, example, writer):
   writer.write(tf_records.serialize(example.features))
   split.names.append(name)
   split.sizes.append(example.size)
+  for look in example.looks:
+    first, count = split.looks.get(look, (name, 0))
+    split.looks[look] = first, count + 1
   if example.counts is None or split.counts is None:
     split.counts = None
   else:
@@ -308,8 +317,44 @@ def _print_summary(split, folder):
     print(f'Left out: {problem}', flush=True)
 
 
+def _sizes_text(sizes):
+  """Returns what is said of sizes, a list of (height, width)."""
+  by_pixels = sorted(sizes, key=lambda size: size[0] * size[1])
+  least, most = (f'{width}x{height}' for height, width in (by_pixels[0], by_pixels[-1]))
+  number = len(set(sizes))
+  return f'all of {most} pixels' if number == 1 else f'{number} sizes, from {least} to {most} pixels'
+
+
+def _warn_of_palettes(splits, dataset):
+  """Warns if a value has different colours in the palettes of labels, or the colour of another class."""
+  looks = {}
+  for split in splits:
+    for (value, color), (name, count) in split.looks.items():
+      if value != dataset.ignore_label:
+        of_value = looks.setdefault(value, {})
+        first, before = of_value.get(color, (name, 0))
+        of_value[color] = first, before + count
+  for value, colors in sorted(looks.items()):
+    if len(colors) > 1:
+      shown = ' and '.join(f"{descriptors.hex_color(color)} in {count} labels, such as that of '{name}'"
+                           for color, (name, count) in list(colors.items())[:3])
+      print(f"Warning: palettes differ: {value} ('{dataset.class_names[value]}') is {shown}; if the colours "
+            "mean the classes, give the descriptor 'colors' (--suggest writes them)")
+  is_default = dataset.palette == descriptors.voc_palette(dataset.num_classes)
+  if is_default and dataset.name not in descriptors.DATASETS:
+    return  # the descriptor says nothing of colours
+  palette = dict(zip(dataset.palette, dataset.class_names))
+  swapped = {value: palette[color] for value, colors in looks.items() for color in colors
+             if palette.get(color, dataset.class_names[value]) != dataset.class_names[value]}
+  if swapped:
+    value, other = min(swapped.items())
+    print(f"Warning: labels show {len(swapped)} classes in the colours of others: {value} "
+          f"('{dataset.class_names[value]}') has that of '{other}' in {dataset.name}; check the order of "
+          'class_names')
+
+
 def _print_classes(splits, dataset):
-  """Prints what each class has of the pixels and in how many images, and warns of what cannot be learnt."""
+  """Prints what each class has of the pixels, and in how many images."""
   ignored = dataset.ignore_label
   names = {label: name for label, name in enumerate(dataset.class_names) if label != ignored} | {
       ignored: '(ignored)'}
@@ -320,8 +365,14 @@ def _print_classes(splits, dataset):
     cells = (f'{split.counts[label]:18,} {split.counts[label] / sum(split.counts):8.2%} '
              f'{split.images[label]:8,}' for split in splits)
     print(f'{label:5} {name:{width}}' + ''.join(cells))
+
+
+def _warn_of_classes(splits, dataset):
+  """Warns of classes without a pixel, and of much that is ignored."""
+  ignored = dataset.ignore_label
   for split in splits:
-    missing = [name for label, name in names.items() if label != ignored and not split.counts[label]]
+    missing = [name for label, name in enumerate(dataset.class_names)
+               if label != ignored and not split.counts[label]]
     if missing:
       print(f'Warning: no pixel of {split.name} is {", ".join(missing)}')
     share = split.counts[ignored] / sum(split.counts)

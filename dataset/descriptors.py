@@ -11,6 +11,15 @@ import unicodedata
 from utils import files
 from utils.errors import DataError, UsageError
 
+# Keys of `values` and `colors`: pixels of alpha 0, and whatever is not listed.
+TRANSPARENT, OTHER = 'transparent', 'other'
+_TEXT_KEYS = (TRANSPARENT, OTHER)
+MAX_VALUE = 65535  # that a label file may store
+
+# Shapes of this name do not count. What no shape covers is the class of the first of these that there is.
+IGNORED_NAME = '__ignore__'
+BACKGROUND_NAMES = ('_background_', 'background')
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -22,10 +31,11 @@ class Dataset:
     palette: tuple of K (red, green, blue) tuples, 0..255.
     ignore_label: int, 0..255: the label value of pixels that do not count.
     splits: dict from split name to its number of images; may be empty.
-    values: dict from the values, 0..255, that label files store to label values (a class, or
+    values: dict from the values, 0..65535, that label files store to label values (a class, or
       ignore_label). Empty if label files store label values.
     colors: dict from the (red, green, blue) of colour-coded label files to label values, in place
-      of `values`; or empty.
+      of `values`; or empty. Keys of both may also be TRANSPARENT and OTHER.
+    names: dict from names in labels of polygons or segments to label values, beside class_names; or empty.
   """
   name: str
   class_names: tuple
@@ -34,10 +44,16 @@ class Dataset:
   splits: dict = dataclasses.field(default_factory=dict)
   values: dict = dataclasses.field(default_factory=dict)
   colors: dict = dataclasses.field(default_factory=dict)
+  names: dict = dataclasses.field(default_factory=dict)
 
   @property
   def num_classes(self):
     return len(self.class_names)
+
+  def labels_of_names(self):
+    """Returns {name: label value} of all names that labels of polygons or segments may use."""
+    return {IGNORED_NAME: self.ignore_label, **{name: label for label, name in enumerate(self.class_names)},
+            **self.names}
 
 
 def voc_palette(num_classes):
@@ -116,7 +132,10 @@ def to_json(dataset):
   if dataset.values:
     descriptor['values'] = {str(value): label for value, label in dataset.values.items()}
   if dataset.colors:
-    descriptor['colors'] = {hex_color(color): label for color, label in dataset.colors.items()}
+    descriptor['colors'] = {key if key in _TEXT_KEYS else hex_color(key): label
+                            for key, label in dataset.colors.items()}
+  if dataset.names:
+    descriptor['names'] = dict(dataset.names)
   return descriptor
 
 
@@ -136,8 +155,8 @@ def from_json(descriptor, source):
   Args:
     descriptor: dict with name and class_names (2..256 of them); the other attributes of Dataset are
       optional. Without a palette a class gets its first colour in `colors`, or else VOC's. The keys
-      of `values` are texts such as "255", those of `colors` "#ff0080" or "[255, 0, 128]"; what they
-      stand for is a class's number or name, or the ignore label or "ignore".
+      of `values` are texts such as "255", those of `colors` "#ff0080" or "[255, 0, 128]", those of
+      `names` any; what they stand for is a class's number or name, or the ignore label or "ignore".
     source: str, where the descriptor comes from; errors name it.
 
   Raises:
@@ -180,20 +199,23 @@ def from_json(descriptor, source):
 def _default_palette(num_classes, colors):
   """Returns the first colour of each class in `Dataset.colors`, or VOC's."""
   palette = dict(enumerate(voc_palette(num_classes)))
-  palette.update((label, color) for color, label in reversed(colors.items()) if label < num_classes)
+  palette.update((label, color) for color, label in reversed(colors.items())
+                 if label < num_classes and color not in _TEXT_KEYS)
   return tuple(palette.values())
 
 
 def _read_coding(descriptor, class_names, ignore_label, demand):
-  """Returns {'values': dict, 'colors': dict} of a descriptor whose other keys are right."""
+  """Returns the dicts `values`, `colors` and `names`, by name, of a descriptor whose other keys are right."""
   demand(not (descriptor.get('values') and descriptor.get('colors')),
          "'values' and 'colors' exclude each other; give the one that the label files hold")
   labels = {'ignore': ignore_label, **{name: label for label, name in enumerate(class_names)}}
   coding = {}
-  for kind, read_key, example in (('values', _read_value, '"255"'),
-                                  ('colors', _read_color, '"#ff0080" or "[255, 0, 128]"')):
+  for kind, read_key, example in (('values', _read_value, '"255" (up to 65535), "transparent" or "other"'),
+                                  ('colors', _read_color, '"#ff0080", "[255, 0, 128]", "transparent" or '
+                                                          '"other"'),
+                                  ('names', str, '"cat"')):
     entries = descriptor.get(kind, {})
-    demand(isinstance(entries, dict), f"'{kind}' must be an object such as {{{example}: 1}}")
+    demand(isinstance(entries, dict), f"'{kind}' must be an object from keys such as {example} to classes")
     coding[kind] = {}
     for text, target in entries.items():
       key = read_key(text)
@@ -205,17 +227,22 @@ def _read_coding(descriptor, class_names, ignore_label, demand):
              f'{len(class_names) - 1}, or "ignore"')
       coding[kind][key] = label
     unused = [name for label, name in enumerate(class_names) if label not in coding[kind].values()]
-    demand(not entries or not unused, f"'{kind}' has nothing for {unused}; add it, or take the class out")
+    demand(not entries or not unused or kind == 'names',
+           f"'{kind}' has nothing for {unused}; add it, or take the class out")
   return coding
 
 
 def _read_value(text):
-  """Returns 0..255, or None if the text is none of them."""
-  return int(text) if re.fullmatch('[0-9]{1,3}', text) and int(text) <= 255 else None
+  """Returns 0..65535 or one of _TEXT_KEYS, or None if the text is none of them."""
+  if text in _TEXT_KEYS:
+    return text
+  return int(text) if re.fullmatch('[0-9]{1,5}', text) and int(text) <= MAX_VALUE else None
 
 
 def _read_color(text):
-  """Returns (red, green, blue), or None if the text is no colour."""
+  """Returns (red, green, blue) or one of _TEXT_KEYS, or None if the text is none of them."""
+  if text in _TEXT_KEYS:
+    return text
   if re.fullmatch('#[0-9a-fA-F]{6}', text):
     return tuple(bytes.fromhex(text[1:]))
   numbers = re.fullmatch(r'[\[(]? *([0-9]+) *, *([0-9]+) *, *([0-9]+) *[\])]?', text)

@@ -1,15 +1,20 @@
 """Lists of names, and the images and labels that their lines mean. Free of TensorFlow."""
+import collections
+import functools
 import io
 import os
+import re
 import typing
+import unicodedata
 
 from dataset import descriptors
 from utils import files
 from utils.errors import DataError
 
-# Of images, however they are spelt. '.jpg' itself wins over the others: it is what VOC's lists mean.
+# However they are spelt. '.jpg' wins over other images, since it is what VOC's lists mean, and '.png' over
+# other labels; '.json' is a labelme file.
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-LABEL_EXTENSIONS = ('.png',)
+LABEL_EXTENSIONS = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg', '.json')
 
 
 class Pair(typing.NamedTuple):
@@ -26,11 +31,43 @@ class Pair(typing.NamedTuple):
   name: str
 
 
+class Affixes(typing.NamedTuple):
+  """What the names of images and labels have before and after the part that they share."""
+  image_prefix: str = ''
+  image_suffix: str = ''
+  label_prefix: str = ''
+  label_suffix: str = ''
+
+
+class Folders(typing.NamedTuple):
+  """Where images and labels lie.
+
+  Attributes:
+    images: list of str.
+    labels: list of str: one for all images, or one for each folder of images, laid out alike.
+    affixes: Affixes.
+  """
+  images: list
+  labels: list
+  affixes: Affixes = Affixes()
+
+  @property
+  def base(self):
+    """The folder below which an image's name is its path."""
+    if len(self.images) == 1:
+      return self.images[0]
+    return os.path.commonpath(list(map(os.path.abspath, self.images)))
+
+  def labels_of(self, number):
+    """Returns the folder of the labels of the images in the folder of that number."""
+    return self.labels[number if len(self.labels) > 1 else 0]
+
+
 def read_list(path):
-  """Returns the lines of a list of names, stripped, without blank ones.
+  """Returns the lines of a list of names, stripped, without blank ones and repeated ones, which are told.
 
   Raises:
-    DataError: the list is missing, no text, empty, or holds a line twice.
+    DataError: the list is missing, no text, or empty.
   """
   try:
     text = files.read_text(path, f"list '{path}'")
@@ -39,18 +76,17 @@ def read_list(path):
   names = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
   if not names:
     raise DataError(f"list '{path}' is empty; give one name a line")
-  seen = set()
-  for name in names:
-    if name in seen:
-      raise DataError(f"list '{path}' holds '{name}' more than once; remove one")
-    seen.add(name)
-  return names
+  repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+  if repeated:
+    print(f"Note: list '{path}' holds {len(repeated)} lines more than once, such as '{repeated[0]}'; each "
+          'counts once', flush=True)
+  return list(dict.fromkeys(names))
 
 
 def find_image(folder, name):
   """Returns the path of the image that a line of a list names.
 
-  The line is a file name with or without extension. If there is no such file, its first word is
+  The line is a file name with or without extension. If there is no such file, its first column is
   tried (lists such as '2007_000032 1').
 
   Args:
@@ -60,21 +96,105 @@ def find_image(folder, name):
   Raises:
     DataError: there is no such image, or several with other extensions than .jpg.
   """
-  for stem in dict.fromkeys((name, name.split()[0])):
-    path = os.path.join(folder, stem)
-    for candidate in (path, path + '.jpg'):
-      if os.path.isfile(candidate):
-        return candidate
-    found = [file for extension in IMAGE_EXTENSIONS if (file := _existing(path, extension))]
+  return _find_columns(Folders([folder], []), name)[1]
+
+
+def _find_columns(folders, line):
+  """Returns (number of the folder, path of the image, text of the second column or None) of a line."""
+  candidates, alone = [], None
+  for text, second in _columns(line):
+    number, image = _find_any(folders.images, text)
+    if image and (second is None or folders.labels and _find_second(folders, number, second)):
+      return number, image, second
+    if image and alone is None:
+      alone = number, image, second
+    candidates.append(text)
+  if alone:
+    return alone
+  for folder in folders.images:
+    if not os.path.isdir(folder):
+      raise DataError(f"image folder '{folder}' does not exist; check the folder flags")
+  raise DataError(f"image '{line}' is not in {_listed(folders.images)}, neither as that nor with "
+                  f"{', '.join(IMAGE_EXTENSIONS)} added; check the list and the folder")
+
+
+def _columns(line):
+  """Yields what a line may mean: (image, None), or (image, second column) by tab, comma or blanks."""
+  yield line, None
+  for separator in '\t,':
+    if separator in line:
+      first, second = (part.strip() for part in line.split(separator)[:2])
+      yield first, second or None
+  for blanks in re.finditer(r'\s+', line):
+    yield line[:blanks.start()], line[blanks.end():]
+
+
+def _find_any(folders, text):
+  """Returns (number, path) of the first folder that has an image of a name, or (0, None)."""
+  for number, folder in enumerate(folders):
+    path = _find_file(folder, text, IMAGE_EXTENSIONS, '.jpg')
+    if path:
+      return number, path
+  return 0, None
+
+
+def _find_second(folders, number, text):
+  """Returns the path of the label that the second column of a list names, or None."""
+  return _find_file(folders.labels_of(number), text, LABEL_EXTENSIONS, '.png')
+
+
+def _find_file(folder, text, extensions, favourite):
+  """Returns the path of a file below a folder, or below one above it that its name begins with, or None.
+
+  Args:
+    folder: str.
+    text: str, the name; its extension may be missing.
+    extensions: tuple of str, those that may be missing.
+    favourite: str, the extension that wins over others.
+
+  Raises:
+    DataError: several files fit.
+  """
+  for stem in _places(folder, text):
+    for candidate in (stem, stem + favourite):
+      path = _spelt(candidate)
+      if path:
+        return path
+    found = [path for extension in extensions if (path := _existing(stem, extension))]
     if len(found) > 1:
-      raise DataError(f"'{name}' could be {' or '.join(found)}; keep one, or give the extension in "
+      raise DataError(f"'{text}' could be {' or '.join(found)}; keep one, or give the extension in "
                       'the list')
     if found:
       return found[0]
-  if not os.path.isdir(folder):
-    raise DataError(f"image folder '{folder}' does not exist; check the folder flags")
-  raise DataError(f"image '{name}' is not in '{folder}', neither as that nor with "
-                  f"{', '.join(IMAGE_EXTENSIONS)} added; check the list and the folder")
+  return None
+
+
+def _places(folder, text):
+  """Returns where a name may lie: below the folder, or the name begins with the end of the folder's path.
+
+  'JPEGImages/a' and '/JPEGImages/a' mean 'a' in the folder VOC2012/JPEGImages.
+  """
+  places = [os.path.join(folder, text)]
+  parts = [part for part in text.split('/') if part not in ('', '.')]
+  above = os.path.abspath(folder).split('/')
+  for count in range(1, len(parts)):
+    if above[-count:] == parts[:count]:
+      places.append(os.path.join(folder, *parts[count:]))
+  return places
+
+
+def _spelt(path):
+  """Returns the path of a file, whose name may be composed (NFC) or decomposed (NFD) Unicode, or None."""
+  if os.path.isfile(path):
+    return path
+  if path.isascii():
+    return None
+  forms = (unicodedata.normalize(form, path) for form in ('NFC', 'NFD'))
+  return next((form for form in forms if os.path.isfile(form)), None)
+
+
+def _listed(folders):
+  return ' or '.join(f"'{folder}'" for folder in folders)
 
 
 def spellings(extensions):
@@ -85,7 +205,7 @@ def spellings(extensions):
 
 def _existing(stem, extension):
   """Returns the path of the file with this stem and extension, however that is spelt, or None."""
-  return next((stem + end for end in spellings((extension,)) if os.path.isfile(stem + end)), None)
+  return next((path for end in spellings((extension,)) if (path := _spelt(stem + end))), None)
 
 
 def find_pairs(image_dir, label_dir, names):
@@ -99,48 +219,102 @@ def find_pairs(image_dir, label_dir, names):
   Raises:
     DataError: images or labels do not exist, or two lines mean one label; the error names all.
   """
-  pairs, problems = match_pairs(image_dir, label_dir, names)
+  pairs, problems = match_pairs(Folders([image_dir], [label_dir]), names)
   if problems:
     raise DataError('\n'.join(problems))
   return [(pair.image, pair.label) for pair in pairs]
 
 
-def match_pairs(image_dir, label_dir, names, dataset=None, label_suffix=''):
+def match_pairs(folders, names, dataset=None):
   """Returns the Pairs of a list's lines, and a sentence for each line that makes none.
 
+  A label has its image's path below the folder of the labels, its stem, and the affixes; or it stands in the
+  second column of the list.
+
   Args:
-    image_dir: str, the folder of the images.
-    label_dir: str, the folder of the labels, laid out as the other.
+    folders: Folders.
     names: list of str, lines of `read_list`.
     dataset: Dataset of the labels.
-    label_suffix: str: a label is `<image's stem><label_suffix>.png`.
 
   Raises:
-    DataError: a folder does not exist.
+    DataError: a folder does not exist, or no line makes a pair.
   """
-  for kind, folder in (('image', image_dir), ('label', label_dir)):
-    if not os.path.isdir(folder):
-      raise DataError(f"{kind} folder '{folder}' does not exist; check the folder flags")
+  for kind, paths in (('image', folders.images), ('label', folders.labels)):
+    for folder in paths:
+      if not os.path.isdir(folder):
+        raise DataError(f"{kind} folder '{folder}' does not exist; check the folder flags")
   pairs, problems, lines = [], [], {}
   for line in names:
     try:
-      image = find_image(image_dir, line)
-      name = os.path.relpath(image, image_dir)
-      label = _find_label(os.path.join(label_dir, os.path.splitext(name)[0] + label_suffix), image)
+      number, image, second = _find_columns(folders, line)
+      label = _find_label(folders, number, image, second)
       other = lines.setdefault(label, line)
       if other is not line:
         raise DataError(f"'{other}' and '{line}' both have the label '{label}'; keep one, or give "
                         'each image its own')
-      pairs.append(Pair(image, label, dataset, name))
+      pairs.append(Pair(image, label, dataset, os.path.relpath(image, folders.base)))
     except DataError as error:
       problems.append(str(error))
   return pairs, problems
 
 
-def _find_label(stem, image):
-  """Returns the path of a label from its path without the extension."""
+def check_apart(splits):
+  """Raises DataError if an image is in two splits, unless each has no other, as to try a training.
+
+  Args:
+    splits: dict from a split's name to what match_pairs returned.
+  """
+  owners, shared = {}, []
+  for split, (pairs, _) in splits.items():
+    for pair in pairs:
+      other = owners.setdefault(os.path.realpath(pair.image), split)
+      if other != split:
+        shared.append((pair.name, other, split))
+  if shared and any(len(pairs) > 1 for pairs, _ in splits.values()):
+    name, one, other = shared[0]
+    raise DataError(f"{len(shared)} images are both in {one} and in {other}, such as '{name}'; scores would "
+                    'be of what was learnt: take them out of one list or folder')
+
+
+def stem_of(path, prefix, suffix):
+  """Returns a file's name without extension and affixes, composed; None if it lacks one of them."""
+  return core_of(os.path.splitext(os.path.basename(path))[0], prefix, suffix)
+
+
+def core_of(name, prefix, suffix):
+  """Returns a name without affixes, composed (NFC); None if it lacks one of them."""
+  if len(name) < len(prefix) + len(suffix) or not (name.startswith(prefix) and name.endswith(suffix)):
+    return None
+  return unicodedata.normalize('NFC', name[len(prefix):len(name) - len(suffix)])
+
+
+def _find_label(folders, number, image, second):
+  """Returns the path of an image's label.
+
+  Args:
+    folders: Folders.
+    number: int, of the image's folder.
+    image: str, its path.
+    second: str, what stands behind it in the list, or None.
+  """
+  if second:
+    label = _find_second(folders, number, second)
+    if label:
+      return label
+    if '/' in second or second.lower().endswith(LABEL_EXTENSIONS):
+      raise DataError(f"label '{second}', which the list gives image '{image}', is not in "
+                      f"'{folders.labels_of(number)}'; check the list and the folder")
+  affixes = folders.affixes
+  name = stem_of(image, affixes.image_prefix, affixes.image_suffix)
+  if name is None:
+    raise DataError(f"image '{image}' does not have the name that --image_prefix '{affixes.image_prefix}' "
+                    f"and --image_suffix '{affixes.image_suffix}' ask for; leave it out of the list")
+  below = os.path.dirname(os.path.relpath(image, folders.images[number]))
+  stem = os.path.join(folders.labels_of(number), below, affixes.label_prefix + name + affixes.label_suffix)
+  is_image = functools.partial(os.path.samefile, image)
   for extension in LABEL_EXTENSIONS:
-    if path := _existing(stem, extension):
+    path = _existing(stem, extension)
+    if path and not is_image(path):
       return path
   raise DataError(f"label '{stem}.png' of image '{image}' does not exist; add it, or take the name "
                   'out of the list')

@@ -31,19 +31,21 @@ class Encoded(typing.NamedTuple):
     size: (height, width) or None.
     counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
     problems: list of str, sentences that name the file.
+    looks: list, see label_files.Stored.
   """
   features: dict
   size: tuple
   counts: list
   problems: list
+  looks: list = ()
 
 
 def encode_pair(pair, fast=False):
   """Returns the Encoded of an image and its label.
 
-  The image is 8-bit grey or RGB: JPEG, PNG or what else PIL reads (then stored as PNG). The label
-  is a PNG of the image's size. It has one channel and values 0..K-1 or ignore_label, or what the
-  dataset's `values` or `colors` turn into them; then it is stored as the palette PNG that they make.
+  The image is 8-bit grey or RGB: JPEG, PNG or what else PIL reads (then stored as PNG). The label has the
+  image's size, and values 0..K-1 or ignore_label, or what the dataset's `values`, `colors` or `names` turn
+  into them; if it is no PNG of one channel, it is stored as the palette PNG that they make.
 
   Args:
     pair: lists.Pair.
@@ -70,7 +72,7 @@ def encode_pair(pair, fast=False):
       IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
       LABEL_ENCODED: label.encoded,
       LABEL_FORMAT: b'png',
-  }, label.size, label.counts, [])
+  }, label.size, label.counts, [], label.looks)
 
 
 @contextlib.contextmanager

@@ -95,10 +95,30 @@ class WriteTest(ConversionTest):
         ['1', 'pear', '5', '10.42%', '2', '1', '2.78%', '1'],
         ['2', 'plum', '0', '0.00%', '0', '26', '72.22%', '1'],
         ['255', '(ignored)', '12', '25.00%', '2', '9', '25.00%', '1']])
-    self.assertEqual(out[5:], ['Warning: no pixel of train is plum',
+    self.assertEqual(out[5:], ['Sizes: train 2 sizes, from 4x2 to 8x5 pixels, val all of 9x4 pixels',
+                               'Warning: no pixel of train is plum',
                                'Warning: 25% of the pixels of train are ignored, and teach nothing',
                                'Warning: no pixel of val is apple',
                                'Warning: 25% of the pixels of val are ignored, and teach nothing'])
+
+  def test_palettes_that_differ_from_one_another_or_from_the_dataset_are_told(self):
+    def convert(colors, dataset=FRUIT):
+      pairs = [self.pair(name) for name in colors]
+      for pair in pairs:
+        image = Image.fromarray(np.uint8([[0, 1, 1, 0, 1, 2, 0, 0]] * 5))
+        image.putpalette(colors[os.path.splitext(pair.name)[0]])
+        image.save(pair.label)
+      return self.convert(train=[pair._replace(dataset=dataset) for pair in pairs], dataset=dataset)
+
+    black, red, green = FRUIT.palette
+    self.assertNotIn('Warning', convert({'a': [*black, *red, *green], 'b': [*black, *red, *green]}))
+    out = convert({'a': [*black, *red, *green], 'b': [*black, *green, *red], 'c': [*black, *red, *green]})
+    self.assertIn("Warning: palettes differ: 1 ('pear') is #800000 in 2 labels, such as that of 'a.jpg' and "
+                  "#008000 in 1 labels, such as that of 'b.jpg'; if the colours mean the classes, give", out)
+    fruit = dataclasses.replace(FRUIT, palette=(red, black, green))
+    out = convert({'a': [*black, *red, *green]}, fruit)
+    self.assertIn('Warning: labels show 2 classes in the colours of others: '
+                  "0 ('apple') has that of 'pear' in fruit", out)
 
   def test_foreground_that_is_ignored_as_a_whole_is_an_error(self):
     pair = self.pair('a', 5, 8)
@@ -326,7 +346,7 @@ names = lists.read_list('list.txt')
 fruit = descriptors.from_json({'name': 'fruit', 'class_names': ['apple', 'pear', 'plum']}, '')
 
 def main():
-  pairs, problems = lists.match_pairs('.', '.', names, fruit)
+  pairs, problems = lists.match_pairs(lists.Folders(['.'], ['.']), names, fruit)
   if len(sys.argv) > 1:  # stops after the first shard, with all processes running
     # It stops before the last example of the first of three shards.
     add, first = conversion._add_example, iter(range(30))

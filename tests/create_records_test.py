@@ -122,11 +122,15 @@ class PascalTest(ScriptTest):
         self.assert_fails(without(name), 1, sentence)
         self.assertFalse(os.path.exists(self.output) and os.listdir(self.output))
 
-  def test_empty_list_and_repeated_name_fail(self):
+  def test_empty_list_and_image_of_both_fail_and_repeated_name_is_told(self):
     self.write_list('val', '\n')
     self.assert_fails(self.run_script(), 1, r"list '.*val\.txt' is empty")
     self.write_list('val', 'd\nd\n')
-    self.assert_fails(self.run_script(), 1, r"list '.*val\.txt' holds 'd' more than once")
+    status, out, _ = self.run_script()
+    self.assertEqual(status, 0)
+    self.assertRegex(out, r"Note: list '.*val\.txt' holds 1 lines more than once, such as 'd'; each ")
+    self.write_list('val', 'd\nb\n')
+    self.assert_fails(self.run_script(), 1, "1 images are both in train and in val, such as 'b.jpg'")
 
   def test_all_bad_pairs_are_told_and_nothing_is_written(self):
     self.write('SegmentationClassAug/e.png', self.photo())

@@ -1,8 +1,10 @@
 """tools/create_tf_record.py: one's own data, from the first look at the labels to the records."""
+import collections
 import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from cli import flags
-from dataset import descriptors, lists, tf_records
+from dataset import lists, tf_records
 from tools import create_tf_record
 
 pytestmark = pytest.mark.compat
@@ -56,6 +58,10 @@ class ToolTest(unittest.TestCase):
   def write_text(self, name, text):
     with open(self.path(name), 'w') as file:
       file.write(text)
+
+  def index(self, split):
+    with open(self.path('records', f'{split}.json')) as file:
+      return json.load(file)
 
   def write_pair(self, name, extension='.jpg', suffix=''):
     """Writes images/<name><extension> and labels/<name><suffix>.png, a mask of 0 and 255."""
@@ -187,113 +193,170 @@ class ConvertTest(ToolTest):
     self.assertEqual(sorted(sum(self.lists(), [])), ['a.jpg', 'b.jpg', 'sub/c.jpg'])
 
   def test_missing_and_wrong_input_is_told(self):
-    self.assert_fails(run('--labels', 'x'), 2, '--images is missing')
-    self.assert_fails(self.convert(), 1, "folder '.*labels' does not exist")
+    self.assert_fails(run('--labels', 'x', '--dataset', 'x.json'), 2, '--images is missing')
+    self.assert_fails(self.convert(), 1, "folder '.*images' does not exist")
     self.write_pair('a')
-    self.assert_fails(self.convert(), 1, "a.jpg' is the only image")
     self.assert_fails(self.convert('--label_suffix', '_x'), 1, 'whose name ends in _x.png')
     self.write_pair(' b')
     self.assert_fails(self.convert(), 1, "' b.jpg' .* has a name that no list can hold")
+
+
+  def test_suffix_may_begin_with_a_dash(self):
+    for name in 'ab':
+      self.write_pair(name, suffix='-mask')
+    self.assert_fails(self.convert(), 1, 'none of the 2 images and 2 .* --label_suffix=-mask would fit')
+    status, _, err = self.convert('--label_suffix', '-mask')
+    self.assertEqual(status, 0, err)
+    self.assertEqual(sorted(sum(self.lists(), [])), ['a.jpg', 'b.jpg'])
+
+  def test_several_folders_and_folders_for_validation(self):
+    for name in ('one/1', 'two/1', 'three/1'):
+      self.write_pair(name)
+    both = [self.path(kind, name) for kind in ('images', 'labels') for name in ('one', 'two')]
+    status, _, err = run('--images', *both[:2], '--labels', *both[2:],
+                         '--val_images', self.path('images/three'),
+                         '--val_labels', self.path('labels/three'), '--dataset', self.path('cells.json'),
+                         '--output_dir', self.path('records'))
+    self.assertEqual(status, 0, err)
+    self.assertEqual(self.lists(), [['one/1.jpg', 'two/1.jpg'], ['1.jpg']])
+    self.assertEqual(list(self.examples('train')), ['one/1.jpg', 'two/1.jpg'])
+    self.assert_fails(self.convert('--labels', *both[2:]), 2, '--images names 1 folders and --labels 2')
+    self.assert_fails(self.convert('--val_images', both[0]), 2, '--val_images and --val_labels go together')
+
+  def test_image_alone_is_for_training_and_validation(self):
+    self.write_pair('only')
+    status, out, err = self.convert()
+    self.assertEqual(status, 0, err)
+    self.assertIn("Note: 'only.jpg' is the only image", out)
+    self.assertEqual(self.lists(), [['only.jpg'], ['only.jpg']])
+
+  def test_no_image_is_for_validation_if_none_is_asked_for(self):
+    for name in 'ab':
+      self.write_pair(name)
+    status, out, err = self.convert('--val_fraction', 0)
+    self.assertEqual(status, 0, err)
+    self.assertIn('no val.record is written; train.py needs it', out)
+    self.assertEqual(sorted(os.listdir(self.path('records'))), ['train.json', 'train.record', 'train.txt'])
+
+  def test_label_of_two_formats_counts_once(self):
+    for name in 'ab':
+      self.write_pair(name)
+    Image.open(self.path('labels/a.png')).save(self.path('labels/a.bmp'))
+    status, out, err = self.convert()
+    self.assertEqual(status, 0, err)
+    self.assertRegex(out, r"Left out: 1 labels beside others of the same name, which count, .* '.*a\.bmp'")
+
+
+class DataTest(ToolTest):
+  """--data: the folder is looked at, and its layout and names are found."""
+
+  def run_both(self, *argv):
+    """Runs the two commands; returns what they printed, and {name: class pixels} of both splits together."""
+    data, dataset = self.path('data'), self.path('mine.json')
+    status, suggested, err = run('--suggest', '--data', data, '--dataset', dataset)
+    self.assertEqual(status, 0, err)
+    command = shlex.split(suggested.splitlines()[-1])
+    self.assertEqual(command[2:4], ['--data', data])
+    status, converted, err = run(*command[2:], '--output_dir', self.path('records'), *argv)
+    self.assertEqual(status, 0, err)
+    pixels = collections.Counter()
+    for index in map(self.index, ('train', 'val')):
+      pixels.update(dict(zip(index['dataset']['class_names'], index['class_pixels'])))
+    return suggested, converted, dict(pixels)
+
+  def test_suffix_and_colours_beside_the_labels_are_found(self):
+    colors, label = np.uint8([[9, 0, 0], [0, 9, 0]]), np.zeros((7, 11), int)
+    label[2:4] = 1
+    for name in ('a', 'b', 'c'):
+      self.write(f'data/stills/{name}.png', self.random.randint(0, 256, (7, 11, 3)).astype(np.uint8))
+      self.write(f'data/labels/{name}_L.png', colors[label])
+    self.write_text('data/label_colors.txt', '9 0 0\tground\n0 9 0\tcat\n0 0 9\tdog\n')
+    suggested, converted, pixels = self.run_both()
+    self.assertIn('found: images in stills, labels in labels, named with --label_suffix=_L', suggested)
+    self.assertIn(f"Took the names in '{self.path('data/label_colors.txt')}'", suggested)
+    self.assertIn('No pixel is dog: kept as classes', suggested)
+    self.assertEqual(pixels, {'ground': 3 * 5 * 11, 'cat': 3 * 2 * 11, 'dog': 0})
+    self.assertIn('Warning: no pixel of train is dog', converted)
+
+  def test_lists_in_vocs_layout_are_taken_if_they_fit(self):
+    for name in 'abc':
+      self.write(f'data/JPEGImages/{name}.jpg', self.random.randint(0, 256, (7, 11, 3)).astype(np.uint8))
+      self.write(f'data/SegmentationClass/{name}.png', (np.arange(77) % 2).astype(np.uint8).reshape(7, 11))
+    os.makedirs(self.path('data/ImageSets/Segmentation'))
+    self.write_text('data/ImageSets/Segmentation/train.txt', 'c\na\n')
+    self.write_text('data/ImageSets/Segmentation/val.txt', 'b\n')
+    _, converted, _ = self.run_both()
+    self.assertIn('those of', converted)
+    self.assertEqual(self.index('train')['examples'], 2)
+    self.write_text('data/ImageSets/Segmentation/val.txt', 'b\nx\n')
+    status, out, err = run('--data', self.path('data'), '--dataset', self.path('mine.json'), '--output_dir',
+                           self.path('other'))
+    self.assertEqual(status, 0, err)
+    self.assertRegex(out, 'Left out: the lists .* of whose names 1 have no image or no label here')
+
+  def test_folders_for_training_and_validation_are_found_and_those_for_a_test_left_out(self):
+    for split in ('train', 'valid', 'test'):
+      for name in 'ab':
+        self.write(f'data/{split}/{name}.jpg', self.random.randint(0, 256, (7, 11, 3)).astype(np.uint8))
+        self.write(f'data/{split}/{name}_mask.png', np.uint8([[0, 1] * 5 + [2]] * 7))
+    self.write_text('data/train/_classes.csv', 'Pixel Value, Class\n0, ground\n1, cat\n2, dog\n')
+    suggested, _, pixels = self.run_both()
+    self.assertIn('for a test, left out here: both in test, named with --label_suffix=_mask', suggested)
+    self.assertEqual(pixels, {'ground': 4 * 35, 'cat': 4 * 35, 'dog': 4 * 7})
+
+  def test_polygons_of_labelme_are_drawn(self):
+    points = [[2, 1], [6, 1], [6, 4], [2, 4]]  # with its outline 5 x 4 pixels
+    for name, label in (('a', 'cat'), ('b', 'dog'), ('c', 'cat')):
+      self.write(f'data/{name}.jpg', self.random.randint(0, 256, (7, 11, 3)).astype(np.uint8))
+      self.write_text(f'data/{name}.json', json.dumps({
+          'imageHeight': 7, 'imageWidth': 11, 'imageData': None, 'shapes': [
+              {'label': label, 'points': points, 'shape_type': 'polygon'}]}))
+    suggested, _, pixels = self.run_both()
+    self.assertRegex(suggested, r'\n +cat +66.6667% +2\n +dog +33.3333% +1\n')
+    self.assertIn("Took what no shape covers for a class, 'background'", suggested)
+    self.assertEqual(pixels, {'background': 3 * (77 - 20), 'cat': 40, 'dog': 20})
+    self.write_text('cats.json', json.dumps({'name': 'cats', 'class_names': ['cat', 'rest'], 'names': {
+        'dog': 'cat', '_background_': 'rest'}}))
+    status, _, err = run('--images', self.path('data'), '--labels', self.path('data'), '--output_dir',
+                         self.path('cats'), '--dataset', self.path('cats.json'), '--val_fraction', 0)
+    self.assertEqual(status, 0, err)
+    with open(self.path('cats/train.json')) as file:
+      self.assertEqual(json.load(file)['class_pixels'], [60, 3 * 57])
+
+  def test_panoptic_segments_become_categories(self):
+    ids = np.zeros((7, 11), int)
+    ids[1:3, 2:5], ids[4] = 70000, 5  # 6 pixels of one segment, 11 of another
+    png = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=2).astype(np.uint8)
+    annotations = []
+    for number, name in enumerate('ab'):
+      self.write(f'photos/{name}.jpg', self.random.randint(0, 256, (7, 11, 3)).astype(np.uint8))
+      self.write(f'panoptic/{name}.png', png)
+      annotations.append({'file_name': f'{name}.png', 'image_id': number, 'segments_info': [
+          {'id': 70000, 'category_id': 3}, {'id': 5, 'category_id': 7 if number else 3}]})
+    self.write_text('panoptic.json', json.dumps({'annotations': annotations, 'categories': [
+        {'id': 7, 'name': 'sky'}, {'id': 3, 'name': 'person'}, {'id': 9, 'name': 'rug'}]}))
+    flags = ('--images', self.path('photos'), '--labels', self.path('panoptic.json'))
+    status, out, err = run('--suggest', *flags, '--dataset', self.path('mine.json'))
+    self.assertEqual(status, 0, err)
+    status, _, err = run(*flags, '--dataset', self.path('mine.json'), '--output_dir', self.path('records'))
+    self.assertEqual(status, 0, err)
+    found = list(map(self.index, ('train', 'val')))
+    self.assertEqual(found[0]['dataset']['class_names'], ['sky', 'person', 'rug'])
+    self.assertEqual(sorted(index['class_pixels'] for index in found), [[0, 17, 0], [11, 6, 0]])
+    self.assertEqual([index['ignored_pixels'] for index in found], [60, 60])
+    self.write_text('two.json', json.dumps({'name': 'two', 'class_names': ['sky', 'rug']}))
+    self.assert_fails(run(*flags, '--dataset', self.path('two.json'), '--output_dir', self.path('two')), 1,
+                      'has the categories person, which two does not; add them')
+
+  def test_other_flags_of_the_layout_are_refused_beside_it(self):
+    self.assert_fails(run('--data', 'x', '--labels', 'y', '--dataset', 'z.json'), 2,
+                      '--data finds folders and names by itself, and --labels gives one')
 
 
 class SuggestTest(ToolTest):
 
   def suggest(self, *argv):
     return run('--suggest', '--labels', self.path('labels'), '--dataset', self.path('mine.json'), *argv)
-
-  def descriptor(self):
-    with open(self.path('mine.json')) as file:
-      return json.load(file)
-
-  def assert_suggests(self, expected):
-    status, out, err = self.suggest()
-    self.assertEqual(status, 0, err)
-    self.assertEqual(self.descriptor(), {'name': 'mine', **expected})
-    descriptors.get_dataset(self.path('mine.json'))
-    return out
-
-  def test_masks_become_two_classes_with_their_shares(self):
-    mask = np.zeros((4, 10), np.uint8)
-    mask[0, :6] = 255
-    self.write('labels/a.png', mask)
-    self.write('labels/deep/b.png', mask * 0)
-    out = self.assert_suggests({'class_names': ['class_0', 'class_255'],
-                                'values': {'0': 'class_0', '255': 'class_255'}})
-    self.assertRegex(out, r'\n +0 +92.5000% +2\n +255 +7.5000% +1\n')  # 74 and 6 of 80
-
-  def test_stray_pixels_become_no_class(self):
-    mask = np.zeros((150, 200), np.uint8)
-    mask[50:90, 20:80] = 255
-    self.write('labels/a.png', mask)
-    mask[0, 0] = 1  # one of 60,000
-    self.write('labels/b.png', mask)
-    out = self.assert_suggests({'class_names': ['class_0', 'class_255'],
-                                'values': {'0': 'class_0', '1': 'ignore', '255': 'class_255'}})
-    self.assertIn('Took 1 for stray pixels, which are ignored: 1 of them, in 1 of 2 labels; ', out)
-
-  def test_a_small_object_in_one_of_many_labels_is_a_class(self):
-    for name in 'abcd':
-      label = np.zeros((150, 200), np.uint8)
-      label[50:90, 20:80] = 1
-      label[2:6, 4:7] = 2 if name == 'c' else 0  # 12 pixels of 120,000
-      self.write(f'labels/{name}.png', label)
-    self.assert_suggests({'class_names': ['class_0', 'class_1', 'class_2']})
-
-  def test_255_is_a_class_if_it_is_larger_than_a_border_can_be(self):
-    label = np.full((9, 10), 255, np.uint8)
-    label[:2, :4] = 0
-    label[3:6, 1:9] = 128
-    self.write('labels/a.png', label)
-    out = self.assert_suggests({'class_names': ['class_0', 'class_128', 'class_255'],
-                                'values': {'0': 'class_0', '128': 'class_128', '255': 'class_255'}})
-    self.assertNotIn('Took', out)
-    label[label == 255], label[2] = 0, 255  # a border of 10 around 24
-    self.write('labels/a.png', label)
-    os.remove(self.path('mine.json'))
-    out = self.assert_suggests({'class_names': ['class_0', 'class_128'],
-                                'values': {'0': 'class_0', '128': 'class_128', '255': 'ignore'}})
-    self.assertIn('Took 255 for what is ignored', out)
-
-  def test_class_ids_need_no_conversion(self):
-    self.write('labels/a.png', np.uint8([[0, 1, 2, 255]]))
-    self.assert_suggests({'class_names': ['class_0', 'class_1', 'class_2']})
-
-  def test_ids_from_one_are_moved_and_255_is_ignored(self):
-    self.write('labels/a.png', np.uint8([[1, 3]]))
-    self.write('labels/b.png', np.uint8([[2, 255]]))
-    self.assert_suggests({'class_names': ['class_1', 'class_2', 'class_3'], 'values': {
-        '1': 'class_1', '2': 'class_2', '3': 'class_3', '255': 'ignore'}})
-
-  def test_palette_of_index_labels_is_kept(self):
-    self.write('labels/a.png', np.uint8([[0, 1]]), [1, 2, 3, 4, 5, 6])
-    self.write('labels/b.png', np.uint8([[1, 0]]), [1, 2, 3, 4, 5, 6])
-    self.assert_suggests({'class_names': ['class_0', 'class_1'], 'palette': [[1, 2, 3], [4, 5, 6]]})
-
-  def test_palette_is_read_at_every_index(self):
-    palette = [channel for index in range(256) for channel in (index, 0, 255 - index)]
-    self.write('labels/a.png', np.array([[0, 85], [86, 254]], np.uint8), palette)
-    self.assert_suggests({'class_names': ['class_0', 'class_85', 'class_86', 'class_254'],
-                          'palette': [[0, 0, 255], [85, 0, 170], [86, 0, 169], [254, 0, 1]],
-                          'values': {'0': 'class_0', '85': 'class_85', '86': 'class_86', '254': 'class_254'}})
-
-  def test_palettes_that_differ_mean_colours(self):
-    self.write('labels/a.png', np.uint8([[0, 1, 1]]), [1, 2, 3, 4, 5, 6])
-    self.write('labels/b.png', np.uint8([[0, 0, 0]]), [4, 5, 6, 1, 2, 3])
-    self.assert_suggests({'class_names': ['class_040506', 'class_010203'],
-                          'colors': {'#040506': 'class_040506', '#010203': 'class_010203'}})
-
-  def test_colours_come_by_their_share(self):
-    self.write('labels/a.png', np.uint8([[[0, 0, 0], [128, 0, 64], [128, 0, 64]]]))
-    self.write('labels/b.png', np.uint8([[0, 9]]))  # grey among them
-    out = self.assert_suggests({
-        'class_names': ['class_000000', 'class_800040', 'class_090909'],
-        'colors': {'#000000': 'class_000000', '#800040': 'class_800040', '#090909': 'class_090909'}})
-    self.assertRegex(out, r'#800040 +40.0000% +1\n')
-
-  def test_smoothed_labels_are_refused(self):
-    self.write('labels/a.png', self.random.randint(0, 256, (40, 50, 3)).astype(np.uint8))
-    self.assert_fails(self.suggest(), 1, r'hold 2000 values or colours.* export the labels anew')
-    self.assertFalse(os.path.exists(self.path('mine.json')))
 
   def test_descriptor_is_never_overwritten(self):
     self.write('labels/a.png', np.uint8([[0, 1]]))
@@ -314,7 +377,7 @@ class SuggestTest(ToolTest):
   def test_script_runs_from_anywhere_and_helps_at_once(self):
     done = subprocess.run([sys.executable, create_tf_record.__file__, '--help'], cwd=self.folder,
                           capture_output=True, text=True, timeout=20)
-    self.assertIn('--suggest --labels mine/labels', done.stdout)
+    self.assertIn('--suggest --data mine', done.stdout)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@ import os
 import tempfile
 import unittest
 
-from dataset import descriptors, lists
+from dataset import descriptors
 from utils.errors import DataError, UsageError
 
 DESCRIPTOR = {'name': 'fruit', 'class_names': ['apple', 'pear', 'plum']}
@@ -121,12 +121,26 @@ class DescriptorTest(unittest.TestCase):
     self.assertEqual(set(descriptors.to_json(descriptors.get_dataset('voc'))),
                      {'name', 'class_names', 'palette', 'ignore_label', 'splits'})
 
+  def test_what_is_transparent_or_not_listed_and_names_of_shapes_may_stand_for_classes(self):
+    keys = {'values': {'0': 0, '40000': 'pear', 'transparent': 'plum', 'other': 'ignore'},
+            'names': {'Birne': 'pear', 'sky': 'ignore'}}
+    dataset = descriptors.from_json({**DESCRIPTOR, **keys}, 'my.json')
+    self.assertEqual(dataset.values, {0: 0, 40000: 1, 'transparent': 2, 'other': dataset.ignore_label})
+    self.assertEqual(descriptors.from_json(descriptors.to_json(dataset), 'its json'), dataset)
+    self.assertEqual(dataset.labels_of_names(), {
+        '__ignore__': dataset.ignore_label, 'apple': 0, 'pear': 1, 'plum': 2, 'Birne': 1,
+        'sky': dataset.ignore_label})
+    colors = descriptors.from_json({'name': 'fruit', 'class_names': ['apple', 'pear'], 'colors': {
+        'transparent': 'apple', '#010203': 'pear'}}, 'my.json')
+    self.assertEqual(colors.palette, ((0, 0, 0), (1, 2, 3)))  # VOC's where there is none
+    self.assertEqual(descriptors.from_json(descriptors.to_json(colors), 'its json'), colors)
+
   def test_wrong_values_and_colours_are_errors(self):
     wrong = {
         "'values' has nothing for .'pear', 'plum'.": {'values': {'0': 0}},
         'exclude each other': {'values': {'0': 0}, 'colors': {'#000000': 0}},
         "'values' must be an object": {'values': [0, 1]},
-        "key '256' of 'values' is not allowed": {'values': {'256': 0}},
+        "key '65536' of 'values' is not allowed": {'values': {'65536': 0}},
         "key '-1' of 'values'": {'values': {'-1': 0}},
         "'00' more than once": {'values': {'0': 0, '00': 1}},
         "turns '1' into 3; use .* 0..2": {'values': {'1': 3}},
@@ -164,114 +178,6 @@ class DescriptorTest(unittest.TestCase):
       with open(path, 'w', encoding='utf-8-sig') as file:  # as editors on Windows save it
         json.dump({'name': 'ok', 'class_names': ['été', '空 😀']}, file, ensure_ascii=False)
       self.assertEqual(descriptors.get_dataset(path).class_names, ('été', '空 😀'))
-
-
-class ListTest(unittest.TestCase):
-
-  def setUp(self):
-    folder = tempfile.TemporaryDirectory()
-    self.addCleanup(folder.cleanup)
-    self.folder = folder.name
-
-  def file(self, name, content=b''):
-    path = os.path.join(self.folder, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, 'wb') as file:
-      file.write(content)
-    return path
-
-  def test_lines_are_stripped_and_blank_ones_skipped(self):
-    path = self.file('list.txt', '\ufeffa\r\n\n b c \n  \nd'.encode())
-    self.assertEqual(lists.read_list(path), ['a', 'b c', 'd'])
-
-  def test_unusable_list_is_an_error_that_names_it(self):
-    wrong = {'is empty': b'\n \n', 'is no UTF-8': b'\xff\xfe', 'is no text': b'a\0b',
-             'is no UTF-8 text': 'ab\n'.encode('utf-16'), 'is no text: it holds': 'ab\n'.encode('utf-16-le'),
-             "holds 'b' more than once": b'b\na\nb\n'}
-    for sentence, content in wrong.items():
-      path = self.file('list.txt', content)
-      with self.subTest(sentence), self.assertRaisesRegex(DataError, f"list.txt' {sentence}"):
-        lists.read_list(path)
-    with self.assertRaisesRegex(DataError, "none.txt' cannot be read"):
-      lists.read_list(os.path.join(self.folder, 'none.txt'))
-
-  def test_list_that_is_no_file_or_too_large_is_refused_at_once(self):
-    pipe, large = os.path.join(self.folder, 'pipe'), self.file('large.txt')
-    os.mkfifo(pipe)
-    os.truncate(large, 10 << 30)
-    for path, sentence in ((pipe, 'it is a device or pipe'), ('/dev/zero', 'it is a device or pipe'),
-                           (self.folder, 'it is a folder'), (large, 'has 10,737,418,240 bytes')):
-      with self.subTest(path), self.assertRaisesRegex(DataError, f"list '{path}' .*{sentence}"):
-        lists.read_list(path)
-
-  def test_every_kind_of_line_end_is_taken(self):
-    self.assertEqual(lists.read_list(self.file('list.txt', b'a\rb\r\nc\n')), ['a', 'b', 'c'])
-
-  def test_image_is_found_with_and_without_extension(self):
-    jpg, png = self.file('a.jpg'), self.file('b.png')
-    self.file('a.png')
-    self.assertEqual(lists.find_image(self.folder, 'a'), jpg)  # .jpg wins
-    self.assertEqual(lists.find_image(self.folder, 'a.jpg'), jpg)
-    self.assertEqual(lists.find_image(self.folder, 'b'), png)
-    self.assertEqual(lists.find_image(self.folder, 'b.png'), png)
-
-  def test_first_word_is_used_unless_the_whole_line_is_a_file(self):
-    first, whole = self.file('a.jpg'), self.file('a 1.jpg')
-    self.assertEqual(lists.find_image(self.folder, 'a -1'), first)
-    self.assertEqual(lists.find_image(self.folder, 'a 1'), whole)
-
-  def test_image_that_is_missing_or_ambiguous_is_an_error(self):
-    self.file('a.png')
-    self.file('a.bmp')
-    with self.assertRaisesRegex(DataError, r"'a' could be .*a\.png or .*a\.bmp; keep one"):
-      lists.find_image(self.folder, 'a')
-    with self.assertRaisesRegex(DataError, "image 'b' is not in"):
-      lists.find_image(self.folder, 'b')
-    with self.assertRaisesRegex(DataError, "image folder '.*none' does not exist"):
-      lists.find_image(os.path.join(self.folder, 'none'), 'a')
-
-  def test_pairs_have_the_images_stem_below_the_label_folder(self):
-    images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
-    expected = [(self.file('images/town/x.0.jpg'), self.file('labels/town/x.0.png')),
-                (self.file('images/y.bmp'), self.file('labels/y.png'))]
-    self.assertEqual(lists.find_pairs(images, labels, ['town/x.0', 'y.bmp']), expected)
-
-  def test_missing_label_is_an_error_that_names_it(self):
-    self.file('images/a.jpg')
-    images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
-    os.mkdir(labels)
-    with self.assertRaisesRegex(DataError, r"label '.*labels/a\.png' of image '.*a\.jpg'"):
-      lists.find_pairs(images, labels, ['a'])
-
-  def test_all_that_is_missing_is_told_together(self):
-    self.file('images/a.jpg')
-    self.file('images/b.png')
-    self.file('labels/b.png')
-    images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
-    pairs, problems = lists.match_pairs(images, labels, ['a', 'b', 'c'])
-    self.assertEqual([pair.name for pair in pairs], ['b.png'])
-    self.assertEqual(len(problems), 2)
-    with self.assertRaisesRegex(DataError, r"(?s)labels/a\.png' of image.*\nimage 'c' is not in"):
-      lists.find_pairs(images, labels, ['a', 'b', 'c'])
-    with self.assertRaisesRegex(DataError, "label folder '.*none' does not exist"):
-      lists.find_pairs(images, os.path.join(self.folder, 'none'), ['a'])
-
-  def test_two_lines_with_one_label_are_a_problem(self):
-    self.file('images/a.jpg')
-    self.file('images/a.png')
-    self.file('labels/a.png')
-    images, labels = os.path.join(self.folder, 'images'), os.path.join(self.folder, 'labels')
-    for line in ('a', 'a.png', 'a 2'):
-      pairs, (problem,) = lists.match_pairs(images, labels, ['a.jpg', line])
-      self.assertEqual(len(pairs), 1)
-      self.assertRegex(problem, rf"'a\.jpg' and '{line}' both have the label")
-
-  def test_label_may_have_a_suffix_and_a_capital_extension(self):
-    self.file('images/a b.JPG')
-    label = self.file('labels/a b_mask.PNG')
-    pairs, problems = lists.match_pairs(os.path.join(self.folder, 'images'),
-                                           os.path.join(self.folder, 'labels'), ['a b'], None, '_mask')
-    self.assertEqual((pairs[0].label, pairs[0].name, problems), (label, 'a b.JPG', []))
 
 
 if __name__ == '__main__':

@@ -1,97 +1,254 @@
-"""Writes the records of one's own images and labels, in any layout of folders, checking every one.
+"""Writes the records of one's own images and labels, in any usual layout of folders, checking every one.
 
-  python tools/create_tf_record.py --suggest --labels mine/labels --dataset mine/mine.json
-  python tools/create_tf_record.py --images mine/images --labels mine/labels --dataset mine/mine.json
+  python tools/create_tf_record.py --suggest --data mine --dataset mine/mine.json
+  python tools/create_tf_record.py --data mine --dataset mine/mine.json --output_dir mine
 
-The first command looks at the labels and writes a descriptor to start from: the values or colours that
-they hold, with a class for each. Give the classes their names there, and "ignore" to what does not count.
+The first command looks at the folder, says what it takes it for, and writes a descriptor to start from: the
+values, colours or names that the labels hold, with a class for each, and the names that a labelling tool left
+beside them. Give the classes their names there, and "ignore" to what does not count.
 
-The second pairs each image with the label PNG of the same path and name, converts the labels to class
-ids as the descriptor says, and writes train.record and val.record. Without lists, a tenth of the images,
-drawn by --seed, is for validation; the lists are written beside the records.
+The second pairs each image with its label, converts the labels to class ids as the descriptor says, and
+writes train.record and val.record. Without lists, or folders of their own, a tenth of the images, drawn by
+--seed, is for validation; the lists are written beside the records.
+
+In place of --data, --images and --labels name the folders, and --label_suffix and the like what differs in
+the names. --labels may be the JSON file of COCO's panoptic labels. docs/data.md has the line for each
+labelling tool.
 """
-import collections
+import dataclasses
 import hashlib
-import json
 import os
+import shlex
 import sys
 
 # A script finds modules in its own folder, tools/; the repository's are in the one above.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cli import flags  # noqa: E402
-from dataset import descriptors, label_files, lists  # noqa: E402
-from utils import files, workers  # noqa: E402
+from dataset import class_files, descriptors, layouts, lists, panoptic, suggestion  # noqa: E402
+from utils import files  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
-_IGNORE = 255          # what labels of one channel usually hold where a pixel does not count
-# Stray values have fewer pixels in a label, on average, and a smaller share of all; and there are few.
-_STRAY_PIXELS, _STRAY_SHARE, _MOST_STRAYS = 10, 1e-4, 8
-_SHOWN = 40            # values or colours in the table of --suggest
+_SHOWN = 40  # values or colours in the table of --suggest
+_FOLDERS = ('images', 'labels', 'val_images', 'val_labels')
 
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.flag('images', None, 'folder of the images, with any folders in it', metavar='DIR')
-  parser.flag('labels', None, 'folder of the label PNGs, laid out as the images are', metavar='DIR')
-  parser.flag('label_suffix', '', "what a label's name has after the image's, such as _mask",
+  parser.group('data')
+  parser.flag('data', None, 'folder that holds images and labels in any usual layout, in place of the next '
+              'eight', metavar='DIR')
+  parser.flag('images', None, 'folders of the images, with any folders in them', metavar='DIR', nargs='+')
+  parser.flag('labels', None, 'folder of the labels, laid out as the images are, or one for each folder of '
+              "images; or the JSON file of COCO's panoptic labels", metavar='PATH', nargs='+')
+  parser.flag('val_images', None, 'folders of the validation images, if they have their own', metavar='DIR',
+              nargs='+')
+  parser.flag('val_labels', None, 'the same of their labels', metavar='PATH', nargs='+')
+  parser.flag('image_prefix', '', "what an image's name has before the part that its label shares",
               metavar='TEXT')
+  parser.flag('image_suffix', '', 'what it has behind it, such as _leftImg8bit', metavar='TEXT')
+  parser.flag('label_prefix', '', "what a label's name has before that part", metavar='TEXT')
+  parser.flag('label_suffix', '', 'what it has behind it, such as _mask', metavar='TEXT')
   parser.flag('dataset', None, 'path of the JSON descriptor; voc or cityscapes for their classes',
               metavar='FILE')
-  parser.flag('output_dir', './dataset', 'folder to write train.record and val.record to', metavar='DIR')
-  parser.flag('train_list', None, 'list of the training images, paths below --images', metavar='FILE')
+  parser.flag('train_list', None, 'list of the training images, paths below --images; a second column may '
+              'name the labels', metavar='FILE')
   parser.flag('val_list', None, 'list of the validation images', metavar='FILE')
-  parser.flag('val_fraction', 0.1, 'share of the images that is for validation, without lists',
-              type=flags.fraction)
+  parser.flag('val_fraction', 0.1, 'share of the images that is for validation, without lists; 0 writes no '
+              'val.record', type=flags.fraction)
   parser.flag('seed', 0, 'of that choice', type=flags.non_negative_int)
-  parser.flag('suggest', False, 'write the descriptor --dataset from what --labels hold, and nothing else',
-              action='store_true')
   parser.shared(*flags.CONVERSION_FLAGS)
+
+  parser.group('output')
+  parser.flag('output_dir', './dataset', 'folder to write train.record and val.record to', metavar='DIR')
+  parser.flag('suggest', False, 'write the descriptor --dataset from what the labels hold, and nothing else',
+              action='store_true')
   return parser
 
 
 def main(args):
-
-  for flag in ('labels', 'dataset') if args.suggest else ('images', 'labels', 'dataset'):
-    if getattr(args, flag) is None:
-      raise UsageError(f'--{flag} is missing; --help shows two commands to copy')
+  check_flags(args)
   if args.suggest:
     suggest(args)
   else:
     convert(args)
 
 
+def check_flags(args):
+  """Raises UsageError if flags are missing, or exclude one another."""
+  needed = ('labels',) if args.suggest else ('images', 'labels')
+  for flag in ('dataset', *(needed if args.data is None else ())):
+    if getattr(args, flag) is None:
+      raise UsageError(f'--{flag} is missing; --help shows two commands to copy')
+  named = args.explicit & {*_FOLDERS, *lists.Affixes._fields}
+  if args.data is not None and named:
+    raise UsageError(f'--data finds folders and names by itself, and --{min(named)} gives one; leave one out')
+  if bool(args.train_list) != bool(args.val_list):
+    raise UsageError('--train_list and --val_list go together; give both or neither')
+  if bool(args.val_images) != bool(args.val_labels):
+    raise UsageError('--val_images and --val_labels go together; give both or neither')
+  for images, labels in (('images', 'labels'), ('val_images', 'val_labels')):
+    pair = getattr(args, images) or [], getattr(args, labels) or []
+    if pair[0] and len(pair[1]) not in (1, len(pair[0])):
+      raise UsageError(f'--{images} names {len(pair[0])} folders and --{labels} {len(pair[1])}; give one '
+                       'folder of labels, or one for each folder of images')
+
+
+# --- Layout --------------------------------------------------------------------------------------
+
+
+def find_parts(args):
+  """Returns ({split or None: layouts.Part}, panoptic.Panoptic of each folder of labels that has one)."""
+  if args.data is not None:
+    parts = find_lists(args, layouts.recognise(args.data))
+    print_parts(args.data, parts)
+    return parts, {}
+  tables, folders = {}, {}
+  for images, labels in (('images', 'labels'), ('val_images', 'val_labels')):
+    named = [table.folder if (table := read_panoptic(path, tables)) else path
+             for path in getattr(args, labels) or ()]
+    affixes = lists.Affixes(*(getattr(args, field) for field in lists.Affixes._fields))
+    folders[images] = lists.Folders(getattr(args, images) or [], named, affixes)
+  train, val = folders['images'], folders['val_images']
+  if args.train_list or val.images:
+    val = val if val.images or val.labels else train
+    return {'train': layouts.Part(train, args.train_list), 'val': layouts.Part(val, args.val_list)}, tables
+  return {None: layouts.Part(train)}, tables
+
+
+def read_panoptic(path, tables):
+  """Returns the panoptic.Panoptic of a JSON file, kept in `tables` by its folder; None if it is a folder."""
+  if os.path.isdir(path) or not path.lower().endswith('.json'):
+    return None
+  table = panoptic.read(path)
+  tables[os.path.abspath(table.folder)] = table
+  return table
+
+
+def find_lists(args, parts):
+  """Returns the parts with the lists for training and validation that lie in --data, if they fit.
+
+  Lists beside the records are left alone: this script has written them, maybe before there were more images.
+
+  Args:
+    args: the parsed flags.
+    parts: what layouts.recognise returned.
+  """
+  if set(parts) != {None} or args.train_list or args.explicit & {'val_fraction', 'seed'}:
+    return parts
+  folders = parts[None].folders
+  for place in (os.path.join(args.data, 'ImageSets', 'Segmentation'), args.data):
+    paths = {split: os.path.join(place, f'{split}.txt') for split in ('train', 'val')}
+    is_ours = os.path.realpath(place) == os.path.realpath(args.output_dir)
+    if is_ours or not all(map(os.path.isfile, paths.values())):
+      continue
+    missing = {split: len(lists.match_pairs(folders, lists.read_list(path))[1])
+               for split, path in paths.items()}
+    if not any(missing.values()):
+      return {split: layouts.Part(folders, path) for split, path in paths.items()}
+    print(f"Left out: the lists train.txt and val.txt in '{place}', of whose names {sum(missing.values())} "
+          'have no image or no label here')
+  return parts
+
+
+def print_parts(root, parts):
+  """Prints what a folder was taken for."""
+  print(f"In '{root}':")
+  for split, (folders, list_path) in parts.items():
+    images, labels = (os.path.relpath(paths[0], root) for paths in folders[:2])
+    where = f'images in {images}, labels in {labels}' if images != labels else f'both in {images}'
+    named = f', named with {layouts.affix_flags(folders.affixes)}' * any(folders.affixes)
+    listed = f', those of {list_path}' * bool(list_path)
+    purpose = {'train': 'for training', 'val': 'for validation', 'test': 'for a test, left out here'}
+    print(f'  {purpose.get(split, "found")}: {where}{named}{listed}')
+
+
+def part_names(part, found):
+  """Returns the names of a part's images: the lines of its list, or the paths of `found`, layouts.Files."""
+  if part.list_path:
+    return lists.read_list(part.list_path)
+  names = [os.path.relpath(path, part.folders.base) for path in found.images]
+  for name in names:
+    # A list holds a name a line, in UTF-8, and blanks around it do not count.
+    if name.splitlines() != [name.strip()] or name != name.encode(errors='replace').decode():
+      raise DataError(f'image {name!r} in {part.folders.base} has a name that no list can hold; rename it')
+  return names
+
+
 # --- Conversion ----------------------------------------------------------------------------------
 
 
 def convert(args):
-  """Writes the records, and the lists where none were given."""
-  if bool(args.train_list) != bool(args.val_list):
-    raise UsageError('--train_list and --val_list go together; give both or neither')
+  """Writes the records, and the lists if none were given."""
   dataset = descriptors.get_dataset(args.dataset)
-  if args.train_list:
-    names = {'train': lists.read_list(args.train_list), 'val': lists.read_list(args.val_list)}
-  else:
-    labels = find_labels(args)
-    names = split_names(find_names(args, labels), args.val_fraction, args.seed)
-  splits = {split: lists.match_pairs(args.images, args.labels, names[split], dataset, args.label_suffix)
-            for split in names}
-  if not args.train_list:
-    splits['train'][1].extend(unpaired_labels(args, splits, labels))
+  parts, tables = find_parts(args)
+  parts = {split: part for split, part in parts.items() if split != 'test'}
+  found = {split: None if part.list_path else layouts.find_pairable(part.folders)
+           for split, part in parts.items()}
+  names = {split: part_names(part, found[split]) for split, part in parts.items()}
+  only = next(iter(parts))
+  if 'val' not in parts:
+    only, = parts
+    names = split_names(names[only], args.val_fraction, args.seed)
+    parts = dict.fromkeys(names, parts[only])
+  splits = {split: lists.match_pairs(parts[split].folders, names[split], dataset) for split in names}
+  lists.check_apart(splits)
+  splits = {split: with_segments(pairs, tables, problems) for split, (pairs, problems) in splits.items()}
+  used = {os.path.abspath(pair.label) for pairs, _ in splits.values() for pair in pairs}
+  for listed, split in zip(found.values(), splits):
+    if listed:
+      splits[split][1].extend(unpaired_labels(used, listed, parts[split].folders))
 
   from dataset import conversion  # TensorFlow, which --help and --suggest do without
 
-  if not args.train_list:
+  is_listed = all(part.list_path for part in parts.values())
+  if not is_listed:
     for split in names:
       check_list(list_path(args, split), names[split], conversion.read_index(args.output_dir, split))
   files.make_folder(args.output_dir, '--output_dir')
   written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
-  if not args.train_list:
+  if not is_listed:
     for split, names in written.items():
       with files.replacing(list_path(args, split)) as temporary:
         with open(temporary, 'w', encoding='utf-8') as file:
           file.write(list_text(names))
       print(f'Wrote the list of the {len(names)} names to {list_path(args, split)}')
+
+
+def with_segments(pairs, tables, problems):
+  """Returns Pairs, and sentences on others, in which the labels of COCO's panoptic PNGs have their segments.
+
+  Args:
+    pairs: list of lists.Pair.
+    tables: dict from folders to panoptic.Panoptic.
+    problems: list of str, sentences on pairs that are known to be bad.
+  """
+  good, problems = [], list(problems)
+  for pair in pairs:
+    table = tables.get(os.path.abspath(os.path.dirname(pair.label)))
+    segments = table and table.segments.get(os.path.basename(pair.label))
+    if table and segments is None:
+      problems.append(f"label '{pair.label}' is not annotated in '{table.path}'; add it, or remove the file")
+      continue
+    good.append(pair._replace(dataset=panoptic_dataset(pair.dataset, table, segments)) if table else pair)
+  return good, problems
+
+
+def panoptic_dataset(dataset, table, segments):
+  """Returns the Dataset of one panoptic PNG, whose `colors` are its segments.
+
+  Raises:
+    DataError: the dataset does not have the name of a category.
+  """
+  known = dataset.labels_of_names()
+  used = {category: table.categories[category] for category in segments.values()}
+  unknown = sorted({name for name in used.values() if name not in known})
+  if unknown and descriptors.OTHER not in dataset.names:
+    raise DataError(f"'{table.path}' has the categories {', '.join(unknown)}, which {dataset.name} does "
+                    'not; add them to its class_names, or to its "names", if only as "ignore"')
+  other = dataset.names.get(descriptors.OTHER)
+  colors = {color: known.get(used[category], other) for color, category in segments.items()}
+  return dataclasses.replace(dataset, values={}, colors={(0, 0, 0): dataset.ignore_label, **colors})
 
 
 def list_path(args, split):
@@ -117,79 +274,41 @@ def check_list(path, names, index):
                     '--train_list or --val_list, or remove it')
 
 
-def find_names(args, labels):
-  """Returns the paths, below --images, of all images that are none of the labels themselves."""
-  labels = set(labels)
-  paths = find_files(args.images, lists.spellings(lists.IMAGE_EXTENSIONS))
-  names = [os.path.relpath(path, args.images) for path in paths if path not in labels]
-  for name in names:
-    # A list holds a name a line, in UTF-8, and blanks around it do not count.
-    if name.splitlines() != [name.strip()] or name != name.encode(errors='replace').decode():
-      raise DataError(f'image {name!r} in {args.images} has a name that no list can hold; rename it')
-  if not names:
-    raise DataError(f"there is no image in '{args.images}'; check --images")
-  return names
-
-
-def find_labels(args):
-  """Returns the paths of all labels below --labels."""
-  endings = tuple(args.label_suffix + end for end in lists.spellings(lists.LABEL_EXTENSIONS))
-  paths = find_files(args.labels, endings)
-  if not paths:
-    raise DataError(f"there is no label in '{args.labels}' whose name ends in {endings[0]}; check --labels "
-                    'and --label_suffix')
-  return paths
-
-
-def find_files(folder, endings):
-  """Returns the sorted paths of the files below a folder whose names end so, hidden ones aside.
-
-  Links to folders are followed, but no folder is entered twice: one may lead to a folder above it.
-  """
-  if not os.path.isdir(folder):
-    raise DataError(f"folder '{folder}' does not exist; check --images and --labels")
-  found, hidden, again, seen = [], 0, 0, set()
-  folders, links = [os.path.abspath(folder)], []
-  while folders or links:
-    parent = folders.pop() if folders else links.pop()
-    status = os.stat(parent)
-    if (status.st_dev, status.st_ino) in seen:
-      again += 1
-      continue
-    seen.add((status.st_dev, status.st_ino))
-    for entry in sorted(os.scandir(parent), key=lambda entry: entry.name, reverse=True):
-      if os.path.isdir(entry.path):
-        hidden += entry.name.startswith('.')
-        if not entry.name.startswith('.'):
-          (links if entry.is_symlink() else folders).append(entry.path)
-      elif entry.name.endswith(endings) and not entry.name.startswith('.'):
-        found.append(entry.path)
-  left_out = [text for number, text in ((hidden, f'hidden folders: {hidden}'), (
-      again, f'links to folders that are read already: {again}')) if number]
-  if left_out:
-    print(f"Left out in '{folder}': {'; '.join(left_out)}")
-  return sorted(found)
-
-
 def split_names(names, val_fraction, seed):
   """Returns {'train': [...], 'val': [...]}, each in the order of `names`.
 
   The choice hangs on each name by itself, so that images which are added later move few or none of the
   others from one side to the other.
   """
-  if len(names) < 2:
-    raise DataError(f"'{names[0]}' is the only image; training and validation need one each")
+  if not val_fraction:
+    print("No image is for validation, as --val_fraction 0 says: no val.record is written; train.py needs it")
+    return {'train': names}
+  if len(names) == 1:
+    print(f"Note: '{names[0]}' is the only image, so it is for both training and validation; scores on "
+          'it say nothing of others')
+    return {'train': names, 'val': names}
   by_chance = sorted(names, key=lambda name: hashlib.sha256(f'{seed}/{name}'.encode()).digest())
   val = set(by_chance[:max(1, round(len(names) * val_fraction))])
   return {'train': [name for name in names if name not in val],
           'val': [name for name in names if name in val]}
 
 
-def unpaired_labels(args, splits, labels):
-  """Returns a sentence for each of the labels that no image has."""
-  used = {os.path.abspath(pair.label) for pairs, _ in splits.values() for pair in pairs}
-  return [f"label '{path}' has no image in '{args.images}'; add it or remove the label"
-          for path in labels if path not in used]
+def unpaired_labels(used, found, folders):
+  """Returns a sentence for each label that no image has.
+
+  Args:
+    used: set of str, the paths of the labels that one has.
+    found: layouts.Files, all of a part.
+    folders: lists.Folders.
+  """
+  stems = {os.path.splitext(path)[0] for path in used}
+  doubled = [path for path in found.labels if path not in used and os.path.splitext(path)[0] in stems]
+  if doubled:
+    print(f"Left out: {len(doubled)} labels beside others of the same name, which count, such as "
+          f"'{doubled[0]}'")
+  where = ' or '.join(f"'{folder}'" for folder in folders.images)
+  return [f"label '{path}' has no image in {where}; add it or remove the label"
+          for path in found.labels if path not in used and path not in doubled]
 
 
 # --- Suggestion ----------------------------------------------------------------------------------
@@ -199,132 +318,73 @@ def suggest(args):
   """Writes a descriptor for what the labels hold, and prints a table of it."""
   if os.path.exists(args.dataset) or not args.dataset.endswith('.json'):
     raise UsageError(f'--dataset {args.dataset} is there already, or does not end in .json; give a new .json')
-  paths = find_labels(args)
-  pixels, labels, palette = survey(paths, args.processes)
-  print_table(pixels, labels, len(paths))
+  parts, tables = find_parts(args)
   name = os.path.splitext(os.path.basename(args.dataset))[0]
-  strays = find_strays(pixels, labels)
-  ignored = find_ignored(pixels, strays)
-  descriptor = describe(name, pixels, palette, ignored)
+  if tables:
+    suggested = suggestion.suggest_categories(name, list(tables.values()))
+  else:
+    paths = sorted({path for part in parts.values() for path in find_labels(part)})
+    if not paths:
+      raise DataError('there is no label in those folders; check --labels, --label_prefix and --label_suffix')
+    found = suggestion.survey(paths, args.processes)
+    print_table(found)
+    known = find_classes(args, parts)
+    suggested = suggestion.suggest(name, found, known)
   with files.replacing(args.dataset) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-    file.write(to_text(descriptor))
-  ignoring = ('give "ignore" to what does not count' if descriptor.keys() & {'values', 'colors'} else
+    file.write(suggestion.to_text(suggested.descriptor))
+  for remark in suggested.remarks:
+    print(remark)
+  descriptor = suggested.descriptor
+  ignoring = ('give "ignore" to what does not count' if descriptor.keys() & {'values', 'colors', 'names'} else
               'if another value than 255 does not count, add it as "ignore_label"')
-  for key in strays:
-    print(f'Took {key_text(key)} for stray pixels, which are ignored: {pixels[key]} of them, in '
-          f'{labels[key]} of {len(paths)} labels; if they are a class, give it a name')
-  if _IGNORE in ignored:
-    print(f'Took {_IGNORE} for what is ignored, as in most datasets; if it is a class, give it a name')
-  print(f'Wrote {args.dataset}: {len(descriptor["class_names"])} classes to be named; {ignoring}')
+  print(f'Wrote {args.dataset}: {len(descriptor["class_names"])} classes. Look over their names; '
+        f'{ignoring}. Then:\n{convert_command(args)}')
 
 
-def survey(paths, processes):
-  """Returns what the labels hold.
-
-  These are colours, unless all labels have one channel and agree on what a palette's indices look like.
-
-  Args:
-    paths: list of str.
-    processes: int.
-
-  Returns:
-    pixels, labels: Counters of a value or a (red, green, blue), its pixels and the labels that have it.
-    palette: dict from values to colours, of palette PNGs; or empty.
-  """
-  contents = list(workers.map_in_order(label_files.survey_label, paths, processes))
-  looks = {(entry.value, entry.color) for entries in contents for entry in entries if entry.color}
-  palette = dict(looks)
-  is_color = None in palette or len(palette) < len(looks)
-  pixels, labels = collections.Counter(), collections.Counter()
-  for entries in contents:
-    for entry in entries:
-      key = (entry.color or (entry.value,) * 3) if is_color else entry.value
-      pixels[key] += entry.pixels
-      labels[key] += 1
-  return pixels, labels, {} if is_color else palette
+def convert_command(args):
+  """Returns the command that converts what was looked at."""
+  given = [(name, getattr(args, name)) for name in ('data', *_FOLDERS, *lists.Affixes._fields)
+           if getattr(args, name)]
+  if args.data is None and not args.images:
+    given.insert(0, ('images', 'FOLDER'))
+  words = ['python', sys.argv[0] if sys.argv[0].endswith('.py') else 'tools/create_tf_record.py']
+  for name, value in given:
+    values = value if isinstance(value, list) else [value]
+    words += [f'--{name}={value}'] if values[0].startswith('-') else [f'--{name}', *values]
+  folder = os.path.dirname(args.dataset) or '.'
+  return shlex.join([*words, '--dataset', args.dataset, '--output_dir', folder])
 
 
-def print_table(pixels, labels, num_labels):
-  """Prints the share of pixels, and the number of labels, of each value or colour."""
-  total = sum(pixels.values())
-  print(f'{"found":>9}  share of pixels  in labels (of {num_labels})')
-  for key in in_order(pixels)[:_SHOWN]:
-    print(f'{key_text(key):>9}  {pixels[key] / total:15.4%}  {labels[key]:9d}')
-  if len(pixels) > _SHOWN:
-    print(f'and {len(pixels) - _SHOWN} more')
+def find_labels(part):
+  """Returns the paths of the labels of a part, of its list if it has one."""
+  if part.list_path and part.folders.images:
+    return [pair.label for pair in lists.match_pairs(part.folders, lists.read_list(part.list_path))[0]]
+  return layouts.find_labels(part.folders)
 
 
-def in_order(pixels):
-  """Returns values by size, or colours by their share of pixels."""
-  is_color = any(isinstance(key, tuple) for key in pixels)
-  return sorted(pixels, key=lambda key: (-pixels[key], key) if is_color else key)
+def find_classes(args, parts):
+  """Returns the class_files.Classes of a file beside the labels, or None."""
+  folders = []
+  for part in parts.values():
+    for folder in (*part.folders.labels, *part.folders.images):
+      folders += [folder, os.path.dirname(os.path.abspath(folder))]
+  path = class_files.find([*([args.data] if args.data else []), *folders])
+  try:
+    return class_files.read(path) if path else None
+  except DataError as error:
+    print(f'Left out: {error}')
+    return None
 
 
-def key_text(key):
-  return descriptors.hex_color(key) if isinstance(key, tuple) else str(key)
-
-
-def find_strays(pixels, labels):
-  """Returns the values or colours of stray pixels: a handful in each label that has them, and rare in all.
-
-  An object, however small, is larger than that; a slip of the pen is not. If there are many such values,
-  smoothing or JPEG has made them, and none is taken for a stray.
-
-  Args:
-    pixels, labels: see survey.
-  """
-  limit = _STRAY_SHARE * sum(pixels.values())
-  strays = [key for key in in_order(pixels) if key not in (0, _IGNORE)
-            and pixels[key] < _STRAY_PIXELS * labels[key] and pixels[key] < limit]
-  return strays if len(strays) <= _MOST_STRAYS else []
-
-
-def find_ignored(pixels, strays):
-  """Returns the values or colours that are no classes: strays, and 255 if objects are larger than it.
-
-  A border that is ignored has fewer pixels than what it surrounds. A 255 that has more than all classes but
-  the largest is the foreground, or the background, of a mask.
-  """
-  others = sorted(pixels[key] for key in pixels if key != _IGNORE and key not in strays)
-  return [*strays, *([_IGNORE] if 0 < pixels[_IGNORE] <= sum(others[:-1]) else [])]
-
-
-def describe(name, pixels, palette, ignored):
-  """Returns a descriptor with a class for each value or colour that was found.
-
-  Args:
-    name: str.
-    pixels, palette: see survey.
-    ignored: see find_ignored.
-  """
-  found = in_order(pixels)
-  classes = [key for key in found if key not in ignored]
-  if not 2 <= len(classes) <= 256:
-    raise DataError(f'the labels hold {len(classes)} values or colours, and classes are 2 to 256; more come '
-                    'from resizing, smoothing or JPEG: export the labels anew')
-  targets = {key_text(key): f'class_{key_text(key).strip("#")}' if key in classes else 'ignore'
-             for key in found}
-  descriptor = {'name': name, 'class_names': [targets[key_text(key)] for key in classes]}
-  if isinstance(found[0], tuple):
-    return {**descriptor, 'colors': targets}
-  if palette:
-    descriptor['palette'] = [list(palette[key]) for key in classes]
-  # Labels that store class ids as they should be need no conversion.
-  are_ids = classes == list(range(len(classes))) and set(ignored) <= {_IGNORE}
-  return descriptor if are_ids else {**descriptor, 'values': targets}
-
-
-def to_text(descriptor):
-  """Returns the JSON with one entry of a list or object a line, to be edited."""
-  parts = []
-  for key, value in descriptor.items():
-    text = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-      text = '[\n    ' + ',\n    '.join(json.dumps(item, ensure_ascii=False) for item in value) + '\n  ]'
-    elif isinstance(value, dict):
-      text = json.dumps(value, ensure_ascii=False, indent=4).replace('\n}', '\n  }')
-    parts.append(f'  "{key}": {text}')
-  return '{\n' + ',\n'.join(parts) + '\n}\n'
+def print_table(found):
+  """Prints the share of pixels, and the number of labels, of each value, colour or name of a Survey."""
+  total = sum(found.pixels.values())
+  width = max(9, *(len(suggestion.key_text(key)) for key in suggestion.in_order(found)[:_SHOWN]))
+  print(f'{"found":>{width}}  share of pixels  in labels (of {found.num_labels})')
+  for key in suggestion.in_order(found)[:_SHOWN]:
+    print(f'{suggestion.key_text(key):>{width}}  {found.pixels[key] / total:15.4%}  {found.labels[key]:9d}')
+  if len(found.pixels) > _SHOWN:
+    print(f'and {len(found.pixels) - _SHOWN} more')
 
 
 if __name__ == '__main__':

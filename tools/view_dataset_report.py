@@ -70,8 +70,8 @@ def open_source(args, name, dataset):
   """Returns the source of one set, and a list of sentences on files that are missing."""
   if args.data_dir:
     return tf_records.Records(tf_records.record_files(args.data_dir, name)), []
-  pairs, missing = lists.match_pairs(args.image_data_dir, args.label_data_dir,
-                                        lists.read_list(name), dataset)
+  folders = lists.Folders([args.image_data_dir], [args.label_data_dir])
+  pairs, missing = lists.match_pairs(folders, lists.read_list(name), dataset)
   return tf_records.Files(pairs), missing
 
 

@@ -1,0 +1,342 @@
+"""What a folder of labels holds, and the descriptor to start from that a person would write for it.
+
+A key is what label files store: a value (int), a colour ((red, green, blue)), or descriptors.TRANSPARENT; or
+the name of a labelme file's shapes.
+"""
+import collections
+import json
+import typing
+
+import numpy as np
+
+from dataset import class_files, descriptors, label_files, polygons
+from utils import workers
+from utils.errors import DataError
+
+_IGNORE = 255          # what labels of one channel usually hold if a pixel does not count
+# Stray values have fewer pixels in a label, on average, and a smaller share of all; and there are few.
+_STRAY_PIXELS, _STRAY_SHARE, _MOST_STRAYS = 10, 1e-4, 8
+# Traces of a lossy format lie around a value that has most of the pixels, and far from the next such value.
+_TRACE_SHARE, _TRACE_GAP = 0.8, 16
+
+
+class Survey(typing.NamedTuple):
+  """What labels hold.
+
+  Attributes:
+    pixels, labels: Counters of a key, its pixels and the labels that have it.
+    palette: dict from values to colours, of palette PNGs; or empty.
+    clash: (value, path, color, other path, other color) of two palettes that differ, or None.
+    num_labels: int.
+  """
+  pixels: collections.Counter
+  labels: collections.Counter
+  palette: dict
+  clash: tuple
+  num_labels: int
+
+
+def survey(paths, processes):
+  """Returns the Survey of label files.
+
+  Keys are colours, unless all labels store values and agree on what a palette's indices look like.
+
+  Args:
+    paths: list of str.
+    processes: int.
+
+  Raises:
+    DataError: a file cannot be a label, or all hold more values or colours than there may be classes.
+  """
+  if any(map(_is_drawing, paths)):
+    return _survey_drawings(paths, processes)
+  contents, looks, clash, kinds = [], {}, None, set()
+  for path, entries in zip(paths, workers.map_in_order(label_files.survey_label, paths, processes)):
+    contents.append(entries)
+    for entry in entries:
+      kinds.add(entry.color if entry.value is None else entry.value)
+      if entry.color and entry.value is not None:
+        before, color = looks.setdefault(entry.value, (path, entry.color))
+        if color != entry.color and clash is None:
+          clash = (entry.value, before, color, path, entry.color)
+    if len(kinds) > label_files.MAX_CLASSES + 1:
+      raise DataError(f"{label_files.source_of(path)} and those before it hold {len(kinds)} values or "
+                      f'colours together, and there are at most {label_files.MAX_CLASSES} classes; they may '
+                      'be ids of objects, or made by resizing, smoothing or JPEG: export the labels anew')
+  is_color = clash is not None or any(entry.value is None for entries in contents for entry in entries)
+  pixels, labels = collections.Counter(), collections.Counter()
+  for entries in contents:
+    for entry in entries:
+      key = entry.value
+      if is_color and key != descriptors.TRANSPARENT:
+        key = entry.color or (key,) * 3
+      pixels[key] += entry.pixels
+      labels[key] += 1
+  palette = {} if is_color else {value: color for value, (_, color) in looks.items()}
+  return Survey(pixels, labels, palette, clash, len(paths))
+
+
+def _is_drawing(path):
+  return path.lower().endswith(label_files.POLYGONS)
+
+
+def _survey_drawings(paths, processes):
+  """Returns the Survey of labelme files, whose keys are the names of shapes; what none covers is left out."""
+  others = [path for path in paths if not _is_drawing(path)]
+  if others:
+    raise DataError(f"labels are pictures and labelme's JSON files together, such as '{others[0]}' and "
+                    f"'{next(filter(_is_drawing, paths))}'; give folders that have one kind")
+  pixels, labels = collections.Counter(), collections.Counter()
+  for counts in workers.map_in_order(_survey_drawing, paths, processes):
+    pixels.update(counts)
+    labels.update(counts.keys())
+  return Survey(pixels, labels, {}, None, len(paths))
+
+
+def _survey_drawing(path):
+  """Returns {name of a shape: its pixels} of a labelme file."""
+  drawing = polygons.read(path)
+  names = polygons.names(drawing)
+  if len(names) > label_files.MAX_CLASSES - 1:
+    raise DataError(f"label '{path}' has shapes of {len(names)} names, and there are at most "
+                    f'{label_files.MAX_CLASSES} classes; name them by class, not by object')
+  drawn = polygons.draw(drawing, {name: number for number, name in enumerate(names, 1)}, 0)
+  return dict(zip(names, np.bincount(drawn.ravel(), minlength=len(names) + 1)[1:].tolist()))
+
+
+def in_order(found):
+  """Returns the keys of a Survey: values by size, or colours by their share of pixels."""
+  is_color = any(isinstance(key, tuple) for key in found.pixels)
+  return sorted(found.pixels, key=lambda key: (-found.pixels[key], str(key)) if is_color else
+                (isinstance(key, str), key))
+
+
+def key_text(key):
+  """Returns a key as descriptors write it."""
+  return descriptors.hex_color(key) if isinstance(key, tuple) else str(key)
+
+
+class Suggestion(typing.NamedTuple):
+  """A descriptor to start from.
+
+  Attributes:
+    descriptor: dict.
+    remarks: list of str, sentences on what was taken for what.
+  """
+  descriptor: dict
+  remarks: list
+
+
+def suggest(name, found, classes=None):
+  """Returns the Suggestion for labels.
+
+  Args:
+    name: str, of the dataset.
+    found: Survey.
+    classes: class_files.Classes that a tool left beside the labels, or None.
+
+  Raises:
+    DataError: there are fewer than two classes.
+  """
+  if any(isinstance(key, str) and key != descriptors.TRANSPARENT for key in found.pixels):
+    return _of_names(name, found, classes)
+  remarks = []
+  if classes:
+    known = _known_keys(found, classes)
+    if known.keys() & found.pixels.keys():
+      return _with_classes(name, found, classes, known)
+    remarks.append(f"Left out '{classes.path}': the labels hold none of its values or colours")
+  traces = _find_traces(found)
+  if traces:
+    peaks = sorted(set(traces.values()))
+    remarks.append(f'Took the {len(traces)} values beside {_listed(peaks)} for traces of JPEG or smoothing, '
+                   'and gave each the class of the nearest; labels that are exported as PNG, without '
+                   'smoothing, are better')
+  strays = [key for key in _find_strays(found) if key not in traces]
+  remarks += [f'Took {key_text(key)} for stray pixels, which are ignored: {found.pixels[key]} of them, in '
+              f'{found.labels[key]} of {found.num_labels} labels; if they are a class, give it a name'
+              for key in strays]
+  ignored = _find_ignored(found, strays, traces)
+  if _IGNORE in ignored:
+    remarks.append(f'Took {_IGNORE} for what is ignored, as in most datasets; if it is a class, give it a '
+                   'name')
+  elif found.pixels[_IGNORE] and not traces and len(found.pixels) > 2:
+    remarks.append(f'Took {_IGNORE} for a class, since it has more pixels than borders have; if it does not '
+                   'count, give it "ignore"')
+  if found.clash:
+    value, path, color, other, other_color = found.clash
+    remarks.append(f"Took the colours for what counts, since palettes differ: {value} is "
+                   f"{key_text(color)} in '{path}' and {key_text(other_color)} in '{other}'")
+  if descriptors.TRANSPARENT in found.pixels:
+    remarks.append('Took transparent pixels for a class of their own, such as the background')
+  order = in_order(found)
+  kept = [key for key in order if key not in ignored and key not in traces]
+  if len(kept) < 2:
+    raise DataError(f'the labels hold nothing but {" and ".join(map(key_text, order))}, and training takes '
+                    'two classes or more; check --labels, and whether they were exported with their classes')
+  names = {key: f'class_{key_text(key).strip("#")}' for key in kept}
+  targets = {key: names.get(traces.get(key, key), 'ignore') for key in order}
+  descriptor = {'name': name, 'class_names': list(names.values())}
+  # Labels that store class ids as they should be need no conversion.
+  are_ids = kept == list(range(len(kept))) and not traces and set(ignored) <= {_IGNORE}
+  return Suggestion(_with_coding(descriptor, found, kept, {} if are_ids else targets), remarks)
+
+
+def _with_coding(descriptor, found, kept, targets):
+  """Returns a descriptor with the palette or colours of what was found, and what the keys mean.
+
+  Args:
+    descriptor: dict.
+    found: Survey.
+    kept: list of the keys that are classes, in their order.
+    targets: dict from keys to class names or 'ignore'; empty if labels store class ids.
+  """
+  targets = {key_text(key): target for key, target in targets.items()}
+  if any(isinstance(key, tuple) for key in found.pixels):
+    return {**descriptor, 'colors': targets}
+  if found.palette and all(key in found.palette for key in kept):
+    descriptor['palette'] = [list(found.palette[key]) for key in kept]
+  return {**descriptor, 'values': targets} if targets else descriptor
+
+
+def _known_keys(found, classes):
+  """Returns {key: name} of the keys that a Survey may have and class_files.Classes name."""
+  is_color = any(isinstance(key, tuple) for key in found.pixels)
+  # labelme writes its -1, which does not count, as 255.
+  known = classes.colors if is_color else {
+      _IGNORE if value == -1 else value: name for value, name in classes.values.items()}
+  if not is_color and not known and classes.colors:  # such as CVAT's: palette PNGs of the listed colours
+    shown = {found.palette.get(key): key for key in found.pixels}
+    known = {shown[color]: name for color, name in classes.colors.items() if color in shown}
+  return known
+
+
+def _with_classes(name, found, classes, known):
+  """Returns the Suggestion for labels beside which a tool left its classes, also those without a pixel."""
+  is_color = any(isinstance(key, tuple) for key in found.pixels)
+  remarks = [f"Took the names in '{classes.path}'"]
+  ignored = {key: label for key, label in known.items() if class_files.is_ignored(label)}
+  unknown = [key for key in in_order(found) if key not in known]
+  targets = {**{key: 'ignore' if key in ignored else label for key, label in known.items()},
+             **{key: 'ignore' for key in unknown}}
+  for key in unknown:
+    what = 'what is ignored' if key == _IGNORE else 'ignored, since that file does not name it'
+    remarks.append(f'Took {key_text(key)} for {what}: {found.pixels[key]} pixels in {found.labels[key]} of '
+                   f'{found.num_labels} labels')
+  names = list(dict.fromkeys(target for target in targets.values() if target != 'ignore'))
+  if len(names) < 2:
+    raise DataError(f"'{classes.path}' names {len(names)} of the classes that the labels hold, and training "
+                    'takes two or more; check that it belongs to them, or move it away')
+  absent = [label for label in names
+            if not any(found.pixels[key] for key, target in targets.items() if target == label)]
+  if absent:
+    remarks.append(f'No pixel is {_listed(absent)}: kept as classes; take out what you do not need')
+  kept = [next(key for key, target in targets.items() if target == label) for label in names]
+  are_ids = (not is_color and kept == list(range(len(kept)))
+             and all(key == _IGNORE for key, target in targets.items() if target == 'ignore'))
+  descriptor = {'name': name, 'class_names': names}
+  if not is_color and classes.colors:
+    of_name = {label: color for color, label in classes.colors.items()}
+    descriptor['palette'] = [list(of_name[label]) for label in names]
+    return Suggestion({**descriptor, **({} if are_ids else {
+        'values': {key_text(key): target for key, target in targets.items()}})}, remarks)
+  return Suggestion(_with_coding(descriptor, found, kept, {} if are_ids else targets), remarks)
+
+
+def _of_names(name, found, classes):
+  """Returns the Suggestion for labelme files."""
+  names = [key for key in sorted(found.pixels) if key != descriptors.IGNORED_NAME]
+  remarks = []
+  if classes:
+    remarks.append(f"Took the order of the classes from '{classes.path}'")
+    listed = [label for label in classes.names if not class_files.is_ignored(label)]
+    names = [*listed, *(label for label in names if label not in listed)]
+  first = next((label for label in names if label in descriptors.BACKGROUND_NAMES), None)
+  if first is None:
+    first = descriptors.BACKGROUND_NAMES[-1]
+    remarks.append(f"Took what no shape covers for a class, '{first}'; if it does not count, take that name "
+                   f'out, and add "names": {{"{descriptors.BACKGROUND_NAMES[0]}": "ignore"}}')
+  names = [first, *(label for label in names if label != first)]
+  return Suggestion({'name': name, 'class_names': names}, remarks)
+
+
+def suggest_categories(name, tables):
+  """Returns the Suggestion for COCO's panoptic labels.
+
+  Args:
+    name: str, of the dataset.
+    tables: list of panoptic.Panoptic.
+  """
+  names = list(dict.fromkeys(label for table in tables for label in table.categories.values()))
+  return Suggestion({'name': name, 'class_names': names}, [
+      f'Took the {len(names)} categories for classes, and pixels of no segment for what is ignored; "names": '
+      '{"one": "another", "third": "ignore"} joins categories or leaves them out'])
+
+
+def _listed(values):
+  """Returns 'a, b and c', of at most ten."""
+  texts = [str(value) for value in values[:10]]
+  if len(values) > 10:
+    texts.append(f'{len(values) - 10} others')
+  return ' and '.join([', '.join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def _find_traces(found):
+  """Returns {value: peak} of the values that a lossy format has made of others; empty if there are none.
+
+  Such values lie around peaks that have most of the pixels of their neighbourhood, and neighbourhoods are far
+  apart. Class ids count up and make one neighbourhood of several values, so two or more are asked for.
+  """
+  values = sorted(key for key in found.pixels if isinstance(key, int))
+  runs = []
+  for value in values:
+    if runs and value - runs[-1][-1] < _TRACE_GAP:
+      runs[-1].append(value)
+    else:
+      runs.append([value])
+  if sum(len(run) > 1 for run in runs) < 2:
+    return {}
+  traces = {}
+  for run in runs:
+    peak = max(run, key=lambda value: found.pixels[value])
+    if found.pixels[peak] < _TRACE_SHARE * sum(found.pixels[value] for value in run):
+      return {}
+    traces.update((value, peak) for value in run if value != peak)
+  return traces
+
+
+def _find_strays(found):
+  """Returns the keys of stray pixels: a handful in each label that has them, and rare in all.
+
+  An object, however small, is larger than that; a slip of the pen is not. If there are many such keys,
+  smoothing or JPEG has made them, and none is taken for a stray.
+  """
+  limit = _STRAY_SHARE * sum(found.pixels.values())
+  strays = [key for key in in_order(found) if key not in (0, _IGNORE, descriptors.TRANSPARENT)
+            and found.pixels[key] < _STRAY_PIXELS * found.labels[key] and found.pixels[key] < limit]
+  return strays if len(strays) <= _MOST_STRAYS else []
+
+
+def _find_ignored(found, strays, traces):
+  """Returns the keys that are no classes: strays, and 255 if objects are larger than it.
+
+  A border that is ignored has fewer pixels than what it surrounds. A 255 that has more than all classes but
+  the largest is the foreground, or the background, of a mask.
+  """
+  others = sorted(found.pixels[key] for key in found.pixels
+                  if key != _IGNORE and key not in strays and key not in traces)
+  is_border = 0 < found.pixels[_IGNORE] <= sum(others[:-1])
+  return [*strays, *([_IGNORE] if is_border and not traces else [])]
+
+
+def to_text(descriptor):
+  """Returns the JSON with one entry of a list or object a line, to be edited."""
+  parts = []
+  for key, value in descriptor.items():
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+      text = '[\n    ' + ',\n    '.join(json.dumps(item, ensure_ascii=False) for item in value) + '\n  ]'
+    elif isinstance(value, dict):
+      text = json.dumps(value, ensure_ascii=False, indent=4).replace('\n}', '\n  }')
+    parts.append(f'  "{key}": {text}')
+  return '{\n' + ',\n'.join(parts) + '\n}\n'
