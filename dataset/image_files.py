@@ -1,7 +1,10 @@
 """Image files: what may be read, and how PIL and OpenCV read it.
 
-Whatever comes from outside goes through `open_image`, which knows limits. A record keeps the bytes of a JPEG
-or PNG file; the decoders of the training graph are dataset/preprocessing.py's, and PIL here accepts no file
+An image is what a viewer shows: EXIF says how its stored pixels are to be turned, and they are, in training,
+evaluation and inference alike. Whatever comes from outside goes through `open_image`, which knows limits.
+
+A record keeps the bytes of a JPEG or PNG file that need not be turned; anything else becomes a PNG. The
+decoders of the training graph are dataset/preprocessing.py's. They know no EXIF, and PIL here accepts no file
 that they would refuse or read as something else.
 """
 import contextlib
@@ -28,35 +31,58 @@ STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
 _IMAGE_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
 _JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
 _EXIF_ORIENTATION = 0x0112
+_PNG_EXIF = (b'eXIf', b'Raw profile type exif')  # a PNG with EXIF data holds one, maybe after its pixels
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # `open_image` refuses what PIL just warns of, at any number of threads.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', module=r'PIL\.')  # of damaged EXIF and such, without a name
 
 
 class Stored(typing.NamedTuple):
-  """An image as it is stored: bytes, b'jpeg' or b'png', (height, width), and `_orientation`."""
+  """An image as a record holds it.
+
+  Attributes:
+    encoded: bytes of a JPEG or PNG file whose pixels are as a viewer shows them.
+    format: b'jpeg' or b'png'.
+    size: (height, width).
+    orientation: int, how the file's pixels were turned for that, 1..8 as EXIF counts; 1 is not at all.
+  """
   encoded: bytes
   format: bytes
   size: tuple
   orientation: int
 
+  @property
+  def file_size(self):
+    """Returns (height, width) of the pixels in the file."""
+    return self.size[::-1] if self.orientation >= 5 else self.size
+
 
 def load(path, fast):
-  """Returns the Stored of a file."""
+  """Returns the Stored of a file; if `fast`, bytes that are kept are not decoded."""
   source = f"image '{path}'"
   encoded = read_image_file(path, source)
   image = open_image(encoded, source)
   _check_kind(image, encoded, source)
-  size, orientation = size_of(image), _orientation(image, source)
-  if image.format in STORED_FORMATS:
+  orientation, size = _orientation(image, encoded, source), size_of(image)
+  if orientation == 1 and image.format in STORED_FORMATS:
     if not fast:
       check_transparency(decode(image, encoded, source), source)
     return Stored(encoded, STORED_FORMATS[image.format], size, orientation)
-  image = decode(image, encoded, source)
+  image = _shown(image, encoded, orientation, source)
   check_transparency(image, source)
+  return Stored(as_png(image.convert('RGB')), b'png', size_of(image), orientation)
+
+
+def as_png(image):
+  """Returns the bytes of a PNG file of a PIL image."""
   buffer = io.BytesIO()
-  image.convert('RGB').save(buffer, 'PNG')
-  return Stored(buffer.getvalue(), b'png', size_of(image), orientation)
+  image.save(buffer, 'PNG')
+  return buffer.getvalue()
 
 
 def read_image_file(path, source):
@@ -149,52 +175,63 @@ def check_transparency(image, source):
     raise DataError(f'{source} has transparent pixels; flatten it to RGB')
 
 
-def _orientation(image, source):
-  """Returns how a photo is to be turned for display, 1..8 as EXIF counts; 1 is not at all."""
-  if 'exif' not in image.info:
-    return 1
+def _orientation(image, encoded, source):
+  """Returns how a viewer turns an image of which only the header has been read, 1..8 as EXIF counts.
+
+  What is no such number turns nothing, and is returned as 1.
+
+  Args:
+    image, encoded, source: see decode; the image may still be used.
+
+  Raises:
+    DataError: the EXIF data cannot be read, or a PNG, whose pixels may come before them, is damaged.
+  """
+  if image.format == 'PNG':
+    if not any(mark in encoded for mark in _PNG_EXIF):
+      return 1
+    image = decode(open_image(encoded, source), encoded, source)
   try:
-    return image.getexif().get(_EXIF_ORIENTATION, 1)
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
   except Exception as error:  # SyntaxError, struct.error, KeyError ...: PIL leaves it open
     raise DataError(f'{source} has EXIF data that cannot be read ({error}); remove them, such as by '
                     "'exiftool -all= FILE'") from error
+  return int(orientation) if orientation in _TURNS else 1
 
 
-def check_orientation(image, label_size, path):
-  """Raises DataError for a photo that is to be turned for display, unless its label is not turned.
+def turn(image, orientation):
+  """Returns a PIL image that is turned as EXIF's orientation, 1..8, says."""
+  return image if orientation == 1 else image.transpose(_TURNS[orientation])
 
-  The graph reads pixels as they are stored. A label drawn on the turned photo would not fit, and only
-  if width and height change places can it be told from one drawn on the stored pixels.
 
-  Args:
-    image: Stored.
-    label_size: (height, width).
-    path: str, the image.
-  """
-  height, width = image.size
-  swaps = image.orientation in (5, 6, 7, 8) and width != height
-  if image.orientation in range(2, 9) and not (swaps and label_size == image.size):
-    raise DataError(f"image '{path}' is stored turned (EXIF orientation {image.orientation}); turn its "
-                    "pixels with 'mogrify -auto-orient', and let the label fit what you see then")
+def _shown(image, encoded, orientation, source):
+  """Returns the decoded PIL image as a viewer shows it; see decode and _orientation."""
+  image = decode(image, encoded, source, min_side=0)
+  return image if image.format == 'TIFF' else turn(image, orientation)  # PIL itself turns a TIFF
 
 
 def read_image(path):
-  """Returns uint8 [H, W, 3], RGB: an image file as it is stored, whatever its EXIF says.
+  """Returns uint8 [H, W, 3], RGB: an image file as a viewer shows it, turned as its EXIF says.
 
   Transparency is dropped; 16-bit grey is scaled to 8 bits.
 
   Raises:
-    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads.
+    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads, or its EXIF
+      cannot be read.
   """
   source = f"image '{path}'"
   encoded = read_image_file(path, source)
   try:
-    return _as_rgb(open_image(encoded, source))
+    image = open_image(encoded, source)
   except DataError as error:
     if not isinstance(error.__cause__, UnidentifiedImageError):
       raise
     return _read_by_opencv(encoded, source)
-  except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
+  orientation = _orientation(image, encoded, source)
+  try:
+    return _as_rgb(_shown(image, encoded, orientation, source))
+  except DataError:
+    raise
+  except Exception as error:  # ValueError: PIL leaves it open
     raise DataError(f'{source} cannot be read: {error}') from error
 
 

@@ -264,7 +264,7 @@ def image_dataset(image_paths):
     image_paths: list of str.
 
   Returns:
-    tf.data.Dataset of uint8 [1, H, W, 3], RGB, in the orientation that is stored.
+    tf.data.Dataset of uint8 [1, H, W, 3], RGB, as a viewer shows them.
 
   Raises:
     tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).

@@ -1,6 +1,7 @@
 """What an example of a record holds: the only home of the feature names. Free of TensorFlow.
 
-An image keeps the bytes of its JPEG or PNG file, a label is a PNG (dataset/label_files.py). Writers fill
+An image keeps the bytes of its JPEG or PNG file if it can (dataset/image_files.py), a label is a PNG
+(dataset/label_files.py). Writers fill
 every feature, readers demand no more than the two encoded ones, which every record of the original scripts
 has. dataset/tf_records.py turns the features into the bytes of an example and back.
 """
@@ -9,6 +10,7 @@ import os
 import typing
 
 import numpy as np
+from PIL import Image
 
 from dataset import image_files, label_files
 from utils.errors import DataError
@@ -22,6 +24,12 @@ IMAGE_CHANNELS = 'image/channels'
 LABEL_ENCODED = 'label/encoded'
 LABEL_FORMAT = 'label/format'
 
+# What is said once of all pairs that it befell.
+LABEL_WAS_TURNED = ('EXIF turns photos whose labels have the size of the stored pixels: the labels were '
+                    'turned too')
+SIZE_DOES_NOT_TELL = ('EXIF turns photos without changing their size (by half, in a mirror, squares): their '
+                      'labels are taken to fit what a viewer shows')
+
 
 class Encoded(typing.NamedTuple):
   """What became of a pair.
@@ -32,34 +40,39 @@ class Encoded(typing.NamedTuple):
     counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
     problems: list of str, sentences that name the file.
     looks: list, see label_files.Stored.
+    notes: tuple of str, sentences of the above that hold for the pair.
   """
   features: dict
   size: tuple
   counts: list
   problems: list
   looks: list = ()
+  notes: tuple = ()
 
 
 def encode_pair(pair, fast=False):
   """Returns the Encoded of an image and its label.
 
-  The image is 8-bit grey or RGB: JPEG, PNG or what else PIL reads (then stored as PNG). The label has the
-  image's size, and values 0..K-1 or ignore_label, or what the dataset's `values`, `colors` or `names` turn
-  into them; if it is no PNG of one channel, it is stored as the palette PNG that they make.
+  The image is 8-bit grey or RGB: JPEG, PNG or what else PIL or OpenCV reads (then stored as PNG), and what a
+  viewer shows: one that EXIF turns is stored turned, as PNG. The label has its size, or that of the pixels in
+  the file; then it is turned too. Its values are 0..K-1 or ignore_label, or what the dataset's `values`,
+  `colors` or `names` turn into them; if it is no PNG of one channel, it is stored as the palette PNG that they
+  make.
 
   Args:
     pair: lists.Pair.
     fast: bool, read no more than the headers, so that damage and wrong label values go unseen.
   """
-  problems, image, label = [], None, None
+  problems, notes, image, label = [], (), None, None
   with _collecting(problems):
     image = image_files.load(pair.image, fast)
   with _collecting(problems):
     label = label_files.load(pair.label, pair.dataset, fast)
   if image and label:
     with _collecting(problems):
-      image_files.check_orientation(image, label.size, pair.image)
-      label_files.check_sizes(image.size, label.size, label_files.source_of(pair.label))
+      source = label_files.source_of(pair.label)
+      label, notes = _turned_with(image, label, source)
+      label_files.check_sizes(image.size, label.size, source)
   if problems:
     return Encoded(None, None, None, problems)
   height, width = label.size
@@ -72,7 +85,32 @@ def encode_pair(pair, fast=False):
       IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
       LABEL_ENCODED: label.encoded,
       LABEL_FORMAT: b'png',
-  }, label.size, label.counts, [], label.looks)
+  }, label.size, label.counts, [], label.looks, notes)
+
+
+def _turned_with(image, label, source):
+  """Returns a label turned with its image if it was drawn on the pixels in the file, and notes on that.
+
+  Args:
+    image: image_files.Stored.
+    label: label_files.Stored.
+    source: str, what errors call the label.
+
+  Returns:
+    label_files.Stored: the label as it is, or as a PNG of the same values and palette.
+    tuple of str.
+  """
+  if image.orientation == 1 or label.size not in (image.size, image.file_size):
+    return label, ()
+  if image.size == image.file_size:
+    return label, (SIZE_DOES_NOT_TELL,)
+  if label.size == image.size:
+    return label, ()
+  turned = Image.fromarray(label_files.read_values(label.encoded, source))
+  if palette := image_files.open_image(label.encoded, source).getpalette():
+    turned.putpalette(palette)
+  turned = image_files.as_png(image_files.turn(turned, image.orientation))
+  return label._replace(encoded=turned, size=image.size), (LABEL_WAS_TURNED,)
 
 
 @contextlib.contextmanager

@@ -421,11 +421,22 @@ class ImageDatasetTest(TestCase):
       image = self.read(self.saved(Image.fromarray(deep), name))[0]
       self.assertEqual(image[0, :, 1].tolist(), [0, 0, 1, 7, 255])
 
-  def test_exif_orientation_is_not_applied(self):
+  def test_image_is_turned_as_its_exif_says(self):
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to view
-    path = self.saved(Image.fromarray(self.pixels), 'a.jpg', exif=exif)
-    np.testing.assert_array_equal(self.read(path)[0], np.asarray(Image.open(path)))
+    for orientation, turned in ((1, self.pixels), (2, self.pixels[:, ::-1]), (3, np.rot90(self.pixels, 2)),
+                                (4, self.pixels[::-1]), (5, self.pixels.swapaxes(0, 1)),
+                                (6, np.rot90(self.pixels, -1)), (8, np.rot90(self.pixels)), (99, self.pixels),
+                                (7, np.rot90(self.pixels, 2).swapaxes(0, 1))):
+      exif[0x0112] = orientation
+      for name in ('a.png', 'a.tiff', 'a.webp'):
+        path = self.saved(Image.fromarray(self.pixels), name, exif=exif, lossless=True)
+        np.testing.assert_array_equal(self.read(path)[0], turned, f'{orientation} {name}')
+
+  def test_unreadable_exif_is_an_error_as_in_a_conversion(self):
+    path = self.file('a.jpg', encoded(self.pixels, 'JPEG', exif=b'Exif\0\0garbage!', dpi=(72, 72)))
+    for read in (image_files.read_image, lambda path: image_files.load(path, fast=False)):
+      with self.assertRaisesRegex(DataError, "^image '.*a.jpg' has EXIF data that cannot be read .*; remove"):
+        read(path)
 
   def test_format_of_opencv_alone_is_read(self):
     path = os.path.join(self.folder, 'a.hdr')
@@ -445,7 +456,7 @@ class ImageDatasetTest(TestCase):
       with self.assertRaises(DataError) as caught:
         image_files.read_image(path)
       self.assertEqual(str(caught.exception), sentence.format(path))
-    with self.assertRaisesRegex(DataError, 'cut.png. cannot be read: .*truncated'):
+    with self.assertRaisesRegex(DataError, 'cut.png. does not decode '):
       image_files.read_image(cut)
 
 

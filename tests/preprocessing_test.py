@@ -4,6 +4,7 @@ import struct
 import unittest
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -161,13 +162,16 @@ class DecodeImageTest(TestCase):
     noise = np.random.RandomState(2).randint(256, size=(6, 9, 3)).astype(np.uint8)
     self.photo = np.asarray(Image.fromarray(noise).resize((45, 31), Image.Resampling.BICUBIC))
 
-  def test_jpeg_and_png_equal_pil(self):
+  def test_jpeg_and_png_equal_pil_and_opencv(self):
     grey = self.photo[:, :, 0]
-    for file in (encoded(self.photo, 'JPEG'), encoded(self.photo, 'JPEG', quality=97, subsampling=0),
+    for file in (encoded(self.photo, 'JPEG'), encoded(self.photo, 'JPEG', progressive=True),
+                 encoded(self.photo, 'JPEG', quality=97, subsampling=0),
                  encoded(self.photo, 'PNG'), encoded(grey, 'JPEG'), encoded(grey, 'PNG'),
                  encoded(np.dstack([self.photo, grey]), 'PNG')):
       expected = np.asarray(Image.open(io.BytesIO(file)).convert('RGB'))
       np.testing.assert_array_equal(in_graph(preprocessing.decode_image, file), expected)
+      opencv = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+      np.testing.assert_array_equal(opencv[:, :, ::-1], expected)
 
   def test_shape_comes_from_header(self):
     for kind in ('JPEG', 'PNG'):

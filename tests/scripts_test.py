@@ -84,7 +84,7 @@ class MainJobTest(ScriptsTest):
     with self.assertRaisesRegex(UsageError, 'dataset is voc with 21 classes.*tiny with 3 classes'):
       self.evaluate('--dataset', 'voc')
 
-  def test_masks_are_palette_pngs_of_the_images_sizes(self):
+  def test_masks_are_palette_pngs_of_the_sizes_that_viewers_show(self):
     photos = self.temporary('photos')
     os.makedirs(photos)
     sizes = {'grey.png': (37, 51), 'wide.bmp': (33, 90), 'tall.jpg': (70, 35)}
@@ -94,7 +94,7 @@ class MainJobTest(ScriptsTest):
     rotated = Image.Exif()
     rotated[0x0112] = 6
     Image.new('RGB', (61, 40)).save(os.path.join(photos, 'rotated.jpg'), exif=rotated)
-    sizes['rotated.jpg'] = (40, 61)
+    sizes['rotated.jpg'] = (61, 40)
     output = self.temporary('masks')
     run(inference, '--model_dir', self.model, '--data_dir', photos, '--infer_data_list',
         self.write_list(*sizes), '--output_dir', output, '--overlay')

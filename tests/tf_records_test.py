@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
-from dataset import descriptors, label_files, lists, schema, tf_records
+from dataset import descriptors, label_files, lists, preprocessing, schema, tf_records
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
@@ -52,6 +52,15 @@ def grey_png(values, bits):
   content[25] = 0  # colour type: grey
   content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
   return bytes(content)
+
+
+def photo(orientation, image_format='JPEG', square=False):
+  """An image file with EXIF's orientation."""
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  options = {'lossless': True} if image_format == 'WEBP' else {}
+  image = Image.fromarray(pixels()[:, :HEIGHT if square else WIDTH])
+  return encoded(image, image_format, exif=exif, **options)
 
 
 def example(**features):
@@ -284,17 +293,57 @@ class EncodePairTest(FolderTest):
       problem, = schema.encode_pair(self.pair(image, png(classes())), fast).problems
       self.assertRegex(problem, "image '.*photo.jpg' has EXIF data that cannot be read .*; remove them")
 
-  def test_turned_photo_is_refused_unless_its_label_is_stored_alike(self):
-    def photo(orientation):
-      exif = Image.Exif()
-      exif[0x0112] = orientation
-      return encoded(Image.fromarray(pixels()), 'JPEG', exif=exif)
+  def test_turned_photo_is_stored_as_a_viewer_shows_it(self):
+    for orientation in range(10):
+      for image_format in ('JPEG', 'PNG', 'TIFF', 'WEBP'):
+        with self.subTest(orientation=orientation, format=image_format):
+          image = photo(orientation, image_format)
+          shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(image))))
+          for fast in (False, True):
+            pair = schema.encode_pair(self.pair(image, png(np.zeros(shown.shape[:2], np.uint8))), fast)
+            self.assertEqual(pair.problems, [])
+            stored = pair.features[schema.IMAGE_ENCODED]
+            with tf.Graph().as_default(), tf.Session() as session:
+              decoded = session.run(preprocessing.decode_image(tf.constant(stored)))
+            np.testing.assert_array_equal(decoded, shown)
+            self.assertEqual((pair.size, pair.features[schema.IMAGE_HEIGHT]), (shown.shape[:2], len(shown)))
+            self.assertEqual(stored == image,
+                             image_format in ('JPEG', 'PNG') and orientation not in range(2, 9))
 
-    self.assertEqual(schema.encode_pair(self.pair(photo(1), png(classes()))).problems, [])
-    self.assertEqual(schema.encode_pair(self.pair(photo(6), png(classes()))).problems, [])
-    for orientation, label in ((3, classes()), (6, classes().T.copy())):
-      problem, = schema.encode_pair(self.pair(photo(orientation), png(label))).problems
-      self.assertRegex(problem, rf"photo.jpg' is stored turned .EXIF orientation {orientation}.; turn")
+  def test_png_whose_exif_comes_after_its_pixels_is_turned_too(self):
+    image = photo(6, 'PNG')
+    begin = image.index(b'eXIf') - 4
+    end = begin + 12 + int.from_bytes(image[begin:begin + 4], 'big')
+    late = image[:begin] + image[end:-12] + image[begin:end] + image[-12:]
+    for fast in (False, True):
+      pair = schema.encode_pair(self.pair(late, png(classes().T.copy())), fast)
+      self.assertEqual((pair.problems, pair.size), ([], (WIDTH, HEIGHT)))
+
+  def test_label_of_the_stored_pixels_is_turned_with_its_photo(self):
+    palette = Image.fromarray(classes())
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    for orientation, expected in ((5, classes().T), (6, np.rot90(classes(), -1)), (8, np.rot90(classes()))):
+      for image_format in ('JPEG', 'TIFF'):
+        for label in (png(classes()), encoded(palette, 'PNG'), grey_png(classes(), 2)):
+          pair = schema.encode_pair(self.pair(photo(orientation, image_format), label))
+          self.assertEqual((pair.problems, pair.size), ([], (WIDTH, HEIGHT)))
+          self.assertEqual(pair.notes, (schema.LABEL_WAS_TURNED,))
+          turned = pair.features[schema.LABEL_ENCODED]
+          np.testing.assert_array_equal(label_files.read_values(turned, 'label'), expected)
+          self.assertEqual(label_files.check(turned, FRUIT, 'label').counts, pair.counts)
+          colors = Image.open(io.BytesIO(label)).getpalette()
+          self.assertEqual(Image.open(io.BytesIO(turned)).getpalette(), colors)
+
+  def test_label_of_the_turned_photo_is_kept_and_doubt_is_told(self):
+    for orientation, label, notes in ((1, classes(), ()), (6, classes().T.copy(), ()),
+                                      (3, classes(), (schema.SIZE_DOES_NOT_TELL,))):
+      pair = schema.encode_pair(self.pair(photo(orientation), png(label)))
+      self.assertEqual((pair.problems, pair.notes), ([], notes))
+      self.assertEqual(pair.features[schema.LABEL_ENCODED], png(label))
+    square = schema.encode_pair(self.pair(photo(8, square=True), png(classes()[:, :HEIGHT].copy())))
+    self.assertEqual((square.problems, square.notes), ([], (schema.SIZE_DOES_NOT_TELL,)))
+    problem, = schema.encode_pair(self.pair(photo(6), png(classes()[1:].copy()))).problems
+    self.assertIn('is 13x6, its image 7x13', problem)
 
 
 class RecodeTest(FolderTest):
