@@ -28,9 +28,10 @@ TOO_MANY_PIXELS = f' has more than the {MAX_PIXELS} pixels that are allowed; cut
 
 # PIL's formats whose bytes are stored as they are; MPO is a camera's JPEG with a preview appended.
 STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
-_IMAGE_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
+_STORED_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
+_MAX_SENSOR = 4095  # of cameras of 10 and 12 bits, whose values some programs store in 16 bits as they are
 _JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
-_EXIF_ORIENTATION = 0x0112
+_EXIF_ORIENTATION, _TIFF_BITS = 0x0112, 258
 _PNG_EXIF = (b'eXIf', b'Raw profile type exif')  # a PNG with EXIF data holds one, maybe after its pixels
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -66,16 +67,46 @@ def load(path, fast):
   """Returns the Stored of a file; if `fast`, bytes that are kept are not decoded."""
   source = f"image '{path}'"
   encoded = read_image_file(path, source)
-  image = open_image(encoded, source)
-  _check_kind(image, encoded, source)
-  orientation, size = _orientation(image, encoded, source), size_of(image)
-  if orientation == 1 and image.format in STORED_FORMATS:
+  image = _open_if_known(encoded, source)
+  orientation = 1 if image is None else _orientation(image, encoded, source)
+  if orientation == 1 and _is_stored_as_it_is(image, encoded):
+    size = size_of(image)
     if not fast:
       check_transparency(decode(image, encoded, source), source)
     return Stored(encoded, STORED_FORMATS[image.format], size, orientation)
-  image = _shown(image, encoded, orientation, source)
-  check_transparency(image, source)
-  return Stored(as_png(image.convert('RGB')), b'png', size_of(image), orientation)
+  pixels = _pixels(image, encoded, orientation, source, check_transparency)
+  return Stored(as_png(Image.fromarray(pixels)), b'png', pixels.shape[:2], orientation)
+
+
+def _open_if_known(encoded, source):
+  """Returns what open_image does, or None if PIL does not know the format."""
+  try:
+    return open_image(encoded, source)
+  except DataError as error:
+    if isinstance(error.__cause__, UnidentifiedImageError):
+      return None
+    raise
+
+
+def _is_stored_as_it_is(image, encoded):
+  """Returns whether the graph's decoders read a file as PIL does.
+
+  Args:
+    image: what _open_if_known returned.
+    encoded: bytes of the file.
+  """
+  return (image is not None and image.format in STORED_FORMATS and image.mode in _STORED_MODES
+          and not _is_deep(image, encoded))
+
+
+def _is_deep(image, encoded):
+  """Returns whether a PNG or TIFF has more than 8 bits a channel, whatever PIL makes of it."""
+  bits = (8,)
+  if image.format == 'PNG':
+    bits = encoded[png.BITS],
+  elif image.format == 'TIFF':
+    bits = image.tag_v2.get(_TIFF_BITS, bits)
+  return max(bits) > 8
 
 
 def as_png(image):
@@ -162,16 +193,10 @@ def _does_not_decode(source, encoded, error):
   return DataError(f'{source} does not decode ({reason}); replace it')
 
 
-def _check_kind(image, encoded, source):
-  """Raises DataError for an image that the graph would misread."""
-  kind = '16-bit' if image.format == 'PNG' and encoded[png.BITS] == 16 else image.mode
-  if kind not in _IMAGE_MODES:
-    raise DataError(f'{source} is a {kind} image; convert it to 8-bit RGB or grey')
-
-
 def check_transparency(image, source):
   """Raises DataError for an image that is not opaque: the graph would show what is hidden."""
-  if image.has_transparency_data and image.convert('RGBA').getextrema()[3][0] < 255:
+  if image.has_transparency_data and (
+      image.mode.startswith('I') or image.convert('RGBA').getextrema()[3][0] < 255):
     raise DataError(f'{source} has transparent pixels; flatten it to RGB')
 
 
@@ -203,56 +228,75 @@ def turn(image, orientation):
   return image if orientation == 1 else image.transpose(_TURNS[orientation])
 
 
-def _shown(image, encoded, orientation, source):
-  """Returns the decoded PIL image as a viewer shows it; see decode and _orientation."""
-  image = decode(image, encoded, source, min_side=0)
-  return image if image.format == 'TIFF' else turn(image, orientation)  # PIL itself turns a TIFF
-
-
 def read_image(path):
   """Returns uint8 [H, W, 3], RGB: an image file as a viewer shows it, turned as its EXIF says.
 
-  Transparency is dropped; 16-bit grey is scaled to 8 bits.
+  Transparency is dropped, CMYK becomes RGB, and 16 bits are scaled to 8.
 
   Raises:
-    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads, or its EXIF
-      cannot be read.
+    DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads, its EXIF cannot
+      be read, or its values are floating-point numbers or lie at the dark end of 16 bits.
   """
   source = f"image '{path}'"
   encoded = read_image_file(path, source)
+  image = _open_if_known(encoded, source)
+  orientation = 1 if image is None else _orientation(image, encoded, source)
+  return _pixels(image, encoded, orientation, source)
+
+
+def _pixels(image, encoded, orientation, source, check=lambda image, source: None):
+  """Returns uint8 [H, W, 3], RGB, of an image as a viewer shows it.
+
+  Args:
+    image: what _open_if_known returned; it must not be used any more.
+    encoded, source: see decode.
+    orientation: see _orientation.
+    check: function of the decoded PIL image, if PIL knows it, and source; such as check_transparency.
+  """
+  if image is None:
+    return _in_8_bits(_read_by_opencv(encoded, source), source)
+  is_turned = image.format == 'TIFF'  # PIL and OpenCV themselves turn it
+  is_deep, image_format = _is_deep(image, encoded), image.format
+  image = decode(image, encoded, source, min_side=0)
+  check(image, source)
+  if image.mode[0] in 'IF':
+    image = Image.fromarray(_in_8_bits(np.asarray(image), source))
+  elif is_deep and image.mode in _STORED_MODES:  # PIL takes the high bytes
+    image = Image.fromarray(_in_8_bits(_read_by_opencv(encoded, source), source))
+  elif is_deep:
+    raise DataError(f'{source} is a {image.mode} {image_format} of 16 bits; convert it to 8-bit RGB or grey')
   try:
-    image = open_image(encoded, source)
-  except DataError as error:
-    if not isinstance(error.__cause__, UnidentifiedImageError):
-      raise
-    return _read_by_opencv(encoded, source)
-  orientation = _orientation(image, encoded, source)
-  try:
-    return _as_rgb(_shown(image, encoded, orientation, source))
-  except DataError:
-    raise
-  except Exception as error:  # ValueError: PIL leaves it open
-    raise DataError(f'{source} cannot be read: {error}') from error
+    image = image.convert('RGB')
+  except ValueError as error:
+    raise DataError(f'{source} is a {image.mode} image; convert it to 8-bit RGB or grey') from error
+  return np.array(image if is_turned else turn(image, orientation))
 
 
 def _read_by_opencv(encoded, source):
-  """Returns the same of a file that PIL does not know."""
+  """Returns [H, W, 3], RGB, of any type: the pixels as they are stored, but a TIFF as a viewer shows it."""
   os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # read when it is imported
   import cv2
 
-  image = None
+  image, flags = None, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
   with contextlib.suppress(cv2.error):
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if not encoded.startswith(b'P7'):  # a PAM, of which OpenCV takes red for blue
+      image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
   if image is None:
-    raise DataError(f'{source} is nothing that PIL or OpenCV reads; replace it')
+    raise _does_not_decode(source, encoded, 'neither PIL nor OpenCV reads it')
   return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _as_rgb(image):
-  """Returns a PIL image as uint8 [H, W, 3]."""
-  if image.mode == 'F':
-    raise ValueError('it holds floating-point numbers; convert it to 8-bit RGB or grey')
-  if image.mode.startswith('I'):  # grey of 16 bits, held in 16 or 32, which convert() would clip
-    grey = np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)
-    return np.stack([grey] * 3, axis=-1)
-  return np.array(image.convert('RGB'))
+def _in_8_bits(values, source):
+  """Returns uint8: the values of an image, 0..255 if they are uint8, else 0..65535; DataError for others."""
+  if values.dtype == np.uint8:
+    return values
+  if values.dtype.kind == 'f':
+    raise DataError(f'{source} holds floating-point numbers; convert it to 8-bit RGB or grey')
+  least, most = int(values.min()), int(values.max())
+  if least < 0 or most > 65535:
+    raise DataError(f'{source} holds values from {least} to {most}, and 16 bits have 0 to 65535; convert it '
+                    'to 8-bit RGB or grey')
+  if most <= _MAX_SENSOR:
+    raise DataError(f'{source} has 16 bits and no value above {most}, as from a camera of 10 or 12 bits: '
+                    'in 8 bits it would be black; scale it to 0..65535, or convert it to 8-bit RGB or grey')
+  return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # values / 257, rounded

@@ -13,7 +13,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image, ImageOps
 
-from dataset import descriptors, label_files, lists, preprocessing, schema, tf_records
+from dataset import descriptors, image_files, label_files, lists, preprocessing, schema, tf_records
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
@@ -142,22 +142,74 @@ class EncodeExampleTest(FolderTest):
         self.assertEqual(Image.open(io.BytesIO(stored)).format, 'PNG')
         np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(stored))), pixels())
 
-  def test_images_that_the_graph_would_misread_are_refused(self):
-    image = Image.fromarray(pixels())
-    clear = image.copy()
-    clear.putalpha(0)
-    self.assert_refused("photo.jpg' is a CMYK image", encoded(image.convert('CMYK'), 'JPEG'))
-    self.assert_refused('is a 16-bit image', png(classes().astype(np.uint16)))
-    self.assert_refused('is a 16-bit image',
-                        cv2.imencode('.png', pixels().astype(np.uint16))[1].tobytes())
+  def stored_pixels(self, image):
+    """Returns uint8 [H, W, 3] of what is stored of an image file, which is not the file itself."""
+    features = self.encode(image, png(classes()))
+    stored, = features['image/encoded'].bytes_list.value
+    self.assertEqual((features['image/format'].bytes_list.value, stored[:4]), ([b'png'], b'\x89PNG'))
+    self.assertNotEqual(stored, image)
+    np.testing.assert_array_equal(image_files.read_image(os.path.join(self.folder, 'photo.jpg')),
+                                  np.asarray(Image.open(io.BytesIO(stored))))
+    return np.asarray(Image.open(io.BytesIO(stored)))
+
+  def test_16_bits_become_8_as_in_inference(self):
+    deep = np.random.RandomState(1).randint(0, 65536, (HEIGHT, WIDTH, 3)).astype(np.uint16)
+    deep[0, 0] = 128, 129, 65535
+    expected = np.round(deep / 257).astype(np.uint8)
+    self.assertEqual(expected[0, 0].tolist(), [0, 1, 255])
+    for end in ('.png', '.tif', '.ppm'):
+      image = cv2.imencode(end, deep[:, :, ::-1])[1].tobytes()
+      np.testing.assert_array_equal(self.stored_pixels(image), expected, end)
+    opaque = np.dstack([deep[:, :, ::-1], np.full((HEIGHT, WIDTH), 65535, np.uint16)])
+    np.testing.assert_array_equal(self.stored_pixels(cv2.imencode('.png', opaque)[1].tobytes()), expected)
+    for end in ('.png', '.tif', '.pgm'):
+      image = cv2.imencode(end, deep[:, :, 1])[1].tobytes()
+      np.testing.assert_array_equal(self.stored_pixels(image), expected[:, :, 1:2].repeat(3, 2), end)
+
+  def test_16_bits_that_exif_turns(self):
+    deep = np.random.RandomState(1).randint(0, 65536, (HEIGHT, WIDTH, 3)).astype(np.uint16)
+    image = cv2.imencode('.png', deep[:, :, ::-1])[1].tobytes()
+    exif = photo(6, 'PNG')
+    begin = exif.index(b'eXIf') - 4
+    exif = exif[begin:begin + 12 + int.from_bytes(exif[begin:begin + 4], 'big')]
+    grey = encoded(Image.fromarray(deep[:, :, 0]), 'TIFF', tiffinfo={274: 6})
+    for content, stored in ((image[:33] + exif + image[33:], deep), (grey, deep[:, :, :1].repeat(3, 2))):
+      np.testing.assert_array_equal(self.stored_pixels(content), np.rot90(np.round(stored / 257), -1))
+
+  def test_cmyk_becomes_rgb_as_in_inference(self):
+    image = Image.fromarray(pixels()).convert('CMYK')
+    for image_format in ('JPEG', 'TIFF'):
+      content = encoded(image, image_format)
+      expected = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
+      np.testing.assert_array_equal(self.stored_pixels(content), expected)
+
+  def test_images_that_8_bits_cannot_show_are_refused_as_in_inference(self):
+    deep = np.full((HEIGHT, WIDTH, 3), 4095, np.uint16)
+    for sentence, image in (
+        ('has 16 bits and no value above 4095, as from a camera', cv2.imencode('.png', deep)[1].tobytes()),
+        ('has 16 bits and no value above 4095, as from a camera', cv2.imencode('.tif', deep)[1].tobytes()),
+        ('has 16 bits and no value above 7, as from a camera', png(deep[:, :, 0] // 512)),
+        ('holds floating-point numbers', encoded(Image.fromarray(pixels()).convert('F'), 'TIFF')),
+        ('holds floating-point numbers', cv2.imencode('.hdr', pixels() / np.float32(255))[1].tobytes()),
+        ('holds values from 0 to 70000', encoded(Image.fromarray(np.int32([[0, 70000]])), 'TIFF'))):
+      with self.subTest(sentence):
+        self.assert_refused(f"photo.jpg' {sentence}", image)
+      with self.subTest(sentence), self.assertRaisesRegex(DataError, f"photo.jpg' {sentence}"):
+        image_files.read_image(os.path.join(self.folder, 'photo.jpg'))
+
+  def test_transparent_images_are_refused(self):
+    clear = Image.fromarray(pixels())
+    clear.putalpha(254)
     self.assert_refused('has transparent pixels', encoded(clear, 'PNG'))
+    deep = cv2.imencode('.png', np.full((HEIGHT, WIDTH, 4), 60000, np.uint16))[1].tobytes()
+    self.assert_refused('has transparent pixels', deep)
 
   def test_damaged_files_are_refused_by_name(self):
     jpeg, label = encoded(Image.fromarray(pixels()), 'JPEG'), png(classes())
     flipped = bytearray(label)
     flipped[-20] ^= 1
     self.assert_refused("image '.*photo.jpg' does not decode .the file ends early", image=jpeg[:-9])
-    self.assert_refused("image '.*photo.jpg' does not decode .cannot identify image file.;",
+    self.assert_refused("image '.*photo.jpg' does not decode .neither PIL nor OpenCV reads it.;",
                         image=b'hello')
     self.assert_refused("label '.*label.png' does not decode .*IDAT", label=bytes(flipped))
     self.assert_refused("label '.*label.png' does not decode", label=label[:-1])
@@ -244,7 +296,7 @@ class EncodePairTest(FolderTest):
     self.assertEqual((fast.problems, fast.size, fast.counts), ([], (HEIGHT, WIDTH), None))
     for sentence, image, label in (
         ('is 7x13, its image 13x7', whole, png(classes().T.copy())),
-        ('is a CMYK image', encoded(Image.fromarray(pixels()).convert('CMYK'), 'JPEG'), png(classes())),
+        ('holds floating-point', encoded(Image.fromarray(pixels()).convert('F'), 'TIFF'), png(classes())),
         ('has 3 channel', whole, png(pixels()))):
       with self.subTest(sentence):
         problem, = schema.encode_pair(self.pair(image, label), fast=True).problems
