@@ -10,6 +10,7 @@ that they would refuse or read as something else.
 import contextlib
 import io
 import os
+import re
 import typing
 import warnings
 
@@ -30,7 +31,10 @@ TOO_MANY_PIXELS = f' has more than the {MAX_PIXELS} pixels that are allowed; cut
 STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
 _STORED_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
 _MAX_SENSOR = 4095  # of cameras of 10 and 12 bits, whose values some programs store in 16 bits as they are
-_JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
+# Markers of a JPEG: any, and what ends the data of a scan, to which FF 00 and the restart markers belong. Of
+# several FFs the last counts.
+_JPEG_MARKER, _JPEG_SCAN_END = re.compile(rb'\xff[\x01-\xfe]'), re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
+_JPEG_SCAN, _JPEG_END, _JPEG_LONELY = 0xda, 0xd9, {0x01, *range(0xd0, 0xd9)}  # without a length
 _EXIF_ORIENTATION, _TIFF_BITS = 0x0112, 258
 _PNG_EXIF = (b'eXIf', b'Raw profile type exif')  # a PNG with EXIF data holds one, maybe after its pixels
 _TURNS = {
@@ -176,14 +180,26 @@ def decode(image, encoded, source, min_side=1):
     elif STORED_FORMATS.get(image.format) == b'jpeg':
       # All of the data is read at any scale, and the smallest takes half the time. PIL alone takes
       # zeros to the end of the file, as broken downloads leave, for grey pixels.
-      end = encoded.rfind(_JPEG_END)
-      if end < 0 or encoded.find(_JPEG_SCAN, end) >= 0:
+      if not _has_jpeg_end(encoded):
         raise OSError('the file ends early')
       image.draft(None, (min_side, min_side) if min_side else image.size)
     image.load()
   except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
     raise _does_not_decode(source, encoded, error) from error
   return image
+
+
+def _has_jpeg_end(encoded):
+  """Returns whether the first picture in a JPEG ends; a preview, a film or anything else may follow it."""
+  position, pattern = 0, _JPEG_MARKER
+  while found := pattern.search(encoded, position):
+    marker, position = encoded[found.end() - 1], found.end()
+    if marker == _JPEG_END:
+      return True
+    if marker not in _JPEG_LONELY:
+      position += int.from_bytes(encoded[position:position + 2], 'big')
+    pattern = _JPEG_SCAN_END if marker == _JPEG_SCAN else _JPEG_MARKER
+  return False
 
 
 def _does_not_decode(source, encoded, error):

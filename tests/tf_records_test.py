@@ -309,6 +309,33 @@ class EncodePairTest(FolderTest):
       problem, = schema.encode_pair(self.pair(whole[:-length] + bytes(length), png(classes()))).problems
       self.assertIn('does not decode', problem)
 
+  def test_jpeg_with_a_film_after_its_end_is_taken_and_a_cut_one_is_not(self):
+    rng = np.random.RandomState(0)
+    image = Image.fromarray(rng.randint(0, 256, (33, 47, 3)).astype(np.uint8))
+    preview = encoded(image.resize((16, 11)), 'JPEG')
+    label, film = png(np.zeros((33, 47), np.uint8)), rng.bytes(200000) + b'\xff\xd9\xff\xda'
+    exif = Image.Exif()
+    exif[0x010f] = 'Camera'
+    exif = exif.tobytes() + preview  # somewhere in the segment, with an end of its own
+    kinds = [encoded(image, 'JPEG', exif=exif, **options) for options in (
+        {}, {'progressive': True}, {'restart_marker_blocks': 1}, {'quality': 100, 'subsampling': 0})]
+    kinds.append(b'\xff\xff\xff\xda'.join(kinds[0].rsplit(b'\xff\xda', 1)))  # filled up before a marker
+    kinds.append(encoded(image, 'MPO', save_all=True, append_images=[image.resize((16, 11))]))
+    with tf.Graph().as_default(), tf.Session() as session:
+      data = tf.placeholder(tf.string, [])
+      decoded = preprocessing.decode_image(data)
+      for whole in kinds:
+        pair = schema.encode_pair(self.pair(whole + film, label))
+        self.assertEqual((pair.problems, pair.features[schema.IMAGE_ENCODED]), ([], whole + film))
+        np.testing.assert_array_equal(session.run(decoded, {data: whole + film}),
+                                      np.asarray(Image.open(io.BytesIO(whole)).convert('RGB')))
+    whole = kinds[0]
+    in_preview = whole.index(preview) + len(preview) + 2
+    for cut in (2, 4, in_preview, whole.index(b'\xff\xda', in_preview) + 3, len(whole) - 50, len(whole) - 2):
+      for end in (b'', bytes(len(whole) - cut)):
+        problem, = schema.encode_pair(self.pair(whole[:cut] + end, label)).problems
+        self.assertIn('does not decode', problem)
+
   def test_jpeg_is_taken_or_refused_as_tensorflow_does(self):
     rng = np.random.RandomState(0)
     photo = Image.fromarray(rng.randint(0, 256, (33, 47, 3)).astype(np.uint8))
