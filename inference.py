@@ -1,18 +1,35 @@
-"""Write the predicted label map of every listed image as <name>_mask.png.
+"""Write the predicted label map of every image as <name>_mask.png.
 
-  python inference.py --data_dir photos --infer_data_list photos.txt --output_dir masks --overlay
+  python inference.py --input photos --output_dir masks --overlay
+  python inference.py --data_dir photos --infer_data_list photos.txt --output_dir masks
 
-The list holds a file name a line, with extension. A mask is an 8-bit palette PNG of exactly the image's size:
-pixel value = class id, shown in the dataset's colours. --overlay also writes <name>_overlay.png, the classes
-blended over the photo.
+--input takes files, folders (all images in and below them) and patterns. A list holds a file name a line,
+with extension. Folders are kept: photos/a/b.jpg becomes masks/a/b_mask.png. A mask is an 8-bit palette PNG of
+the size in which a viewer shows the image: pixel value = class id, shown in the dataset's colours. --overlay
+also writes <name>_overlay.png, the classes blended over the photo.
 """
+import argparse
 
 from cli import flags
+
+
+def weight(text):
+  """An argparse type: a number from 0 to 1."""
+  try:
+    value = float(text)
+  except ValueError:
+    value = -1
+  if not 0 <= value <= 1:
+    raise argparse.ArgumentTypeError(f"'{text[:40]}' is not allowed; give a number from 0 to 1")
+  return value
 
 
 def make_parser():
   parser = flags.Parser(__doc__)
   parser.group('data')
+  parser.flag('input', None, "files, folders and patterns in quotes, such as 'photos/**/*.jpg', in place of "
+              '--data_dir and --infer_data_list; of folders, hidden files and --output_dir are left out',
+              nargs='+', metavar='PATH')
   parser.flag('data_dir', 'dataset/VOCdevkit/VOC2012/JPEGImages', 'folder of the images', metavar='DIR')
   parser.flag('infer_data_list', './dataset/sample_images_list.txt', 'file of the image names',
               metavar='FILE')
@@ -20,6 +37,8 @@ def make_parser():
   parser.group('output')
   parser.flag('output_dir', './dataset/inference_output', 'folder of the masks', metavar='DIR')
   parser.flag('overlay', False, 'also write <name>_overlay.png', action='store_true')
+  parser.flag('alpha', 0.5, "the weight of the classes' colours in the overlay, 0 to 1; a class 0 called "
+              'background is left as the photo is', type=weight, metavar='X')
   parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
   return parser
 

@@ -257,11 +257,13 @@ def _pictures(examples, dataset):
   return examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def image_dataset(image_paths):
+def image_dataset(image_paths, on_bad=None):
   """Returns images of any format that PIL or OpenCV reads, in order, in batches of one.
 
   Args:
     image_paths: list of str.
+    on_bad: function of the position of an image that cannot be read, and the DataError; then it is left out,
+      and the function called before a later image is there. None: the first such image is an error.
 
   Returns:
     tf.data.Dataset of uint8 [1, H, W, 3], RGB, as a viewer shows them.
@@ -270,21 +272,34 @@ def image_dataset(image_paths):
     tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
   """
   signature = tf.TensorSpec([None, None, 3], tf.uint8)
-  return (_from_python(image_files.read_image, image_paths, signature)
+  return (_from_python(image_files.read_image, image_paths, signature, on_bad)
           .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 
-def _from_python(function, items, signature):
-  """Returns the dataset of `function(item)` for each item, computed in threads, in order."""
+def _from_python(function, items, signature, on_bad=None):
+  """Returns the dataset of `function(item)` for each item, computed in threads, in order.
+
+  Args:
+    function, items, signature: see above, and what the function returns.
+    on_bad: see image_dataset.
+  """
+  def finished(position, future):
+    try:
+      yield future.result()
+    except DataError as error:
+      if on_bad is None:
+        raise
+      on_bad(position, error)
+
   def values():
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
       pending = collections.deque()
-      for item in items:
-        pending.append(pool.submit(function, item))
+      for position, item in enumerate(items):
+        pending.append((position, pool.submit(function, item)))
         if len(pending) > _THREADS:
-          yield pending.popleft().result()
+          yield from finished(*pending.popleft())
       while pending:
-        yield pending.popleft().result()
+        yield from finished(*pending.popleft())
 
   def marked():
     try:

@@ -107,6 +107,31 @@ class MainJobTest(ScriptsTest):
       overlay = Image.open(os.path.join(output, name.split('.')[0] + '_overlay.png'))
       self.assertEqual((overlay.mode, overlay.size), ('RGB', (width, height)))
 
+  def test_bad_images_are_told_in_the_end_and_folders_are_kept(self):
+    photos, output, listed = (self.temporary(name) for name in ('photos', 'masks', 'listed'))
+    os.makedirs(f'{photos}/x')
+    names = ['a0.png', 'a1.jpg', *(f'b{number}.png' for number in range(12)), 'x/a0.png', 'z.png']
+    for number, name in enumerate(names):
+      Image.new('RGB', (40 + number, 35)).save(f'{photos}/{name}')
+    for name in ('a0.png', 'b5.png', 'z.png'):  # the first, one between and the last
+      with open(f'{photos}/{name}', 'r+b') as file:
+        file.truncate(50)
+    good = [name for name in names if name not in ('a0.png', 'b5.png', 'z.png')]
+    bad = ".*a0.png' does not decode.*\n.*b5.png' .*\n.*z.png' "
+    for folder, sentences, *flags in (
+        (output, f'^3 of 16 images could not be predicted:\n{bad}', '--input', photos, '--overlay'),
+        (listed, f'^4 of 17 images could not be predicted:\nthere is no image .*no.png; .*\n{bad}',
+         '--data_dir', photos, '--infer_data_list', self.write_list('no.png', *names))):
+      with self.assertRaisesRegex(DataError, sentences):
+        run(inference, '--model_dir', self.model, '--output_dir', folder, *flags)
+      masks = glob.glob(f'{folder}/**/*_mask.png', recursive=True)
+      self.assertEqual(sorted(os.path.relpath(path, folder) for path in masks),
+                       sorted(f'{os.path.splitext(name)[0]}_mask.png' for name in good))
+      for name in good:
+        with Image.open(f'{folder}/{os.path.splitext(name)[0]}_mask.png') as mask:
+          self.assertEqual(mask.width, 40 + names.index(name), name)
+    self.assertEqual(len(glob.glob(f'{output}/**/*_overlay.png', recursive=True)), len(good))
+
   def test_exported_model_predicts_the_masks(self):
     exports, output = self.temporary('exports'), self.temporary('masks')
     printed = run(export_inference_graph, '--model_dir', self.model, '--export_dir', exports)
@@ -241,15 +266,21 @@ class BadInputTest(ScriptsTest):
         self.check_writes_nothing(error, message, run, inference, '--model_dir', self.model, '--data_dir',
                                   f'{data}/JPEGImages', '--output_dir', f'{self.folder}/out', *argv)
 
-  def test_names_that_share_a_stem_are_an_error_before_inference(self):
+  def test_names_that_share_an_output_are_an_error_before_inference(self):
     photos = self.temporary('photos')
-    os.makedirs(photos + '/x')
+    os.makedirs(photos)
     Image.new('RGB', (40, 40)).save(photos + '/a.png')
-    Image.new('RGB', (40, 40)).save(photos + '/x/a.jpg')
+    Image.new('RGB', (40, 40)).save(photos + '/a.jpg')
     self.check_writes_nothing(
-        DataError, 'a.png and x/a.jpg would both be written to a_mask.png', run, inference, '--model_dir',
-        self.model, '--data_dir', photos, '--infer_data_list', self.write_list('a.png', 'x/a.jpg'),
-        '--output_dir', f'{self.folder}/out')
+        DataError, 'a.png and .*a.jpg would both be written to .*out/a_mask.png', run, inference,
+        '--model_dir', self.model, '--data_dir', photos, '--output_dir', f'{self.folder}/out',
+        '--infer_data_list', self.write_list('a.png', 'a.jpg'))
+
+  def test_flags_of_inference_that_exclude_each_other(self):
+    for message, *flags in (('--input and --data_dir', '--input', self.data, '--data_dir', self.data),
+                            ('--input and --infer_data_list', '--input', self.data, '--infer_data_list', 'x'),
+                            ('--alpha .* add --overlay', '--input', self.data, '--alpha', .3)):
+      self.check_writes_nothing(UsageError, message, run, inference, '--model_dir', self.model, *flags)
 
   def test_model_folder_without_checkpoint_is_named(self):
     empty = self.temporary('empty')

@@ -32,10 +32,11 @@ class VisualizationTest(unittest.TestCase):
       np.testing.assert_array_equal(np.asarray(image), classes)
       self.assertEqual(np.asarray(image.convert('RGB'))[1].tolist(), [[0, 0, 201], [224, 224, 192]])
 
-  def test_overlay_blends_by_half_unless_told_otherwise(self):
+  def test_overlay_blends_and_leaves_the_background_as_it_is(self):
     image = np.full((1, 2, 3), 100, np.uint8)
-    for options, expected in (({}, [[150, 50, 50], [50, 50, 150]]),  # 150.5 rounds to even
-                              ({'alpha': 1.}, [[200, 0, 0], [0, 0, 201]])):
+    for options, expected in (({'alpha': .5}, [[150, 50, 50], [50, 50, 150]]),  # 150.5 rounds to even
+                              ({'alpha': 1.}, [[200, 0, 0], [0, 0, 201]]),
+                              ({'alpha': .5, 'background': 1}, [[100, 100, 100], [50, 50, 150]])):
       visualization.save_overlay(self.path, image, np.array([[1, 2]]), PALETTE, **options)
       with Image.open(self.path) as found:
         self.assertEqual(np.asarray(found)[0].tolist(), expected)

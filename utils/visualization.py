@@ -35,7 +35,7 @@ def save_mask(path, classes, palette, ignore_label):
     mask.save(temporary, format='PNG')
 
 
-def save_overlay(path, image, classes, palette, alpha=0.5):
+def save_overlay(path, image, classes, palette, alpha, background=None):
   """Writes the picture with the classes' colours blended over it, as a PNG.
 
   Args:
@@ -44,11 +44,14 @@ def save_overlay(path, image, classes, palette, alpha=0.5):
     classes: integer [H, W], 0..K-1.
     palette: K colours (r, g, b).
     alpha: float, 0..1, the weight of the colours.
+    background: int or None, a class whose pixels are left as they are.
   """
   colors = np.asarray(palette, np.float32)[classes]  # [H, W, 3]
-  blended = (1 - alpha) * image + alpha * colors
+  blended = np.round((1 - alpha) * image + alpha * colors).astype(np.uint8)
+  if background is not None:
+    blended = np.where((classes == background)[:, :, None], image, blended)
   with files.replacing(path) as temporary:
-    Image.fromarray(np.round(blended).astype(np.uint8)).save(temporary, format='PNG')
+    Image.fromarray(blended).save(temporary, format='PNG')
 
 
 def save_grey(path, values):
