@@ -36,7 +36,8 @@ _MAX_SENSOR = 4095  # of cameras of 10 and 12 bits, whose values some programs s
 _JPEG_MARKER, _JPEG_SCAN_END = re.compile(rb'\xff[\x01-\xfe]'), re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
 _JPEG_SCAN, _JPEG_END, _JPEG_LONELY = 0xda, 0xd9, {0x01, *range(0xd0, 0xd9)}  # without a length
 _EXIF_ORIENTATION, _TIFF_BITS = 0x0112, 258
-_PNG_EXIF = (b'eXIf', b'Raw profile type exif')  # a PNG with EXIF data holds one, maybe after its pixels
+# A PNG that PIL would turn holds one of these, maybe after its pixels.
+_PNG_EXIF = (b'eXIf', b'Raw profile type exif', b'tiff:Orientation')
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -218,6 +219,8 @@ def check_transparency(image, source):
 
 def _orientation(image, encoded, source):
   """Returns how a viewer turns an image of which only the header has been read, 1..8 as EXIF counts.
+
+  It stands in EXIF, or else in XMP, as for PIL's ImageOps.exif_transpose.
 
   What is no such number turns nothing, and is returned as 1.
 

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dataset import image_files, inputs, label_files, schema
 from dataset.descriptors import Dataset
@@ -430,6 +430,14 @@ class ImageDatasetTest(TestCase):
       for name in ('a.png', 'a.tiff', 'a.webp'):
         path = self.saved(Image.fromarray(self.pixels), name, exif=exif, lossless=True)
         np.testing.assert_array_equal(self.read(path)[0], turned, f'{orientation} {name}')
+
+  def test_orientation_in_xmp_counts_where_there_is_none_in_exif(self):
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt('XML:com.adobe.xmp', xmp)
+    for name, options in (('a.png', {'pnginfo': text}), ('a.webp', {'xmp': xmp.encode(), 'lossless': True})):
+      path = self.saved(Image.fromarray(self.pixels), name, **options)
+      np.testing.assert_array_equal(self.read(path)[0], np.rot90(self.pixels, -1))
 
   def test_unreadable_exif_is_an_error_as_in_a_conversion(self):
     path = self.file('a.jpg', encoded(self.pixels, 'JPEG', exif=b'Exif\0\0garbage!', dpi=(72, 72)))
