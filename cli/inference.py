@@ -14,14 +14,13 @@ import typing
 from tqdm import tqdm
 
 from cli import model_config
-from dataset import image_files, inputs, lists
+from dataset import descriptors, image_files, inputs, lists
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import checkpoints, devices, failures, files, run_config, visualization
 from utils.errors import DataError, UsageError
 from utils.tf_estimator import Estimator, debug_hook
 
 MASK, OVERLAY = '_mask.png', '_overlay.png'  # what comes after the image's name
-_BACKGROUND_NAMES = ('background', '_background_')  # of a class 0 that an overlay leaves as it is
 _WRITERS = 2  # threads; each holds some copies of its image
 _PATTERN = re.compile('[*?[]')
 
@@ -224,6 +223,6 @@ def write(photo, classes, dataset, args):
   os.makedirs(os.path.dirname(photo.output), exist_ok=True)
   visualization.save_mask(photo.output + MASK, classes, dataset.palette, dataset.ignore_label)
   if args.overlay:
-    background = 0 if dataset.class_names[0] in _BACKGROUND_NAMES else None
+    background = 0 if dataset.class_names[0] in descriptors.BACKGROUND_NAMES else None
     visualization.save_overlay(photo.output + OVERLAY, pixels, classes, dataset.palette, args.alpha,
                                background)
