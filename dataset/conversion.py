@@ -26,7 +26,7 @@ import re
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from dataset import descriptors, label_files, schema, tf_records
+from dataset import descriptors, image_files, label_files, schema, tf_records
 from utils import files, workers
 from utils.errors import DataError, UsageError
 
@@ -69,6 +69,8 @@ class _Split:
   looks: dict = dataclasses.field(default_factory=dict)  # (value, color of its palette): name, labels
   sizes: list = dataclasses.field(default_factory=list)
   names: list = dataclasses.field(default_factory=list)  # of the images that were written
+  prints: list = dataclasses.field(default_factory=list)  # see image_files.fingerprint
+  notes: dict = dataclasses.field(default_factory=dict)  # sentence: names of the images that it holds for
   shards: list = dataclasses.field(default_factory=list)
 
 
@@ -118,6 +120,8 @@ def convert(splits, dataset, options):
   if has_counts:
     _warn_of_classes(splits, dataset)
   _warn_of_palettes(splits, dataset)
+  _warn_of_twins(splits)
+  _print_notes(splits)
   return {split.name: split.names for split in splits}
 
 
@@ -236,6 +240,9 @@ def _add_example(split, name, example, writer):
   writer.write(tf_records.serialize(example.features))
   split.names.append(name)
   split.sizes.append(example.size)
+  split.prints.append(example.print)
+  for note in example.notes:
+    split.notes.setdefault(note, []).append(name)
   for look in example.looks:
     first, count = split.looks.get(look, (name, 0))
     split.looks[look] = first, count + 1
@@ -351,6 +358,28 @@ def _warn_of_palettes(splits, dataset):
     print(f"Warning: labels show {len(swapped)} classes in the colours of others: {value} "
           f"('{dataset.class_names[value]}') has that of '{other}' in {dataset.name}; check the order of "
           'class_names')
+
+
+def _warn_of_twins(splits):
+  """Warns of images that look like one of another split."""
+  for number, split in enumerate(splits):
+    for other in splits[:number]:
+      alike = image_files.find_alike(split.prints, other.prints)
+      twins = [(split.names[position], other.names[twin]) for position, twin in enumerate(alike) if twin >= 0]
+      if twins and twins != [(twins[0][0],) * 2]:  # one image that is for both, which has been told
+        print(f"Warning: {len(twins)} images of {split.name} look like images of {other.name}, such as "
+              f"'{twins[0][0]}' like '{twins[0][1]}'; if they show the same, scores are too good: put both "
+              'on one side')
+
+
+def _print_notes(splits):
+  """Prints each note once."""
+  notes = {}
+  for split in splits:
+    for note, names in split.notes.items():
+      notes.setdefault(note, []).extend(names)
+  for note, names in notes.items():
+    print(f"Note: {note}; {len(names)} images, such as '{names[0]}'")
 
 
 def _print_classes(splits, dataset):

@@ -30,6 +30,11 @@ TOO_MANY_PIXELS = f' has more than the {MAX_PIXELS} pixels that are allowed; cut
 # PIL's formats whose bytes are stored as they are; MPO is a camera's JPEG with a preview appended.
 STORED_FORMATS = {'JPEG': b'jpeg', 'MPO': b'jpeg', 'PNG': b'png'}
 _STORED_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
+# Bits in which fingerprints may differ, and the deviation in grey levels of images that are too plain. Of 80
+# VOC photos, scaled by 2/3 and saved anew at quality 60, prints differed in up to 29 bits, those of others in
+# 84.
+_ALIKE, _PLAIN = 24, 3
+_PRINT_SIDE = 32  # pixels that an image has at least, if it is not smaller, to take its fingerprint
 _MAX_SENSOR = 4095  # of cameras of 10 and 12 bits, whose values some programs store in 16 bits as they are
 # Markers of a JPEG: any, and what ends the data of a scan, to which FF 00 and the restart markers belong. Of
 # several FFs the last counts.
@@ -56,11 +61,13 @@ class Stored(typing.NamedTuple):
     format: b'jpeg' or b'png'.
     size: (height, width).
     orientation: int, how the file's pixels were turned for that, 1..8 as EXIF counts; 1 is not at all.
+    print: see fingerprint; None also if the image was not decoded.
   """
   encoded: bytes
   format: bytes
   size: tuple
   orientation: int
+  print: bytes | None = None
 
   @property
   def file_size(self):
@@ -75,12 +82,50 @@ def load(path, fast):
   image = _open_if_known(encoded, source)
   orientation = 1 if image is None else _orientation(image, encoded, source)
   if orientation == 1 and _is_stored_as_it_is(image, encoded):
-    size = size_of(image)
+    size, image_format, print_ = size_of(image), STORED_FORMATS[image.format], None
     if not fast:
-      check_transparency(decode(image, encoded, source), source)
-    return Stored(encoded, STORED_FORMATS[image.format], size, orientation)
-  pixels = _pixels(image, encoded, orientation, source, check_transparency)
-  return Stored(as_png(Image.fromarray(pixels)), b'png', pixels.shape[:2], orientation)
+      image = decode(image, encoded, source, min_side=_PRINT_SIDE)
+      check_transparency(image, source)
+      print_ = fingerprint(image)
+    return Stored(encoded, image_format, size, orientation, print_)
+  image = Image.fromarray(_pixels(image, encoded, orientation, source, check_transparency))
+  return Stored(as_png(image), b'png', size_of(image), orientation, fingerprint(image))
+
+
+def fingerprint(image):
+  """Returns what images that look alike have in common, also if one was resized or saved anew.
+
+  Args:
+    image: PIL image.
+
+  Returns:
+    bytes [32], whose 256 bits say where the image, at 17 x 16 grey pixels, grows brighter to the right;
+    prints of the same picture differ in few bits (_ALIKE). None if the image is too plain to tell.
+  """
+  small = np.asarray(image.convert('L').resize((17, 16), Image.Resampling.BOX), np.int16)
+  return np.packbits(small[:, 1:] > small[:, :-1]).tobytes() if small.std() > _PLAIN else None
+
+
+def find_alike(prints, others):
+  """Returns, for each fingerprint, the position of one of `others` that is alike, or -1: a list of ints.
+
+  Args:
+    prints, others: lists of what fingerprint returned.
+  """
+  def signs(chosen):
+    bits = np.unpackbits(np.frombuffer(b''.join(chosen), np.uint8)).reshape(-1, 256)
+    return bits.astype(np.float32) * 2 - 1
+
+  rows = [row for row, print_ in enumerate(others) if print_]
+  found = [-1] * len(prints)
+  if rows:
+    known = signs([others[row] for row in rows])
+    for position, print_ in enumerate(prints):
+      if print_:
+        agreed = known @ signs([print_])[0]  # 256 less twice the bits that differ
+        best = int(agreed.argmax())
+        found[position] = rows[best] if 256 - agreed[best] <= 2 * _ALIKE else -1
+  return found
 
 
 def _open_if_known(encoded, source):

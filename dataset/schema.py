@@ -40,6 +40,7 @@ class Encoded(typing.NamedTuple):
     counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
     problems: list of str, sentences that name the file.
     looks: list, see label_files.Stored.
+    print: see image_files.fingerprint.
     notes: tuple of str, sentences of the above that hold for the pair.
   """
   features: dict
@@ -47,6 +48,7 @@ class Encoded(typing.NamedTuple):
   counts: list
   problems: list
   looks: list = ()
+  print: bytes = None
   notes: tuple = ()
 
 
@@ -56,8 +58,7 @@ def encode_pair(pair, fast=False):
   The image is 8-bit grey or RGB: JPEG, PNG or what else PIL or OpenCV reads (then stored as PNG), and what a
   viewer shows: one that EXIF turns is stored turned, as PNG. The label has its size, or that of the pixels in
   the file; then it is turned too. Its values are 0..K-1 or ignore_label, or what the dataset's `values`,
-  `colors` or `names` turn into them; if it is no PNG of one channel, it is stored as the palette PNG that they
-  make.
+  `colors` or `names` turn into them; if it is no PNG of one channel, it is stored as the palette PNG of them.
 
   Args:
     pair: lists.Pair.
@@ -85,7 +86,7 @@ def encode_pair(pair, fast=False):
       IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
       LABEL_ENCODED: label.encoded,
       LABEL_FORMAT: b'png',
-  }, label.size, label.counts, [], label.looks, notes)
+  }, label.size, label.counts, [], label.looks, image.print, notes)
 
 
 def _turned_with(image, label, source):

@@ -101,6 +101,22 @@ class WriteTest(ConversionTest):
                                'Warning: no pixel of val is apple',
                                'Warning: 25% of the pixels of val are ignored, and teach nothing'])
 
+  def test_images_that_look_alike_in_two_splits_and_notes_are_told(self):
+    pairs = [self.pair(name, 30, 40) for name in 'abcd']
+    small = np.random.RandomState(0).randint(0, 256, (3, 6, 8, 3)).astype(np.uint8)
+    for pair, pixels in zip(pairs, (small[0], small[1], small[2], small[1])):
+      Image.fromarray(pixels).resize((40, 30), Image.Resampling.BICUBIC).save(pair.image)
+    out = self.convert(train=pairs[:2], val=pairs[2:])
+    self.assertIn("Warning: 1 images of val look like images of train, such as 'd.jpg' like 'b.jpg'; if "
+                  'they show the same, scores are too good: put both on one side\n', out)
+    self.assertNotIn('look like', self.convert(train=pairs[:2], val=pairs[2:3]))
+    with Image.open(pairs[0].image) as image:
+      exif = image.getexif()
+      exif[0x112] = 3
+      image.save(pairs[0].image, exif=exif)
+    self.assertRegex(self.convert(train=pairs[:2], val=pairs[2:3]),
+                     "Note: EXIF turns photos without changing .*; 1 images, such as 'a.jpg'\n")
+
   def test_palettes_that_differ_from_one_another_or_from_the_dataset_are_told(self):
     def convert(colors, dataset=FRUIT):
       pairs = [self.pair(name) for name in colors]

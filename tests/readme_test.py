@@ -114,7 +114,7 @@ class RunTest(unittest.TestCase):
       file.write('a.jpg\nb.jpg\n')
     shutil.copytree(f'{voc}/JPEGImages', 'mine/images')
     os.makedirs('mine/labels')
-    for name in support.NAMES:
+    for name in (*support.NAMES, *support.VAL_NAMES):
       with Image.open(f'{voc}/SegmentationClassAug/{name}.png') as label:
         Image.fromarray(np.where(np.asarray(label) == 1, 255, 0).astype(np.uint8)).save(
             f'mine/labels/{name}.png')

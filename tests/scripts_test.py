@@ -341,14 +341,14 @@ class BadInputTest(ScriptsTest):
   def test_evaluation_names_a_label_of_another_size(self):
     labels = self.temporary('labels')
     shutil.copytree(f'{self.data}/SegmentationClassAug', labels)
-    Image.new('P', (9, 9)).save(f'{labels}/b.png')
-    self.check(DataError, 'b.png', self.evaluate, '--label_data_dir', labels)
+    Image.new('P', (9, 9)).save(f'{labels}/w.png')
+    self.check(DataError, 'w.png', self.evaluate, '--label_data_dir', labels)
 
   def test_evaluation_names_a_colour_label(self):
     labels = self.temporary('labels')
     shutil.copytree(f'{self.data}/SegmentationClassAug', labels)
-    Image.new('RGB', (67, 41)).save(f'{labels}/a.png')
-    self.check(DataError, 'a.png', self.evaluate, '--label_data_dir', labels)
+    Image.new('RGB', (67, 41), (9, 0, 0)).save(f'{labels}/v.png')
+    self.check(DataError, 'v.png', self.evaluate, '--label_data_dir', labels)
 
   def test_inference_names_a_damaged_image(self):
     photos = self.temporary('photos')

@@ -26,6 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_pascal_tf_record',
            'create_cityscapes_tf_record')
 NAMES = ('a', 'b', 'c', 'd', 'e')
+VAL_NAMES = ('v', 'w')  # which look like the first two
 CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left', 'right'],
            'palette': [[10, 20, 30], [200, 0, 0], [0, 0, 200]], 'ignore_label': 255}
 
@@ -73,9 +74,10 @@ def write_layout(folder):
   """Writes the sample in PASCAL VOC layout, its lists, its descriptor and its records."""
   for name in ('JPEGImages', 'SegmentationClassAug'):
     os.makedirs(os.path.join(folder, name))
-  for index, name in enumerate(NAMES):
-    write_picture(folder, name, (41 + 2 * index, 67 - 3 * index), index)
-  for split, names in (('train', NAMES), ('val', NAMES[:2])):
+  for names in (NAMES, VAL_NAMES):
+    for index, name in enumerate(names):
+      write_picture(folder, name, (41 + 2 * index, 67 - 3 * index), index)
+  for split, names in (('train', NAMES), ('val', VAL_NAMES)):
     with open(os.path.join(folder, split + '.txt'), 'w') as file:
       file.write('\n'.join(names) + '\n')
   with open(os.path.join(folder, 'tiny.json'), 'w') as file:
