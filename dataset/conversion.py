@@ -257,11 +257,13 @@ def _check_problems(splits, options):
   """Raises DataError if too many pairs are bad or a split has no good one."""
   problems = [problem for split in splits for problem in split.problems]
   if len(problems) > options.skip_bad:
-    total = sum(len(split.sizes) for split in splits) + len(problems)
+    good = sum(len(split.sizes) for split in splits)
+    total = good + len(problems)
+    remedy = f'Mend them, or leave them out with --skip_bad {len(problems)}' if good else (
+        'Mend what they have in common: the folders, the descriptor or the export')
     raise DataError('\n'.join([
         f'{len(problems)} of {total} pairs of image and label are bad:', *problems,
-        f'These are the {len(problems)} bad pairs of {total}; nothing has been written. Mend them, or '
-        f'leave them out with --skip_bad {len(problems)}']))
+        f'These are the {len(problems)} bad pairs of {total}; nothing has been written. {remedy}']))
   for split in splits:
     if not split.sizes:
       raise DataError(f"no example is left for '{split.name}'; mend what --skip_bad leaves out:\n"

@@ -260,6 +260,11 @@ class BadPairsTest(ConversionTest):
     self.assertRegex(index['skipped'][1], r"1\.png' holds the values 3")
     self.assertEqual(out.count('Left out: '), 3)
 
+  def test_leaving_out_is_not_advised_if_all_are_bad(self):
+    with self.assertRaisesRegex(DataError, r'(?s)^2 of 2 pairs.*nothing has been written\. Mend what they '
+                                           'have in common: the folders, the descriptor or the export$'):
+      self.convert(train=[self.pairs[1], self.pairs[3]])
+
   def test_one_more_than_allowed_is_too_many(self):
     with self.assertRaisesRegex(DataError, '^2 of 4 pairs'):
       self.convert(train=self.pairs, options={'skip_bad': 1})
