@@ -20,6 +20,7 @@ from utils import (
     run_config,
     summaries,
     training_hooks,
+    views,
 )
 from utils.architecture import Architecture
 from utils.replicas import variable_name
@@ -181,7 +182,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   belongs to the backbone.
 
   Args:
-    features: uint8 or float32 [B, H, W, 3], RGB 0..255.
+    features: uint8 or float32 [B, H, W, 3], RGB 0..255; for PREDICT also a view of an image (utils/views.py).
     labels: integer [B, H, W, 1], 0..K-1 or ignore_label; None for PREDICT.
     mode: a ModeKeys.
     params: dict with base_architecture, num_classes, class_names, palette; for training also batch_size,
@@ -196,12 +197,16 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
   prepare = not training and replicas.count() == 1
+  is_view = isinstance(features, dict)
   with layers.way(recompute=training and settings.recompute, prepare=prepare, differentiable=training,
                   skip_padding=not training and not settings.portable):
-    logits = network(features, architecture, training and not settings.freeze_batch_norm,
+    images = views.seen(features) if is_view else features
+    logits = network(images, architecture, training and not settings.freeze_batch_norm,
                      settings.batch_norm_decay, run_config.DTYPES[settings.precision],
                      settings.sync_batch_norm, settings.data_format,
                      optimizers.dropout_seed(settings) if training else None)
+  if is_view:
+    logits = views.restored(logits, features)
   _declare_model_variables()
   if not (training or settings.portable):
     logits = _checked(logits)

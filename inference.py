@@ -6,22 +6,11 @@
 --input takes files, folders (all images in and below them) and patterns. A list holds a file name a line,
 with extension. Folders are kept: photos/a/b.jpg becomes masks/a/b_mask.png. A mask is an 8-bit palette PNG of
 the size in which a viewer shows the image: pixel value = class id, shown in the dataset's colours. --overlay
-also writes <name>_overlay.png, the classes blended over the photo.
+also writes <name>_overlay.png, the classes blended over the photo, with a legend. Of a video (clip.mp4) comes
+clip_overlay.mp4.
 """
-import argparse
 
 from cli import flags
-
-
-def weight(text):
-  """An argparse type: a number from 0 to 1."""
-  try:
-    value = float(text)
-  except ValueError:
-    value = -1
-  if not 0 <= value <= 1:
-    raise argparse.ArgumentTypeError(f"'{text[:40]}' is not allowed; give a number from 0 to 1")
-  return value
 
 
 def make_parser():
@@ -36,10 +25,14 @@ def make_parser():
 
   parser.group('output')
   parser.flag('output_dir', './dataset/inference_output', 'folder of the masks', metavar='DIR')
-  parser.flag('overlay', False, 'also write <name>_overlay.png', action='store_true')
+  parser.flag('outputs', ('mask',), 'what to write: <name>_mask.png, <name>_overlay.png, '
+              '<name>_probabilities.npy (float16 [H, W, classes]), and classes.csv, the pixels of each '
+              'class in each image; of a video the overlay by default, and masks in the folder <name>_mask',
+              nargs='+', choices=('mask', 'overlay', 'probabilities', 'csv'))
+  parser.flag('overlay', False, 'the overlay beside --outputs', action='store_true')
   parser.flag('alpha', 0.5, "the weight of the classes' colours in the overlay, 0 to 1; a class 0 called "
-              'background is left as the photo is', type=weight, metavar='X')
-  parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
+              'background is left as the photo is', type=flags.weight, metavar='X')
+  parser.shared(*flags.MODEL_FLAGS, *flags.VIEW_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
   return parser
 
 

@@ -20,7 +20,7 @@ import sys
 import typing
 
 from nets import backbones
-from utils import devices, ending, quiet
+from utils import devices, ending, progress, quiet
 from utils.architecture import Architecture
 from utils.settings import Settings
 
@@ -43,6 +43,7 @@ class Parser(argparse.ArgumentParser):
     self._group: argparse._ActionsContainer = self
     self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
               action='store_true')
+    self.flag('quiet', False, 'show no progress', action='store_true')
 
   def flag(self, name: str, default: typing.Any, help: str,  # noqa: A002 (argparse's own word)
            **kwargs: typing.Any) -> None:
@@ -156,6 +157,16 @@ def fraction(text: str) -> float:
   return _number(text, float, lambda value: 0 <= value < 1, 'a number of 0 or more, below 1')
 
 
+def scale(text: str) -> float:
+  """An argparse type: a number from 0.1 to 10."""
+  return _number(text, float, lambda value: 0.1 <= value <= 10, 'a number from 0.1 to 10')
+
+
+def weight(text: str) -> float:
+  """An argparse type: a number from 0 to 1."""
+  return _number(text, float, lambda value: 0 <= value <= 1, 'a number from 0 to 1')
+
+
 def positive_int_or_auto(text: str) -> int | str:
   """An argparse type: an integer of 1 or more, or auto."""
   return text if text == 'auto' else positive_int(text)
@@ -244,6 +255,17 @@ SHARED: dict[str, dict[str, typing.Any]] = {
     'processes': dict(
         default=min(16, os.cpu_count() or 1), type=positive_int, metavar='N',
         help='processes that read and check images; copying them by --fast takes no more than one'),
+    'eval_scales': dict(
+        default=(1.0,), type=scale, nargs='+', metavar='X',
+        help='average the probabilities of the image at these scales, such as 0.5 0.75 1 1.25 1.5 1.75'),
+    'flip': dict(
+        default=False, action='store_true', help='average with those of the mirrored image'),
+    'sliding_window': dict(
+        default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
+        help='predict images in windows of this size, for those too large for the memory'),
+    'overlap': dict(
+        default=0.33, type=fraction, metavar='X',
+        help='the share of a window that the next one sees too, at least'),
     'debug': dict(
         default=False, action='store_true',
         help="stop in tfdbg's command line at every session run"),
@@ -258,6 +280,9 @@ MODEL_FLAGS = ('model_dir', 'base_architecture', 'dataset', 'output_stride', 'at
 # The flags of how the network is computed.
 COMPUTE_FLAGS = ('precision', 'data_format')
 
+# The flags of how an image is looked at (utils/views.py).
+VIEW_FLAGS = ('eval_scales', 'flip', 'sliding_window', 'overlap')
+
 # The flags of the scripts that write records.
 CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
@@ -266,6 +291,7 @@ GROUPS = {
     'model': tuple(name for name in MODEL_FLAGS if name != 'dataset'),
     'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast'),
     'schedule': (),
+    'scales and windows': VIEW_FLAGS,
     'speed and memory': (*COMPUTE_FLAGS, 'processes'),
     'output': ('debug',),
 }
@@ -294,6 +320,7 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
   with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
     args = parser.parse(argv)
+    progress.set_quiet(args.quiet)
     if not args.verbose and argv is None:
       quiet.silence()  # also while the process ends, when TensorFlow tells of what was never used
     with contextlib.nullcontext() if args.verbose else quiet.silenced():

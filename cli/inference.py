@@ -1,47 +1,41 @@
-"""Inference: the model is run over images (inference.py).
+"""Inference: the model is run over images and videos (inference.py).
 
-Reading, the network and writing go on at a time. An image that cannot be read has no mask, and the others do:
-it is told at the end.
+Reading, the network and writing go on at a time. An image that cannot be read has no outputs, and the others
+do: it is told at the end.
 """
 import collections
 import concurrent.futures
+import csv
 import functools
-import glob
 import os
-import re
-import typing
 
-from tqdm import tqdm
+import numpy as np
 
-from cli import model_config
+from cli import model_config, photos, videos
 from dataset import descriptors, image_files, inputs, lists
 from deeplab_model import deeplabv3_plus_model_fn
-from utils import checkpoints, devices, failures, files, run_config, visualization
+from utils import checkpoints, devices, failures, files, run_config, views, visualization
 from utils.errors import DataError, UsageError
+from utils.progress import Progress
 from utils.tf_estimator import Estimator, debug_hook
 
-MASK, OVERLAY = '_mask.png', '_overlay.png'  # what comes after the image's name
+ENDINGS = {'mask': '_mask.png', 'overlay': '_overlay.png', 'probabilities': '_probabilities.npy'}
+CSV = 'classes.csv'
 _WRITERS = 2  # threads; each holds some copies of its image
-_PATTERN = re.compile('[*?[]')
-
-
-class Photo(typing.NamedTuple):
-  """An image: its path, and the path of its outputs below --output_dir less what comes after the name."""
-  path: str
-  output: str
 
 
 def main(args):
-  """Predicts the images that the flags name."""
+  """Predicts the images and videos that the flags name."""
   check_flags(args)
   architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
-  photos = find_photos(args.input, args.output_dir) if args.input else list_photos(
+  looks = views.read_flags(args, architecture.output_stride)
+  found = photos.find_photos(args.input, args.output_dir) if args.input else photos.list_photos(
       args.data_dir, lists.read_list(args.infer_data_list))
-  photos = [photo._replace(output=os.path.join(args.output_dir, photo.output)) for photo in photos]
-  check_outputs(photos, args)
+  found = [photo._replace(output=os.path.join(args.output_dir, photo.output)) for photo in found]
+  check_outputs(found, args)
   bad = {index: f'there is no image {photo.path}; the list holds file names with extension'
-         for index, photo in enumerate(photos) if not os.path.isfile(photo.path)}
-  if len(bad) == len(photos):
+         for index, photo in enumerate(found) if not os.path.isfile(photo.path)}
+  if len(bad) == len(found):
     raise DataError(bad[0])
 
   devices.take(precision=args.precision)
@@ -50,16 +44,26 @@ def main(args):
   params = {**vars(architecture),
             **run_config.compute_params(args.precision, args.data_format, training=False)}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
-  print(f'Predicting {len(photos)} images by {checkpoint}; on {devices.describe()}', flush=True)
+  what = f'{len(found)} images' if not any(photo.is_video for photo in found) else (
+      f'{len(found)} images and videos')
+  print(f'Predicting {what} by {checkpoint}; on {devices.describe()}', flush=True)
+  predict = Predictor(estimator, checkpoint, looks, dataset.num_classes, args)
+  writer = Writer(dataset, args)
   with devices.without_autotuning(), failures.explaining(
-      'every image is predicted whole: scale down the largest, or cut them into parts, or end other programs '
-      'that hold memory'):
-    predict = functools.partial(estimator.predict, predict_keys='classes', checkpoint_path=checkpoint,
-                                hooks=[debug_hook()] if args.debug else None)
-    predict_photos(photos, bad, predict, functools.partial(write, dataset=dataset, args=args))
-  print(f'{len(photos) - len(bad)} masks are in {args.output_dir}', flush=True)
+      'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory'):
+    images = [index for index, photo in enumerate(found) if not photo.is_video]
+    predict_photos(found, [index for index in images if index not in bad], bad, predict, writer)
+    for index, photo in enumerate(found):
+      if photo.is_video and index not in bad:
+        try:
+          videos.predict(photo, predict, writer)
+        except DataError as error:
+          bad[index] = str(error)
+  writer.finish(found)
+  done = [photo for index, photo in enumerate(found) if index not in bad]
+  print(writer.summary(done), flush=True)
   if bad:
-    head = f'{len(bad)} of {len(photos)} images could not be predicted:'
+    head = f'{len(bad)} of {len(found)} images could not be predicted:'
     raise DataError(('\n' if len(bad) > 1 else ' ').join([head, *(bad[index] for index in sorted(bad))]))
 
 
@@ -68,125 +72,82 @@ def check_flags(args):
   for name in ('data_dir', 'infer_data_list'):
     if args.input and name in args.explicit:
       raise UsageError(f'--input and --{name} were given, and each says which images to take; give one')
-  if 'alpha' in args.explicit and not args.overlay:
+  if 'alpha' in args.explicit and not (args.overlay or 'overlay' in args.outputs):
     raise UsageError('--alpha is about the overlay; add --overlay')
 
 
-def check_outputs(photos, args):
+def check_outputs(found, args):
   """Raises an error if two Photos would share an output, or one would be written over what is read."""
   taken = {}
-  for photo in photos:
+  for photo in found:
     other = taken.setdefault(photo.output, photo)
     if other is not photo:
-      raise DataError(f'{other.path} and {photo.path} would both be written to {photo.output}{MASK}; infer '
-                      'them into two output folders, or give the folder that holds both')
-  files.check_outputs([output + end for output in taken for end in (MASK, OVERLAY)],
-                      [*(photo.path for photo in photos), *([] if args.input else [args.infer_data_list])],
+      raise DataError(f'{other.path} and {photo.path} would both be written to '
+                      f"{photo.output}{ENDINGS['mask']}; infer them into two output folders, or give the "
+                      'folder that holds both')
+  outputs = [output + end for output in taken for end in (*ENDINGS.values(), videos.ENDING)]
+  files.check_outputs([*outputs, os.path.join(args.output_dir, CSV)],
+                      [*(photo.path for photo in found), *([] if args.input else [args.infer_data_list])],
                       '--output_dir')
 
 
-# --- Which images --------------------------------------------------------------------------------
+class Predictor:
+  """The model, as it is asked for the classes of images."""
+
+  def __init__(self, estimator, checkpoint, looks, num_classes, args):
+    """Args: an Estimator, a checkpoint's prefix, views.Views, the number of classes, the parsed flags."""
+    self._estimator, self._checkpoint = estimator, checkpoint
+    self._looks, self._num_classes = looks, num_classes
+    self._hooks = [debug_hook()] if args.debug else None
+    self._keys = ['classes'] + ['probabilities'] * ('probabilities' in args.outputs)
+
+  def __call__(self, images, on_bad=None, read=image_files.read_image, on_view=None):
+    """Returns the predictions of images, an iterator of dicts.
+
+    Args:
+      images: iterable of what `read` takes.
+      on_bad: see inputs.image_dataset.
+      read: function that returns an image, uint8 [H, W, 3].
+      on_view: see views.merged.
+
+    Returns:
+      iterator of dicts of `classes`, integer [H, W, 1], and `probabilities`, float32 [H, W, K], if they are
+      written.
+    """
+    if self._looks.is_plain:
+      dataset = functools.partial(inputs.image_dataset, images, on_bad, read)
+      return self._estimator.predict(dataset, self._keys, self._hooks, self._checkpoint)
+    sizes = collections.deque()
+    dataset = functools.partial(inputs.view_dataset, images, self._looks, sizes, on_bad, read)
+    predictions = self._estimator.predict(dataset, 'probabilities', self._hooks, self._checkpoint)
+    return views.merged(predictions, sizes, self._looks, self._num_classes, on_view,
+                        'probabilities' in self._keys)
 
 
-def list_photos(folder, names):
-  """Returns the Photos of the names in a list, whose folders are kept below --output_dir."""
-  return [Photo(os.path.join(folder, name), _output(name)) for name in names]
-
-
-def find_photos(given, output_dir):
-  """Returns the Photos of --input; of those in folders and of patterns, the folders below it are kept.
-
-  Args:
-    given: list of str: files, folders and patterns.
-    output_dir: str; it is left out of folders.
-
-  Raises:
-    DataError: there is no such file or folder, or no image in it.
-  """
-  photos, others = {}, collections.Counter()
-  for text in given:
-    if os.path.exists(text):
-      found, root = [text], text if os.path.isdir(text) else os.path.dirname(text)
-    else:
-      is_pattern = _PATTERN.search(text)
-      found = _matches(text) if is_pattern else []
-      root = os.path.dirname(text[:is_pattern.start()]) if is_pattern else None
-    if not found:
-      raise DataError(f"--input '{text}' is no file or folder, and no pattern that fits one; check the path")
-    paths = []
-    for path in found:
-      paths.extend(_images_below(path, output_dir, others) if os.path.isdir(path) else [path])
-    if not paths:
-      raise DataError(f"--input '{text}' holds no image; in folders their names end in "
-                      f"{', '.join(lists.IMAGE_EXTENSIONS)}")
-    for path in map(os.path.normpath, paths):
-      photo = Photo(path, _output(os.path.relpath(path, root or '.')))
-      photos[photo] = None
-  if others:
-    print(f'Left out of the folders: {others.total()} file(s) that are no images by their names '
-          f'({", ".join(sorted(others))}); give the files themselves to have them predicted', flush=True)
-  return list(photos)
-
-
-def _matches(pattern):
-  """Returns the paths that fit a pattern, sorted; of several to one file, by links, the shortest."""
-  paths = {}
-  for path in sorted(glob.glob(pattern, recursive=True), key=lambda path: path.count(os.sep)):
-    paths.setdefault(os.path.realpath(path), path)
-  return sorted(paths.values())
-
-
-def _output(name):
-  """Returns a name without its extension, and without its folders if they lead out of the folder it is in."""
-  stem = os.path.splitext(os.path.normpath(name))[0]
-  return os.path.basename(stem) if os.path.isabs(stem) or stem.startswith(os.pardir + os.sep) else stem
-
-
-def _images_below(folder, output_dir, others):
-  """Returns the paths of the images in a folder and below, sorted; hidden ones and --output_dir are left out.
-
-  Args:
-    folder, output_dir: str.
-    others: collections.Counter of extensions, to which those of other files are added.
-  """
-  def stop(error):
-    raise DataError(f"folder '{error.filename}' cannot be read: {error.strerror}; check its permissions")
-
-  paths, seen = [], {os.path.realpath(output_dir), os.path.realpath(folder)}
-  for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-    for name in sorted(name for name in names if not name.startswith('.')):
-      extension = os.path.splitext(name)[1].lower()
-      if extension in lists.IMAGE_EXTENSIONS:
-        paths.append(os.path.join(parent, name))
-      else:
-        others[extension or 'none'] += 1
-    below = {os.path.realpath(os.path.join(parent, name)): name  # a link may lead back
-             for name in sorted(folders) if not name.startswith('.')}
-    folders[:] = [name for path, name in below.items() if path not in seen]
-    seen.update(below)
-  return paths
-
-
-# --- Predictions ---------------------------------------------------------------------------------
-
-
-def predict_photos(photos, bad, predict, write_one):
+def predict_photos(found, order, bad, predict, writer):
   """Predicts Photos and has the results written, some at a time in threads of their own.
 
   Args:
-    photos: list of Photo.
-    bad: dict from the position of a photo to the sentence that says what is wrong with it; those are left
-      out, and others that cannot be read are added.
-    predict: function that returns the predictions of an input_fn, an iterator of dicts.
-    write_one: function of a Photo and its classes, integer [H, W].
+    found: list of Photo.
+    order: list of the positions of those that are to be predicted.
+    bad: dict from the position of a photo to the sentence that says what is wrong with it, to which those
+      that cannot be read are added.
+    predict: Predictor.
+    writer: Writer.
   """
-  order = [index for index in range(len(photos)) if index not in bad]
+  if not order:
+    return
 
   def tell(position, error):
     bad[order[position]] = str(error)
 
-  paths = [photos[index].path for index in order]
-  predictions = predict(functools.partial(inputs.image_dataset, paths, tell))
+  progress = Progress(len(order), 'predicting', 'image')
+
+  def on_view(number, total):
+    if total > 1:
+      progress.update(0, f'view {number} of {total}')
+
+  predictions = predict([found[index].path for index in order], tell, on_view=on_view)
   # What is bad is known before the prediction of a later image arrives.
   positions = (index for index in order if index not in bad)
   pending = collections.deque()
@@ -198,31 +159,74 @@ def predict_photos(photos, bad, predict, write_one):
     except DataError as error:  # the image has changed meanwhile
       bad[index] = str(error)
 
-  with tqdm(total=len(photos), unit='image') as progress, \
-      concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
+  with progress, concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
     for prediction, index in zip(predictions, positions):
-      pending.append((index, pool.submit(write_one, photos[index], prediction['classes'][:, :, 0])))
+      pending.append((index, pool.submit(writer.write, found[index], prediction)))
       if len(pending) > 2 * _WRITERS:
         finish()
-      progress.update(index + 1 - progress.n)
+      progress.update(order.index(index) + 1 - progress.done)
     while pending:
       finish()
-    progress.update(len(photos) - progress.n)
+    progress.update(len(order) - progress.done)
 
 
-def write(photo, classes, dataset, args):
-  """Writes the mask of a Photo, and the overlay if there is to be one.
+class Writer:
+  """What is written of predictions."""
 
-  Args:
-    photo: Photo.
-    classes: integer [H, W].
-    dataset: Dataset.
-    args: the flags.
-  """
-  pixels = image_files.read_image(photo.path) if args.overlay else None
-  os.makedirs(os.path.dirname(photo.output), exist_ok=True)
-  visualization.save_mask(photo.output + MASK, classes, dataset.palette, dataset.ignore_label)
-  if args.overlay:
-    background = 0 if dataset.class_names[0] in descriptors.BACKGROUND_NAMES else None
-    visualization.save_overlay(photo.output + OVERLAY, pixels, classes, dataset.palette, args.alpha,
-                               background)
+  def __init__(self, dataset, args):
+    """Args: Dataset, the parsed flags."""
+    self.dataset, self.args = dataset, args
+    self.outputs = {*args.outputs, *(['overlay'] if args.overlay else [])}
+    self.video_outputs = self.outputs if 'outputs' in args.explicit else {'overlay'}
+    self.rows = {}  # of the CSV, by what they are about
+
+  def write(self, photo, prediction):
+    """Writes the outputs of a Photo; `prediction` is what a Predictor yields."""
+    classes = prediction['classes'][:, :, 0]
+    pixels = image_files.read_image(photo.path) if 'overlay' in self.outputs else None
+    os.makedirs(os.path.dirname(photo.output), exist_ok=True)
+    if 'mask' in self.outputs:
+      self.save_mask(photo.output + ENDINGS['mask'], classes)
+    if 'overlay' in self.outputs:
+      visualization.save(photo.output + ENDINGS['overlay'], self.overlay(pixels, classes))
+    if 'probabilities' in self.outputs:
+      path = photo.output + ENDINGS['probabilities']
+      with files.replacing(path) as temporary, open(temporary, 'wb') as file:
+        np.save(file, prediction['probabilities'].astype(np.float16))
+    self.count(photo.path, classes)
+
+  def save_mask(self, path, classes):
+    visualization.save_mask(path, classes, self.dataset.palette, self.dataset.ignore_label)
+
+  def overlay(self, image, classes):
+    """Returns uint8 [H, W, 3]: the classes over the image, with a legend."""
+    background = 0 if self.dataset.class_names[0] in descriptors.BACKGROUND_NAMES else None
+    blended = visualization.overlay(image, classes, self.dataset.palette, self.args.alpha, background)
+    return visualization.with_legend(blended, classes, self.dataset.class_names, self.dataset.palette,
+                                     background)
+
+  def count(self, name, classes):
+    """Adds a row to the CSV, if there is to be one."""
+    if 'csv' in self.outputs:
+      self.rows[name] = [name, *classes.shape, *np.bincount(
+          classes.ravel(), minlength=self.dataset.num_classes).tolist()]
+
+  def finish(self, found):
+    """Writes the CSV, in the order of the Photos."""
+    if 'csv' in self.outputs:
+      order = {photo.path: number for number, photo in enumerate(found)}
+      rows = sorted(self.rows.values(), key=lambda row: order.get(row[0].partition('#')[0], -1))
+      with (files.replacing(os.path.join(self.args.output_dir, CSV)) as temporary,
+            open(temporary, 'w', encoding='utf-8', newline='') as file):
+        csv.writer(file).writerows([['image', 'height', 'width', *self.dataset.class_names], *rows])
+
+  def summary(self, done):
+    """Returns the last line: what there is now, and where."""
+    kinds = {'mask': 'masks', 'overlay': 'overlays', 'probabilities': 'probabilities'}
+    images = [photo for photo in done if not photo.is_video]
+    shown = [f'{len(images)} {kinds[kind]}' for kind in ENDINGS if kind in self.outputs and images]
+    if len(done) > len(images):
+      shown.append(f'{len(done) - len(images)} videos')
+    if 'csv' in self.outputs:
+      shown.append(CSV)
+    return f'{", ".join(shown) or "0 masks"} are in {self.args.output_dir}'

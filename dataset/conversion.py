@@ -24,11 +24,11 @@ import os
 import re
 
 import tensorflow.compat.v1 as tf
-from tqdm import tqdm
 
 from dataset import descriptors, image_files, label_files, schema, tf_records
 from utils import files, workers
 from utils.errors import DataError, UsageError
+from utils.progress import Progress
 
 # Of images whose files' bytes are what a record holds.
 _STORED_EXTENSIONS = ('.jpg', '.jpeg', '.png')
@@ -185,7 +185,7 @@ def _encode_all(pairs, options):
   # Headers are read faster than files are handed from process to process.
   processes = 1 if options.fast and all(map(_is_copied, pairs)) else options.processes
   with (contextlib.closing(workers.map_in_order(work, pairs, processes)) as encoded,
-        tqdm(desc='converting', total=len(pairs), unit='image') as progress):
+        Progress(len(pairs), 'converting', 'image') as progress):
     for example in encoded:
       progress.update()
       yield example

@@ -14,7 +14,7 @@ import re
 import tensorflow.compat.v1 as tf
 
 from dataset import image_files, preprocessing, schema, tf_records
-from utils import failures
+from utils import failures, views
 from utils.errors import DataError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
@@ -257,11 +257,12 @@ def _pictures(examples, dataset):
   return examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def image_dataset(image_paths, on_bad=None):
+def image_dataset(images, on_bad=None, read=image_files.read_image):
   """Returns images of any format that PIL or OpenCV reads, in order, in batches of one.
 
   Args:
-    image_paths: list of str.
+    images: iterable of what `read` takes, such as paths.
+    read: function that returns an image, uint8 [H, W, 3].
     on_bad: function of the position of an image that cannot be read, and the DataError; then it is left out,
       and the function called before a later image is there. None: the first such image is an error.
 
@@ -272,31 +273,57 @@ def image_dataset(image_paths, on_bad=None):
     tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
   """
   signature = tf.TensorSpec([None, None, 3], tf.uint8)
-  return (_from_python(image_files.read_image, image_paths, signature, on_bad)
+  return (_from_python(read, images, signature, on_bad)
           .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 
-def _from_python(function, items, signature, on_bad=None):
-  """Returns the dataset of `function(item)` for each item, computed in threads, in order.
+def view_dataset(images, looks, sizes, on_bad=None, read=image_files.read_image):
+  """Returns the views of images, in the order of the images and of the plan of each, in batches of one.
 
   Args:
-    function, items, signature: see above, and what the function returns.
+    images, on_bad, read: see image_dataset.
+    looks: views.Views.
+    sizes: collections.deque, to which the (height, width) of an image is added before its first view comes.
+
+  Returns:
+    tf.data.Dataset of dicts of batches of one, of views.SIGNATURE.
+  """
+  def of_image(image):
+    size = image.shape[:2]
+    sizes.append(size)
+    for view in looks.plan(size):
+      yield views.features(image, view)
+
+  return (_from_python(read, images, views.SIGNATURE, on_bad, of_image, ahead=1)
+          .batch(1, drop_remainder=True).prefetch(1))
+
+
+def _from_python(function, items, signature, on_bad=None, parts=lambda value: (value,), ahead=_THREADS):
+  """Returns the dataset of the parts of `function(item)` for each item, computed in threads, in order.
+
+  Args:
+    function, items: see above.
+    signature: tf.TensorSpec, or a structure of them: what a part is.
     on_bad: see image_dataset.
+    parts: function of what the function returns that returns an iterable of its parts; not in threads.
+    ahead: int, values that are computed before they are asked for, which memory has to hold.
   """
   def finished(position, future):
     try:
-      yield future.result()
+      value = future.result()
     except DataError as error:
       if on_bad is None:
         raise
       on_bad(position, error)
+    else:
+      yield from parts(value)
 
   def values():
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(ahead) as pool:
       pending = collections.deque()
       for position, item in enumerate(items):
         pending.append((position, pool.submit(function, item)))
-        if len(pending) > _THREADS:
+        if len(pending) > ahead:
           yield from finished(*pending.popleft())
       while pending:
         yield from finished(*pending.popleft())

@@ -1,64 +1,84 @@
-"""Which images inference.py takes, and where their masks go."""
-import contextlib
-import io
+"""cli/inference.py and cli/videos.py: what is written of images and videos."""
+import csv
 import os
-import tempfile
-import unittest
 
-from cli import inference
-from utils.errors import DataError
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
 
+import inference
+from tests import support
+from utils.errors import DataError, UsageError
 
-class FindPhotosTest(unittest.TestCase):
-
-  def setUp(self):
-    folder = tempfile.TemporaryDirectory()
-    self.addCleanup(folder.cleanup)
-    self.addCleanup(os.chdir, os.getcwd())
-    os.chdir(folder.name)
-    for path in ('p/a.jpg', 'p/b.PNG', 'p/x/a.jpg', 'p/x/y/[1].tif', 'p/.h/a.jpg', 'p/.a.jpg', 'p/n.txt',
-                 'p/raw', 'p/out/old.png', 'q/a.gif'):
-      os.makedirs(os.path.dirname(path), exist_ok=True)
-      open(path, 'w').close()
-    os.symlink('..', 'p/x/up')
-    os.symlink('../q', 'p/q')
-    os.makedirs('empty')
-
-  def found(self, *given):
-    """Returns {output: path} of --input, and what was printed."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-      photos = inference.find_photos(given, 'p/out')
-    self.assertEqual(len(photos), len({photo.output for photo in photos}))
-    return {photo.output: photo.path for photo in photos}, printed.getvalue()
-
-  def test_folder_gives_its_images_and_says_what_it_leaves_out(self):
-    images = {'a': 'p/a.jpg', 'b': 'p/b.PNG', 'x/a': 'p/x/a.jpg', 'x/y/[1]': 'p/x/y/[1].tif'}
-    for given in (('p',), ('p/',), ('./p', 'p'), ('p', 'p/a.jpg')):
-      found, printed = self.found(*given)
-      self.assertEqual(found, images)
-      self.assertRegex(printed, 'Left out of the folders: [36] file.s. .*.gif, .txt, none.; give the files')
-
-  def test_files_and_patterns_give_any_file(self):
-    for given, expected in (
-        (['q/a.gif', 'p/x/y/[1].tif'], {'a': 'q/a.gif', '[1]': 'p/x/y/[1].tif'}),
-        (['p/*.*'], {'a': 'p/a.jpg', 'b': 'p/b.PNG', 'n': 'p/n.txt'}),
-        (['p/**/a.jpg'], {'a': 'p/a.jpg', 'x/a': 'p/x/a.jpg'}),
-        (['*/x/y'], {'p/x/y/[1]': 'p/x/y/[1].tif'})):
-      with self.subTest(given):
-        self.assertEqual(self.found(*given)[0], expected)
-
-  def test_what_is_not_there_is_an_error(self):
-    for given, sentence in (('none', "--input 'none' is no file or folder"),
-                            ('*.x', 'no pattern that fits one'),
-                            ('empty', "--input 'empty' holds no image; .* .jpg, ")):
-      with self.assertRaisesRegex(DataError, sentence):
-        self.found('p', given)
-
-  def test_listed_names_keep_their_folders_but_stay_below_the_output(self):
-    names = {'a.jpg': 'a', 'x/../b.c.png': 'b.c', 'x/a.jpg': 'x/a', '../up.png': 'up', '/abs/c.png': 'c',
-             '..a/d.jpg': '..a/d'}
-    self.assertEqual([photo.output for photo in inference.list_photos('p', names)], list(names.values()))
+pytestmark = pytest.mark.compat
 
 
-if __name__ == '__main__':
-  unittest.main()
+class OutputsTest(support.ScriptsTest):
+
+  def infer(self, *argv):
+    """Returns (folder of the outputs, what was printed)."""
+    out = self.temporary('out')
+    return out, support.run(inference, '--model_dir', self.model, '--output_dir', out, *argv)
+
+  def read(self, *parts):
+    with Image.open(os.path.join(*parts)) as image:
+      return np.asarray(image)
+
+  def test_masks_probabilities_and_counts_agree(self):
+    out, printed = self.infer('--input', f'{self.data}/JPEGImages', '--outputs', 'mask', 'probabilities',
+                              'csv')
+    self.assertIn(f'7 masks, 7 probabilities, classes.csv are in {out}', printed)
+    with open(f'{out}/classes.csv', newline='') as file:
+      rows = list(csv.reader(file))
+    self.assertEqual(rows[0][:3], ['image', 'height', 'width'])
+    self.assertEqual(len(rows), 8)
+    for row in rows[1:]:
+      name = os.path.splitext(os.path.basename(row[0]))[0]
+      mask, probabilities = self.read(out, f'{name}_mask.png'), np.load(f'{out}/{name}_probabilities.npy')
+      self.assertEqual((probabilities.dtype, probabilities.shape),
+                       (np.float16, (*mask.shape, len(rows[0]) - 3)))
+      np.testing.assert_allclose(probabilities.astype(float).sum(axis=2), 1, atol=2e-3)
+      self.assertGreater((probabilities.argmax(axis=2) == mask).mean(), 0.99)  # float16 makes ties
+      pixels = np.bincount(mask.ravel(), minlength=len(row) - 3)
+      self.assertEqual(list(map(int, row[1:])), [*mask.shape, *pixels])
+
+  def test_window_that_covers_the_image_changes_nothing_and_a_smaller_one_does(self):
+    flags = ('--input', f'{self.data}/JPEGImages/a.jpg', '--outputs', 'probabilities')
+    whole = np.load(self.infer(*flags)[0] + '/a_probabilities.npy')
+    window = np.load(self.infer(*flags, '--sliding_window', 90, 90)[0] + '/a_probabilities.npy')
+    np.testing.assert_allclose(window, whole, atol=1e-3)
+    small = np.load(self.infer(*flags, '--sliding_window', 33, 17)[0] + '/a_probabilities.npy')
+    self.assertEqual(small.shape, whole.shape)
+    self.assertGreater(np.abs(small - whole).max(), 0.01)
+    mixed = np.load(self.infer(*flags, '--eval_scales', 0.5, 1, '--flip')[0] + '/a_probabilities.npy')
+    self.assertGreater(np.abs(mixed - whole).max(), 0.01)
+    np.testing.assert_allclose(mixed.astype(float).sum(axis=2), 1, atol=2e-3)
+
+  def test_video_comes_out_with_as_many_frames(self):
+    path, size = os.path.join(self.folder, 'clip.avi'), (48, 32)
+    out = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, size)
+    for value in range(0, 250, 50):
+      out.write(np.full((32, 48, 3), value, np.uint8))
+    out.release()
+    folder, printed = self.infer('--input', path, '--outputs', 'mask', 'overlay', 'csv')
+    self.assertIn(f'1 videos, classes.csv are in {folder}', printed)
+    self.assertEqual(sorted(os.listdir(folder)), ['classes.csv', 'clip_mask', 'clip_overlay.mp4'])
+    self.assertEqual(sorted(os.listdir(f'{folder}/clip_mask')), [f'{n:06d}.png' for n in range(1, 6)])
+    reader, frames = cv2.VideoCapture(f'{folder}/clip_overlay.mp4'), 0
+    self.assertEqual(reader.get(cv2.CAP_PROP_FPS), 5)
+    while reader.read()[0]:
+      frames += 1
+    self.assertEqual(frames, 5)
+
+  def test_what_is_no_video_is_told_and_the_others_are_predicted(self):
+    with open(os.path.join(self.folder, 'x.mp4'), 'w') as file:
+      file.write('no video')
+    with self.assertRaisesRegex(DataError, "1 of 2 images could not be predicted: video '.*x.mp4' is "
+                                           'nothing that OpenCV reads'):
+      self.infer('--input', os.path.join(self.folder, 'x.mp4'), f'{self.data}/JPEGImages/a.jpg')
+    self.assertEqual(os.listdir(self.temporary('out')), ['a_mask.png'])
+
+  def test_flags_that_say_nothing_are_refused(self):
+    with self.assertRaisesRegex(UsageError, '--overlap is about windows'):
+      self.infer('--input', self.data, '--overlap', 0.5)

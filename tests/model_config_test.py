@@ -6,12 +6,9 @@ import os
 import tempfile
 import unittest
 
-import numpy as np
-from PIL import Image
-
 from cli import flags, model_config
 from dataset import descriptors
-from utils import files, visualization
+from utils import files
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
@@ -137,25 +134,6 @@ class FilesTest(FolderTest):
     open(path, 'w').close()
     with self.assertRaisesRegex(DataError, '--out_dir .*a/b cannot be written to'):
       files.make_folder(path + '/b', '--out_dir')
-
-
-class VisualizationTest(FolderTest):
-
-  def test_ignore_label_has_a_colour_only_outside_the_classes(self):
-    self.assertEqual(visualization.color_table(TWO.palette, 255)[[0, 1, 2, 255]].tolist(),
-                     [[1, 2, 3], [4, 5, 6], [0, 0, 0], [224, 224, 192]])
-    self.assertEqual(visualization.color_table(TWO.palette, 0)[0].tolist(), [1, 2, 3])
-
-  def test_mask_keeps_ids_and_overlay_blends_half_and_half(self):
-    classes = np.array([[0, 1, 1]])
-    path = os.path.join(self.folder, 'm.png')
-    visualization.save_mask(path, classes, TWO.palette, 255)
-    with Image.open(path) as mask:
-      self.assertEqual((mask.mode, np.asarray(mask).tolist()), ('P', [[0, 1, 1]]))
-      self.assertEqual(mask.convert('RGB').getpixel((1, 0)), (4, 5, 6))
-    visualization.save_overlay(path, np.full((1, 3, 3), 101, np.uint8), classes, TWO.palette)
-    with Image.open(path) as overlay:
-      self.assertEqual(overlay.getpixel((2, 0)), (52, 53, 54))  # (101 + 4) / 2 = 52.5, to even
 
 
 if __name__ == '__main__':

@@ -37,9 +37,24 @@ class VisualizationTest(unittest.TestCase):
     for options, expected in (({'alpha': .5}, [[150, 50, 50], [50, 50, 150]]),  # 150.5 rounds to even
                               ({'alpha': 1.}, [[200, 0, 0], [0, 0, 201]]),
                               ({'alpha': .5, 'background': 1}, [[100, 100, 100], [50, 50, 150]])):
-      visualization.save_overlay(self.path, image, np.array([[1, 2]]), PALETTE, **options)
-      with Image.open(self.path) as found:
-        self.assertEqual(np.asarray(found)[0].tolist(), expected)
+      found = visualization.overlay(image, np.array([[1, 2]]), PALETTE, **options)
+      self.assertEqual(found[0].tolist(), expected)
+
+  def test_legend_names_what_is_found_and_stays_small(self):
+    classes = np.zeros((200, 300), int)
+    classes[:, 150:] = 2
+    image = np.full((200, 300, 3), 100, np.uint8)
+    found = visualization.with_legend(image, classes, ['sky', 'cat', 'dog'], PALETTE)
+    changed = np.nonzero((found != image).any(axis=2))
+    self.assertLess(changed[0].size, 200 * 300 / 4)
+    self.assertEqual((changed[0].max(), changed[1].min()), (199, 0))  # the lower left corner
+    colors = {tuple(color) for color in found.reshape(-1, 3)}
+    self.assertTrue({PALETTE[0], PALETTE[2]} <= colors)
+    self.assertNotIn(PALETTE[1], colors)
+    without = visualization.with_legend(image, classes, ['sky', 'cat', 'dog'], PALETTE, background=0)
+    self.assertNotIn(PALETTE[0], {tuple(color) for color in without.reshape(-1, 3)})
+    small = image[:20, :20]
+    np.testing.assert_array_equal(visualization.with_legend(small, classes[:20, :20], 'abc', PALETTE), small)
 
   def test_grey_picture_holds_the_values(self):
     visualization.save_grey(self.path, np.array([[7, 33], [0, 255]]))

@@ -8,9 +8,8 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
-from tqdm import tqdm
 
-from utils import devices
+from utils import devices, progress
 from utils.errors import UsageError
 from utils.tf_estimator import RunConfig
 
@@ -129,29 +128,26 @@ class ProgressHook(tf.train.SessionRunHook):
     if self._step > self._first + 1:  # the first step also pays for the start
       rate = (self._step - self._shown) / max(self._seconds, 1e-9)
       line.append(f'{rate * self._batch_size:.2f} images/s')
-      line.append(f'{duration((self._last_step - self._step) / rate)} left')
-    print('  '.join(line), flush=True)
+      line.append(f'{progress.duration((self._last_step - self._step) / rate)} left')
+    if not progress.is_quiet():
+      print('  '.join(line), flush=True)
     self._shown, self._seconds = self._step, 0
 
 
 class ProgressBarHook(tf.train.SessionRunHook):
-  """A progress bar over images, on stderr; each run of the session does one, or one in every replica."""
+  """Progress over images; each run of the session does one, or one in every replica."""
 
   def __init__(self, total, title, replicas=1):
-    self._bar = tqdm(total=total, desc=title, unit='image')
-    self._replicas = replicas
+    self._progress = progress.Progress(total, title, 'image')
+    self._left, self._replicas = total, replicas
 
   def after_run(self, run_context, run_values):
-    self._bar.update(min(self._replicas, self._bar.total - self._bar.n))
+    done = min(self._replicas, self._left)
+    self._left -= done
+    self._progress.update(done)
 
   def end(self, session):
-    self._bar.close()
-
-
-def duration(seconds):
-  """Returns seconds as h:mm:ss."""
-  seconds = int(round(seconds))
-  return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+    self._progress.close()
 
 
 def _short(value):

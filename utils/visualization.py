@@ -1,6 +1,6 @@
 """Colours: label maps as palette PNGs, and label maps blended over photos."""
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from utils import files
 
@@ -35,11 +35,10 @@ def save_mask(path, classes, palette, ignore_label):
     mask.save(temporary, format='PNG')
 
 
-def save_overlay(path, image, classes, palette, alpha, background=None):
-  """Writes the picture with the classes' colours blended over it, as a PNG.
+def overlay(image, classes, palette, alpha=0.5, background=None):
+  """Returns the picture with the classes' colours blended over it, uint8 [H, W, 3].
 
   Args:
-    path: str; written under a temporary name first.
     image: uint8 [H, W, 3], RGB.
     classes: integer [H, W], 0..K-1.
     palette: K colours (r, g, b).
@@ -50,8 +49,46 @@ def save_overlay(path, image, classes, palette, alpha, background=None):
   blended = np.round((1 - alpha) * image + alpha * colors).astype(np.uint8)
   if background is not None:
     blended = np.where((classes == background)[:, :, None], image, blended)
+  return blended
+
+
+def with_legend(image, classes, names, palette, background=None):
+  """Returns the picture with a box in its lower left corner that names the classes found, the largest first.
+
+  If the box would take more than a quarter of the picture, it names fewer classes, or there is none.
+
+  Args:
+    image: uint8 [H, W, 3], RGB.
+    classes: integer [H, W], 0..K-1.
+    names: K str.
+    palette: K colours (r, g, b).
+    background: int or None, a class that is not named.
+  """
+  height, width = classes.shape
+  pixels = np.bincount(classes.ravel(), minlength=len(names))
+  found = [label for label in np.argsort(-pixels, kind='stable') if pixels[label] and label != background]
+  size = max(10, min(height, width) // 28)
+  font, line = ImageFont.load_default(size), size + size // 3
+  canvas = Image.fromarray(image)
+  pen = ImageDraw.Draw(canvas, 'RGBA')
+  box_width = max([int(pen.textlength(names[label], font)) for label in found], default=0) + 5 * size // 2
+  found = found[:max(0, int(height * width / 4 / box_width - size / 2) // line)]
+  if not found or box_width > width:
+    return image
+  top = height - line * len(found) - size // 2
+  pen.rectangle((0, top, box_width, height), fill=(255, 255, 255, 200))
+  for row, label in enumerate(found):
+    y = top + size // 4 + row * line
+    pen.rectangle((size // 2, y + size // 6, size // 2 + size, y + size // 6 + size), tuple(palette[label]),
+                  (0, 0, 0))
+    pen.text((2 * size, y), names[label], (0, 0, 0), font)
+  return np.asarray(canvas)
+
+
+def save(path, image):
+  """Writes a picture, uint8 [H, W, 3], as a PNG, under a temporary name first."""
   with files.replacing(path) as temporary:
-    Image.fromarray(blended).save(temporary, format='PNG')
+    Image.fromarray(image).save(temporary, format='PNG')
 
 
 def save_grey(path, values):

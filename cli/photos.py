@@ -1,0 +1,102 @@
+"""Which images and videos inference.py takes, and where their outputs go."""
+import collections
+import glob
+import os
+import re
+import typing
+
+from dataset import lists
+from utils.errors import DataError
+
+VIDEO_EXTENSIONS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+_PATTERN = re.compile('[*?[]')
+
+
+class Photo(typing.NamedTuple):
+  """An image or a video: its path, and that of its outputs, less what comes after the name."""
+  path: str
+  output: str
+
+  @property
+  def is_video(self) -> bool:
+    return self.path.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def list_photos(folder, names):
+  """Returns the Photos of the names in a list, whose folders are kept below --output_dir."""
+  return [Photo(os.path.join(folder, name), _output(name)) for name in names]
+
+
+def find_photos(given, output_dir):
+  """Returns the Photos of --input; of those in folders and of patterns, the folders below it are kept.
+
+  Args:
+    given: list of str: files, folders and patterns.
+    output_dir: str; it is left out of folders.
+
+  Raises:
+    DataError: there is no such file or folder, or no image in it.
+  """
+  photos: dict[Photo, None] = {}
+  others: collections.Counter[str] = collections.Counter()
+  for text in given:
+    if os.path.exists(text):
+      found, root = [text], text if os.path.isdir(text) else os.path.dirname(text)
+    else:
+      is_pattern = _PATTERN.search(text)
+      found = _matches(text) if is_pattern else []
+      root = os.path.dirname(text[:is_pattern.start()]) if is_pattern else None
+    if not found:
+      raise DataError(f"--input '{text}' is no file or folder, and no pattern that fits one; check the path")
+    paths: list[str] = []
+    for path in found:
+      paths.extend(_images_below(path, output_dir, others) if os.path.isdir(path) else [path])
+    if not paths:
+      raise DataError(f"--input '{text}' holds no image; in folders their names end in "
+                      f"{', '.join(lists.IMAGE_EXTENSIONS)}")
+    for path in map(os.path.normpath, paths):
+      photo = Photo(path, _output(os.path.relpath(path, root or '.')))
+      photos[photo] = None
+  if others:
+    print(f'Left out of the folders: {others.total()} file(s) that are no images by their names '
+          f'({", ".join(sorted(others))}); give the files themselves to have them predicted', flush=True)
+  return list(photos)
+
+
+def _matches(pattern):
+  """Returns the paths that fit a pattern, sorted; of several to one file, by links, the shortest."""
+  paths: dict[str, str] = {}
+  for path in sorted(glob.glob(pattern, recursive=True), key=lambda path: path.count(os.sep)):
+    paths.setdefault(os.path.realpath(path), path)
+  return sorted(paths.values())
+
+
+def _output(name):
+  """Returns a name without its extension, and without its folders if they lead out of the folder it is in."""
+  stem = os.path.splitext(os.path.normpath(name))[0]
+  return os.path.basename(stem) if os.path.isabs(stem) or stem.startswith(os.pardir + os.sep) else stem
+
+
+def _images_below(folder, output_dir, others):
+  """Returns the paths of the images in a folder and below, sorted; hidden ones and --output_dir are left out.
+
+  Args:
+    folder, output_dir: str.
+    others: collections.Counter of extensions, to which those of other files are added.
+  """
+  def stop(error):
+    raise DataError(f"folder '{error.filename}' cannot be read: {error.strerror}; check its permissions")
+
+  paths, seen = [], {os.path.realpath(output_dir), os.path.realpath(folder)}
+  for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+    for name in sorted(name for name in names if not name.startswith('.')):
+      extension = os.path.splitext(name)[1].lower()
+      if extension in lists.IMAGE_EXTENSIONS + VIDEO_EXTENSIONS:
+        paths.append(os.path.join(parent, name))
+      else:
+        others[extension or 'none'] += 1
+    below = {os.path.realpath(os.path.join(parent, name)): name  # a link may lead back
+             for name in sorted(folders) if not name.startswith('.')}
+    folders[:] = [name for path, name in below.items() if path not in seen]
+    seen.update(below)
+  return paths

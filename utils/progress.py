@@ -1,0 +1,75 @@
+"""How far something is: a bar with the time left on a terminal, else a plain line now and then, on stderr."""
+import sys
+import time
+
+from tqdm import tqdm
+
+_SECONDS = 15  # between two plain lines
+
+_is_quiet = False
+
+
+def set_quiet(is_quiet: bool) -> None:
+  """Says whether no progress is shown, for the whole process (--quiet)."""
+  global _is_quiet
+  _is_quiet = is_quiet
+
+
+def is_quiet() -> bool:
+  return _is_quiet
+
+
+def duration(seconds: float) -> str:
+  """Returns seconds as h:mm:ss."""
+  seconds = int(round(seconds))
+  return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+
+
+class Progress:
+  """A count up to a total, which `update` raises; a context that ends with it."""
+
+  def __init__(self, total: int | None, title: str, unit: str) -> None:
+    """Args: the number in all, or None if it is not known; what is done; what is counted, in singular."""
+    self.done = 0
+    self._total, self._title, self._unit = total, title, unit
+    self._bar = None
+    if sys.stderr.isatty() and not _is_quiet:
+      self._bar = tqdm(total=total, desc=title, unit=unit)
+    self._begun = self._shown = time.monotonic()
+
+  def __enter__(self) -> 'Progress':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self.close()
+
+  def update(self, count: int = 1, note: str = '') -> None:
+    """Raises the count; a note says more, such as which part of the next one is done."""
+    self.done += count
+    if self._bar is not None:
+      self._bar.set_postfix_str(note, refresh=False)
+      self._bar.update(count)
+    now = time.monotonic()
+    if now - self._shown < (0.5 if self._bar is not None else _SECONDS):
+      return
+    self._shown = now
+    if self._bar is not None:
+      self._bar.refresh()
+    elif not _is_quiet:
+      print(self._line(now - self._begun, note), file=sys.stderr, flush=True)
+
+  def _line(self, seconds, note):
+    text = f'{self._title}: {self.done}'
+    if self._total:
+      text += f' of {self._total}'
+    text += f' {self._unit}s'
+    if note:
+      text += f', {note}'
+    if self._total and self.done:
+      text += f', {duration(seconds * (self._total - self.done) / self.done)} left'
+    return text
+
+  def close(self) -> None:
+    """Ends the bar."""
+    if self._bar is not None:
+      self._bar.close()

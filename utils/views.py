@@ -1,0 +1,196 @@
+"""Views: an image is predicted at several scales, mirrored and in windows, and probabilities are averaged.
+
+One network predicts one view in a run of the session, so the graph stays as small as for whole images, and
+only the rows that windows still add to are held in memory: 4 bytes x classes x width x height of a window.
+
+DeepLabv3 (arXiv 1706.05587, sec. 4.1) averages over scales 0.5 to 1.75 and mirrored images.
+
+Letters in shapes: H W size of the image, h w of a view's window, K classes.
+"""
+import argparse
+import math
+import typing
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from utils.errors import UsageError
+
+
+class Views(typing.NamedTuple):
+  """From where an image is looked at.
+
+  Attributes:
+    scales: tuple of floats, by which windows are resized.
+    flip: bool, look at each mirrored, too.
+    window: (height, width), ints, of windows that cover the image; None takes it whole.
+    overlap: float, 0 to below 1, the share of a window that the next one sees too, at least.
+  """
+  scales: tuple = (1.0,)
+  flip: bool = False
+  window: tuple | None = None
+  overlap: float = 1 / 3
+
+  @property
+  def is_plain(self) -> bool:
+    """Whether there is one view, the image itself."""
+    return self.scales == (1.0,) and not self.flip and not self.window
+
+  def plan(self, size: tuple) -> list:
+    """Returns the list of View of an image of (height, width), windows from the top to the bottom."""
+    height, width = (min(pair) for pair in zip(self.window or size, size))
+    return [View(top, left, height, width, scale, mirrored)
+            for top in _positions(size[0], height, self.overlap)
+            for left in _positions(size[1], width, self.overlap)
+            for scale in self.scales for mirrored in (False, True)[:1 + self.flip]]
+
+
+class View(typing.NamedTuple):
+  """A window of an image, resized by `scale`, and mirrored or not."""
+  top: int
+  left: int
+  height: int
+  width: int
+  scale: float
+  mirrored: bool
+
+  def of(self, image: np.ndarray) -> np.ndarray:
+    """Returns the window of an image, [h, w, ...]."""
+    return image[self.top:self.top + self.height, self.left:self.left + self.width]
+
+
+def _positions(length, window, overlap):
+  """Returns where windows begin so that they cover a length, evenly spread: a list of ints."""
+  if window >= length:
+    return [0]
+  count = 1 + math.ceil((length - window) / max(1, window * (1 - overlap)))
+  return [round(index * (length - window) / (count - 1)) for index in range(count)]
+
+
+# --- In the graph --------------------------------------------------------------------------------
+
+
+SIGNATURE = {'image': tf.TensorSpec([None, None, 3], tf.uint8), 'scale': tf.TensorSpec([], tf.float32),
+             'mirrored': tf.TensorSpec([], tf.bool)}
+
+
+def features(image, view):
+  """Returns the features of a view, a dict as SIGNATURE says, of the image, uint8 [H, W, 3]."""
+  return {'image': view.of(image), 'scale': np.float32(view.scale), 'mirrored': view.mirrored}
+
+
+def seen(features):
+  """Returns float32 [1, h', w', 3], RGB 0..255: the window as the network is to see it.
+
+  Args:
+    features: dict of batches of one, of SIGNATURE. Sides of L pixels become int((L - 1) * scale + 1), so that
+      the corners stay in place.
+  """
+  images = tf.cast(features['image'], tf.float32)
+  sides = tf.cast(tf.shape(images)[1:3] - 1, tf.float32)
+  size = tf.cast(sides * features['scale'][0] + 1, tf.int32)
+  return _mirrored(tf.image.resize_bilinear(images, size, align_corners=True), features)
+
+
+def restored(logits, features):
+  """Returns the logits of what `seen` returned, float32 [1, h', w', K], at the size of the window."""
+  size = tf.shape(features['image'])[1:3]
+  return tf.image.resize_bilinear(_mirrored(logits, features), size, align_corners=True)
+
+
+def _mirrored(images, features):
+  return tf.cond(features['mirrored'][0], lambda: tf.reverse(images, [2]), lambda: images)
+
+
+# --- On the host ---------------------------------------------------------------------------------
+
+
+class Average:
+  """The mean of the probabilities of an image's views, which come in the order of the plan."""
+
+  def __init__(self, size: tuple, views: Views, num_classes: int, on_rows: typing.Callable) -> None:
+    """Starts with nothing.
+
+    Args:
+      size: (height, width) of the image.
+      views: Views.
+      num_classes: int, K.
+      on_rows: function of a row's number and the mean probabilities from there on, float32 [rows, W, K];
+        called for the next rows as soon as no later view adds to them.
+    """
+    rows = min((views.window or size)[0], size[0])
+    self._sum = np.zeros((rows, size[1], num_classes), np.float32)
+    self._count = np.zeros((rows, size[1], 1), np.float32)
+    self._top, self._height, self._on_rows = 0, size[0], on_rows
+
+  def add(self, view: View, probabilities: np.ndarray) -> None:
+    """Adds the probabilities of a view, float32 [h, w, K]."""
+    self._finish(view.top)
+    rows, columns = slice(view.height), slice(view.left, view.left + view.width)
+    self._sum[rows, columns] += probabilities
+    self._count[rows, columns] += 1
+
+  def finish(self) -> None:
+    """Hands out what is left, after the last view."""
+    self._finish(self._height)
+
+  def _finish(self, top):
+    done = top - self._top
+    if done > 0:
+      self._on_rows(self._top, self._sum[:done] / self._count[:done])
+      for kept in (self._sum, self._count):
+        kept[:-done or None] = kept[done:].copy() if done < len(kept) else 0
+        kept[len(kept) - done:] = 0
+      self._top = top
+
+
+def merged(predictions, sizes, views, num_classes, on_view=None, keep_probabilities=False):
+  """Yields the prediction of each image from those of its views.
+
+  Args:
+    predictions: iterator of dicts with `probabilities`, float32 [h, w, K], of the views of all images.
+    sizes: collections.deque of (height, width); that of an image is there before its first prediction is.
+    views: Views.
+    num_classes: int, K.
+    on_view: function of how many views of an image are done, and how many there are; or None.
+    keep_probabilities: bool.
+
+  Yields:
+    dict of `classes`, uint8 [H, W, 1], and `probabilities`, float32 [H, W, K], if they are kept.
+  """
+  for first in predictions:
+    size = sizes.popleft()
+    classes = np.empty((*size, 1), np.uint8)
+    kept = np.empty((*size, num_classes), np.float32) if keep_probabilities else None
+
+    def take(top, rows, classes=classes, kept=kept):
+      classes[top:top + len(rows), :, 0] = rows.argmax(axis=2)
+      if kept is not None:
+        kept[top:top + len(rows)] = rows
+
+    average, plan = Average(size, views, num_classes, take), views.plan(size)
+    for number, view in enumerate(plan, 1):
+      average.add(view, (first if number == 1 else next(predictions))['probabilities'])
+      if on_view:
+        on_view(number, len(plan))
+    average.finish()
+    yield {'classes': classes, **({'probabilities': kept} if keep_probabilities else {})}
+
+
+def read_flags(args: argparse.Namespace, output_stride: int) -> Views:
+  """Returns the Views of parsed flags that hold flags.VIEW_FLAGS.
+
+  Args:
+    args: the parsed flags.
+    output_stride: int; windows are to be no smaller.
+
+  Raises:
+    UsageError: flags need one another, or a window is too small.
+  """
+  if 'overlap' in args.explicit and not args.sliding_window:
+    raise UsageError('--overlap is about windows; add --sliding_window H W, or leave it out')
+  window = args.sliding_window and tuple(args.sliding_window)
+  if window and min(window) < output_stride:
+    raise UsageError(f'--sliding_window {window[0]} {window[1]} is smaller than --output_stride '
+                     f'{output_stride}; give larger windows')
+  return Views(tuple(args.eval_scales), args.flip, window, args.overlap)
