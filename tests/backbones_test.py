@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from nets import backbones, builders, layers
 from tests.golden import formula
+from tests.support import load_formula
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -129,9 +130,7 @@ class BackbonesTest(unittest.TestCase):
     for output_stride in (8, 16, 32):
       with tf.Graph().as_default(), tf.Session() as session:
         high, _ = self._build('resnet_v2_50', tf.constant(images, tf.float32), output_stride)
-        session.run(tf.global_variables_initializer())
-        for variable in tf.global_variables():
-          variable.load(formula.fill(variable.op.name, variable.shape.as_list()), session)
+        load_formula(session)
         features[output_stride] = session.run(high)
     for coarse, step in ((16, 2), (32, 4)):
       np.testing.assert_allclose(features[8][:, ::step, ::step], features[coarse], rtol=1e-3, atol=1e-2)

@@ -13,6 +13,7 @@ import deeplab_model
 from nets import backbones, layers
 from tests import tiny_net
 from tests.golden import formula
+from tests.support import load_formula
 from utils import devices, run_config
 from utils.architecture import Architecture
 from utils.errors import UsageError
@@ -25,14 +26,6 @@ _GOLDEN = os.path.join(os.path.dirname(__file__), 'golden')
 def golden_json(name):
   with open(os.path.join(_GOLDEN, name)) as file:
     return json.load(file)
-
-
-def load_formula(session):
-  """Sets every variable but the global step and momentum slots to the value of its name."""
-  for variable in tf.global_variables():
-    name = variable.op.name
-    if name != 'global_step' and not name.endswith('/Momentum'):
-      variable.load(formula.fill(name, variable.shape.as_list()), session)
 
 
 def relative_error(actual, expected):

@@ -20,6 +20,7 @@ import create_pascal_tf_record
 import evaluate
 import train
 from tests import tiny_net
+from tests.golden import formula
 from utils import visualization
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -94,6 +95,16 @@ def write_events(folder, name, values):
     for index, value in enumerate(values):
       writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=value)]), 10 * index)
     writer.close()
+
+
+def load_formula(session):
+  """Sets every variable but the global step and momentum slots to the value of its name."""
+  variables = [variable for variable in tf.global_variables()
+               if variable.op.name != 'global_step' and not variable.op.name.endswith('/Momentum')]
+  # By one call: TensorFlow prepares the whole graph anew for each set of operations that is run.
+  session.run([variable.initializer for variable in variables],
+              {variable.initial_value: formula.fill(variable.op.name, variable.shape.as_list())
+               for variable in variables})
 
 
 @functools.cache
