@@ -12,13 +12,16 @@ import tensorflow.compat.v1 as tf
 
 from dataset import descriptors
 from deeplab_model import deeplabv3_plus_model_fn
+from tests import tiny_net
 from tools import benchmark, benchmark_memory, graph_analysis
 from utils import run_config
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
-_SMALL = ('--base_architecture', 'mobilenet_v2_dm05', '--crop_size', '97', '65')
+_CROP = ('--crop_size', '97', '65')
+_TINY = ('--base_architecture', tiny_net.LEAN, *_CROP)
+_REAL = ('--base_architecture', 'mobilenet_v2_dm05', *_CROP)  # what it saves depends on the network
 _VOC = descriptors.get_dataset('voc')
 
 
@@ -101,8 +104,13 @@ class StepTest(unittest.TestCase):
 
 class TrainingTest(unittest.TestCase):
 
+  def setUp(self):
+    stack = contextlib.ExitStack()
+    self.addCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
+
   def test_memory_is_linear_in_the_batch(self):
-    _, step = benchmark_memory.training_step(flags(*_SMALL), _VOC)
+    _, step = benchmark_memory.training_step(flags(*_TINY), _VOC)
     self.assertEqual(step.unknown, [])
     five, ten, fifteen = (benchmark_memory.total(step, images) for images in (50, 100, 150))
     self.assertLess(abs((fifteen - ten) / (ten - five) - 1), 0.02)
@@ -110,7 +118,7 @@ class TrainingTest(unittest.TestCase):
   def test_recompute_and_half_precision_keep_less(self):
     kept = {}
     for argv in ((), ('--recompute',), ('--precision', 'bf16')):
-      results = benchmark_memory.measure(flags(*_SMALL, *argv), _VOC)
+      results = benchmark_memory.measure(flags(*_REAL, *argv), _VOC)
       kept[argv] = results['kept_bytes_per_image']
       self.assertEqual(results['data_format'], 'channels_last' if 'bf16' in argv else 'channels_first')
     self.assertLess(kept['--recompute',], 0.6 * kept[()])
@@ -119,7 +127,7 @@ class TrainingTest(unittest.TestCase):
   def test_it_agrees_with_steps_that_ran(self):
     # When parts are computed again hangs on the executor, which may need less than the order assumed.
     for argv, least, most in (((), 0.88, 1.12), (('--recompute',), 0.88, 1.4)):
-      params = flags(*_SMALL, '--data_format', 'channels_last', *argv)
+      params = flags(*_REAL, '--data_format', 'channels_last', *argv)
       _, step = benchmark_memory.training_step(params, _VOC, device='CPU')
       few, many = 5, 19
       predicted = benchmark_memory.peak(step, many)[0] - benchmark_memory.peak(step, few)[0]
@@ -133,10 +141,10 @@ class TrainingTest(unittest.TestCase):
       path = os.path.join(folder, 'memory.json')
       output = io.StringIO()
       with contextlib.redirect_stdout(output):
-        benchmark.main(benchmark.make_parser().parse(['memory', *_SMALL, '--json', path]))
+        benchmark.main(benchmark.make_parser().parse(['memory', *_TINY, '--json', path]))
       with open(path) as file:
         results = json.load(file)['memory']
-    self.assertIn('memory: mobilenet_v2_dm05, height 97, width 65, batch 2, fp32, channels_first',
+    self.assertIn('memory: lean_net, height 97, width 65, batch 2, fp32, channels_first',
                   output.getvalue())
     self.assertIn(f'8 GB: {results["largest_batch"]["8"]}, 11 GB: ', output.getvalue())
     self.assertEqual(sum(results['kept'].values()), results['kept_bytes'])
