@@ -23,7 +23,7 @@ from utils.errors import DataError
 
 # The most pixels of an image or a label, wherever it comes from, and the most bytes of its file. A few bytes
 # can claim any size, and decoding reserves the memory for it.
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # 179 million, such as 13,000 x 13,000
 MAX_BYTES = 1 << 30
 TOO_MANY_PIXELS = f' has more than the {MAX_PIXELS} pixels that are allowed; cut it into parts'
 
@@ -188,7 +188,7 @@ def open_image(encoded, source):
     raise _is_too_large(source) from error
   except Exception as error:
     raise _does_not_decode(source, encoded, error) from error
-  if image.width * image.height > MAX_PIXELS:  # up to twice as many, PIL just warns
+  if image.width * image.height > MAX_PIXELS:  # just below, PIL itself raises no error
     raise _is_too_large(source)
   if image.format == 'EPS':
     raise DataError(f'{source} is an EPS file, which is a program and not an image; convert it to PNG')

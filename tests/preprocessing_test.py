@@ -75,27 +75,27 @@ class TestCase(unittest.TestCase):
 class SizeTest(TestCase):
   """Memory is reserved for no more pixels than are allowed, whatever a header claims."""
 
-  SIZES = ((100000, 100000), (0xffffffff, 0xffffffff), (0xffffffff, 1), (0x80000000, 2), (9460, 9460))
+  SIZES = ((100000, 100000), (0xffffffff, 0xffffffff), (0xffffffff, 1), (0x80000000, 2), (13378, 13378))
 
   def test_png_that_claims_too_many_pixels_is_refused(self):
     small = png(np.zeros((2, 3, 3), int), 8, RGB)
     for size in self.SIZES:
       with self.subTest(size=size):
-        self.check_refused('x has more than the 89478485 pixels that are allowed; cut it into parts',
+        self.check_refused('x has more than the 178956970 pixels that are allowed; cut it into parts',
                            lambda file: preprocessing.image_shape(file, 'x'), claiming(small, *size))
-    shape = in_graph(lambda file: preprocessing.image_shape(file, 'x'), claiming(small, 9459, 9459))
-    self.assertEqual(shape.numpy().tolist(), [9459, 9459])
+    shape = in_graph(lambda file: preprocessing.image_shape(file, 'x'), claiming(small, 13377, 13377))
+    self.assertEqual(shape.numpy().tolist(), [13377, 13377])
 
   def test_jpeg_that_claims_too_many_pixels_is_refused(self):
     jpeg = encoded(np.zeros((8, 8, 3), np.uint8), 'JPEG')
     frame = jpeg.index(b'\xff\xc0') + 5
-    self.check_refused('x has more than the 89478485 pixels that are allowed; cut it into parts',
+    self.check_refused('x has more than the 178956970 pixels that are allowed; cut it into parts',
                        lambda file: preprocessing.image_shape(file, 'x'),
                        jpeg[:frame] + struct.pack('>HH', 65500, 65500) + jpeg[frame + 4:])
 
   def test_label_that_claims_too_many_pixels_is_refused(self):
     for size in self.SIZES:
-      self.check_refused('x has more than the 89478485 pixels that are allowed; cut it into parts',
+      self.check_refused('x has more than the 178956970 pixels that are allowed; cut it into parts',
                          lambda file: preprocessing.decode_label(file, 'x'),
                          claiming(png(np.zeros((2, 3), int), 8), *size))
 

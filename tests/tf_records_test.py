@@ -364,7 +364,7 @@ class EncodePairTest(FolderTest):
     header[29:33] = struct.pack('>I', zlib.crc32(header[12:29]))
     for image, label in ((bytes(header), png(classes())), (png(pixels()), bytes(header))):
       problem, = schema.encode_pair(self.pair(image, label)).problems
-      self.assertRegex(problem, r"(photo.jpg|label.png)' has more than the 89478485 pixels that are allowed")
+      self.assertRegex(problem, r"(photo.jpg|label.png)' has more than the 178956970 pixels that are allowed")
 
   def test_unreadable_exif_is_a_problem_of_its_file(self):
     image = encoded(Image.fromarray(pixels()), 'JPEG', exif=b'Exif\0\0garbage!', dpi=(72, 72))
