@@ -235,14 +235,13 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   scalars = {'loss': loss, settings.loss: data_loss, 'learning_rate': rate,
              'train_px_accuracy': metrics.pixel_accuracy(matrix),
              'train_mean_iou': metrics.mean_iou(matrix)}
-  summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix)
-  summaries.image_grid(features, labels, classes, settings)
+  summaries.training_scalars(scalars, matrix, settings.class_names)
   if settings.pre_trained_model:
     checkpoints.initialize(settings.pre_trained_model, _model_variables(),
                            backbones.get(architecture.base_architecture).scope)
   step = optimizers.train_op(data_loss, decay, rate, trained, settings,
                               _multipliers(trained, architecture, settings))
-  training_hooks.watch(step.loss, rate)
+  training_hooks.watch(step.loss, rate, summaries.image_grid(features, labels, classes, settings))
   if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)

@@ -29,6 +29,7 @@ from utils import (
   metrics,
   optimizers,
   run_config,
+  summaries,
   training_hooks,
   validation,
 )
@@ -482,7 +483,8 @@ class Training:
     args = self.args
     plan = training_hooks.Plan(
         args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
-        args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief)
+        args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief, images_per_step(args),
+        summaries.of_run(flag_values(args), self.dataset.class_names, self.dataset.palette))
 
     def names_of_batch(number):
       first = position + (number - 1 - step) * images_per_step(args)

@@ -73,9 +73,7 @@ class GraphTest(unittest.TestCase):
     self.assertFalse([op.name for op in built.graph.get_operations()
                       if op.node_def.attr['_gradient_op_type'].s == b'Conv2DByProducts'])
     if mode == 'train':
-      pictures = found.pop('a step that writes summaries')
-      self.assertEqual({kind.split()[0] for kind in pictures.on_cpu}, {'GatherV2', 'ImageSummary'})
-      self.assertEqual(pictures.on_host, {})
+      self.assertIn('a step that writes summaries', found)
     for placed in found.values():
       self.assertEqual((placed.on_cpu, placed.on_host, placed.down), ({}, {}, {}))
     if mode == 'train':  # the batch, as bytes: images and labels

@@ -20,7 +20,9 @@ _KNOWN = re.compile(r'''
     | eval | (eval/)?events\.out\.tfevents\.\d+\..*
     | set_aside(/.*)?''', re.VERBOSE | re.DOTALL)
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
-_OF_TIME_OR_PLACE = ('global_step/sec', 'checkpoint_path')  # scalars that no two runs share
+# What no two runs share.
+_OF_TIME_OR_PLACE = ('global_step/sec', 'images_per_second', 'input_wait_share', 'checkpoint_path',
+                     'configuration', '_hparams_/session_start_info', 'legend/image/0')
 
 
 @dataclasses.dataclass
@@ -172,7 +174,7 @@ def difference(actual, expected):
     actual, expected: dicts: tag -> [(step, digest), ...].
   """
   for tag in sorted(set(actual) | set(expected)):
-    if tag == 'global_step/sec':
+    if tag in _OF_TIME_OR_PLACE:
       continue
     have, want = actual.get(tag, []), expected.get(tag, [])
     if have == want:

@@ -10,17 +10,24 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_store
+from utils import checkpoint_store, summaries
 from utils.errors import DataError, UsageError
 
 _MOST_NAMES = 100  # of images, in a message
 _WATCHED = 'watched/'  # begins the names of the graph's collections of the scalars that the hook looks at
 
 
-def watch(loss, learning_rate):
-  """Makes these float scalars of a model_fn the ones that TrainingHook looks at."""
+def watch(loss, learning_rate, pictures=None):
+  """Makes these tensors of a model_fn the ones that TrainingHook looks at, or writes.
+
+  Args:
+    loss, learning_rate: float scalars.
+    pictures: uint8 [n, H, W, 3] for TensorBoard, or None.
+  """
   tf.add_to_collection(_WATCHED + 'loss', loss)
   tf.add_to_collection(_WATCHED + 'learning_rate', learning_rate)
+  if pictures is not None:
+    tf.add_to_collection(_WATCHED + 'pictures', pictures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Plan:
       pictures.
     first: int, the global step that the training goes on from.
     writes: bool, whether this process writes at all; of several machines one does.
+    images_per_step: int.
+    told: tf.Summary of what the run was told, written when it begins; or None.
   """
   model_dir: str
   ends: frozenset
@@ -46,6 +55,8 @@ class Plan:
   summary_steps: int = 100
   first: int = 0
   writes: bool = True
+  images_per_step: int = 1
+  told: tf.Summary | None = None
 
 
 class TrainingHook(tf.train.SessionRunHook):
@@ -79,6 +90,7 @@ class TrainingHook(tf.train.SessionRunHook):
     for key in (tf.GraphKeys.READY_OP, tf.GraphKeys.READY_FOR_LOCAL_INIT_OP):
       tf.add_to_collection(key, ready)
     self._watched = {name: tf.get_collection(_WATCHED + name) for name in ('loss', 'learning_rate')}
+    self._pictures = tf.get_collection(_WATCHED + 'pictures')[:1]  # of the first replica
     self._summary = tf.summary.merge_all() if self._plan.writes else None
 
   def after_create_session(self, session, coord):
@@ -91,10 +103,18 @@ class TrainingHook(tf.train.SessionRunHook):
     self._summed_step = self.step
     if self._plan.writes:
       self._writer = tf.summary.FileWriterCache.get(self._plan.model_dir)
+      if self._plan.told is not None:
+        self._writer.add_summary(self._plan.told, self.step)
 
   def before_run(self, run_context):
     due = self._plan.writes and self._summary is not None and self.step % self._plan.summary_steps == 0
-    return tf.train.SessionRunArgs({**self._watched, **({'summary': self._summary} if due else {})})
+    self._begun = time.monotonic()
+    if not due:
+      return tf.train.SessionRunArgs(self._watched)
+    # A trace tells how long the step waited for its batch. That of the first step pays for the start.
+    trace = None if self.step == self._plan.first else tf.RunOptions(trace_level=tf.RunOptions.SOFTWARE_TRACE)
+    return tf.train.SessionRunArgs({**self._watched, 'summary': self._summary, 'pictures': self._pictures},
+                                   options=trace)
 
   def after_run(self, run_context, run_values):
     self.step += 1
@@ -106,7 +126,7 @@ class TrainingHook(tf.train.SessionRunHook):
     if not self._plan.writes:
       return
     if 'summary' in run_values.results:
-      self._write_summary(run_values.results['summary'])
+      self._write_summary(run_values)
     stopping = self._requests.signal is not None
     if stopping or self._is_due():
       self._save(run_context.session, rate)
@@ -127,12 +147,18 @@ class TrainingHook(tf.train.SessionRunHook):
     return (self.step in plan.ends or (plan.save_steps and self.step % plan.save_steps == 0)
             or (plan.save_seconds and time.monotonic() - self._saved_at >= plan.save_seconds))
 
-  def _write_summary(self, summary):
+  def _write_summary(self, run_values):
     now = time.monotonic()
     speed = (self.step - self._summed_step) / max(now - self._summed_at, 1e-9)
-    self._writer.add_summary(summary, self.step)
-    self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(
-        tag='global_step/sec', simple_value=speed)]), self.step)
+    scalars = {'global_step/sec': speed, 'images_per_second': speed * self._plan.images_per_step}
+    if run_values.run_metadata.HasField('step_stats'):
+      waited = summaries.input_wait(run_values.run_metadata.step_stats)
+      scalars['input_wait_share'] = waited / max(now - self._begun, 1e-9)
+    self._writer.add_summary(run_values.results['summary'], self.step)
+    self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=tag, simple_value=value)
+                                               for tag, value in scalars.items()]), self.step)
+    for images in run_values.results['pictures']:
+      self._writer.add_summary(summaries.pictures('images', images), self.step)
     self._summed_at, self._summed_step = now, self.step
 
   def _save(self, session, rate):

@@ -53,9 +53,9 @@ def overlay(image, classes, palette, alpha=0.5, background=None):
 
 
 def with_legend(image, classes, names, palette, background=None):
-  """Returns the picture with a box in its lower left corner that names the classes found, the largest first.
+  """Returns the picture with a legend of the classes found in its lower left corner, the largest first.
 
-  If the box would take more than a quarter of the picture, it names fewer classes, or there is none.
+  If it would take more than a quarter of the picture, it names fewer classes, or there is none.
 
   Args:
     image: uint8 [H, W, 3], RGB.
@@ -67,21 +67,33 @@ def with_legend(image, classes, names, palette, background=None):
   height, width = classes.shape
   pixels = np.bincount(classes.ravel(), minlength=len(names))
   found = [label for label in np.argsort(-pixels, kind='stable') if pixels[label] and label != background]
-  size = max(10, min(height, width) // 28)
+  while found:
+    box = legend([names[label] for label in found], [palette[label] for label in found],
+                 max(10, min(height, width) // 28))
+    if box.shape[1] <= width and 4 * box.shape[0] * box.shape[1] <= height * width:
+      image = image.copy()
+      image[-box.shape[0]:, :box.shape[1]] = box
+      return image
+    found.pop()
+  return image
+
+
+def legend(names, palette, size=14):
+  """Returns a box with the names of classes beside their colours, uint8 [h, w, 3].
+
+  Args:
+    names: list of str.
+    palette: their colours (r, g, b).
+    size: int, the height of letters in pixels.
+  """
   font, line = ImageFont.load_default(size), size + size // 3
-  canvas = Image.fromarray(image)
-  pen = ImageDraw.Draw(canvas, 'RGBA')
-  box_width = max([int(pen.textlength(names[label], font)) for label in found], default=0) + 5 * size // 2
-  found = found[:max(0, int(height * width / 4 / box_width - size / 2) // line)]
-  if not found or box_width > width:
-    return image
-  top = height - line * len(found) - size // 2
-  pen.rectangle((0, top, box_width, height), fill=(255, 255, 255, 200))
-  for row, label in enumerate(found):
-    y = top + size // 4 + row * line
-    pen.rectangle((size // 2, y + size // 6, size // 2 + size, y + size // 6 + size), tuple(palette[label]),
-                  (0, 0, 0))
-    pen.text((2 * size, y), names[label], (0, 0, 0), font)
+  width = max(int(font.getlength(name)) for name in names) + 5 * size // 2
+  canvas = Image.new('RGB', (width, line * len(names) + size // 2), (255, 255, 255))
+  pen = ImageDraw.Draw(canvas)
+  for row, (name, color) in enumerate(zip(names, palette)):
+    y = size // 4 + row * line
+    pen.rectangle((size // 2, y + size // 6, 3 * size // 2, y + size // 6 + size), tuple(color), (0, 0, 0))
+    pen.text((2 * size, y), name, (0, 0, 0), font)
   return np.asarray(canvas)
 
 
