@@ -24,8 +24,9 @@ _NAME_RGB = re.compile(r'(?![0-9]+[\s,])(\S.*?)[\s,:]+' + _RGB)
 _CVAT_HEADER = re.compile(r'#\s*label\s*:')
 _CVAT_LINE = re.compile(r'(.+?):([0-9,\s]*):[^:]*:[^:]*')
 _NUMBERED = re.compile(r'([0-9]{1,3})(?:\s*[:;,=]\s*|\s+)(\S.*)')
-_COLUMNS = {'pixel value': 'value', 'value': 'value', 'id': 'value', 'class': 'name', 'name': 'name',
-            'label': 'name', 'r': 'r', 'red': 'r', 'g': 'g', 'green': 'g', 'b': 'b', 'blue': 'b'}
+_COLUMNS = {'pixel value': 'value', 'value': 'value', 'id': 'value', 'idx': 'value', 'class': 'name',
+            'name': 'name', 'label': 'name', 'r': 'r', 'red': 'r', 'g': 'g', 'green': 'g', 'b': 'b',
+            'blue': 'b'}
 
 
 class Classes(typing.NamedTuple):
@@ -186,8 +187,9 @@ def _columns(header):
 def _cells(line):
   if len(line) > _MAX_LINE:
     return []
+  separator = '\t' if '\t' in line else ','
   try:
-    return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
   except csv.Error:
     return []
 
@@ -242,8 +244,8 @@ def _shown(text):
 def _read_json(content):
   """Reads COCO's categories, Supervisely's meta.json, {"name": colour}, {"7": "name"}, or a list of these.
 
-  The value of a class is the `id` of COCO's categories, or its place in a list of texts. The `id` of other
-  tools numbers the rows of their data bases.
+  The value of a class is the `id` of COCO's categories, or its place in a list of texts, or in Mapillary's
+  labels. The `id` of other tools numbers the rows of their data bases.
   """
   keys = ('categories', 'classes', 'labels') if isinstance(content, dict) else ()
   key = next((key for key in keys if isinstance(content.get(key), list)), None)
@@ -258,6 +260,9 @@ def _read_json(content):
     if isinstance(item, str) and key != 'categories':
       yield _Entry(place, item, index)
     elif isinstance(item, dict):
+      if 'readable' in item and 'evaluate' in item:  # Mapillary's, of which some share a colour
+        yield _Entry(place, item['readable'], index)
+        continue
       value = item.get('id') if key == 'categories' else None
       if key == 'categories' and not (type(value) is int and value >= 0):
         raise DataError(f"{place} has the id {_shown(repr(value))}; use 0 or more")
@@ -301,6 +306,8 @@ KNOWN = {
     'class_names.txt': _read_any, 'labels.txt': _read_any,  # labelme
     'classes.txt': _read_any, 'obj.names': _read_any,       # YOLO and others
     'class_dict.csv': _read_columns, 'class_dict_seg.csv': _read_columns,
-    'meta.json': _read_json,            # Supervisely
+    'obj_class_to_machine_color.json': _read_json, 'meta.json': _read_json,  # Supervisely
     '_annotations.coco.json': _read_json, 'categories.json': _read_json, 'classes.json': _read_json,
+    'objectInfo150.txt': _read_columns,                                      # ADE20K
+    **dict.fromkeys(('config_v2.0.json', 'config_v1.2.json', 'config.json'), _read_json),  # Mapillary
 }

@@ -194,9 +194,12 @@ def _is_storable(label, encoded):
 
 
 def _palette(label):
-  """Returns the colours of a PIL image, a list of (red, green, blue), or None if it has no palette."""
+  """Returns the 256 colours of a PIL image, (red, green, blue), or None if it has no palette.
+
+  What a shorter palette lacks is black, as PIL shows it.
+  """
   flat = label.getpalette() if label.mode == 'P' else None
-  return flat and list(zip(flat[::3], flat[1::3], flat[2::3]))
+  return flat and list(zip(*([*flat[channel::3], *[0] * (256 - len(flat) // 3)] for channel in range(3))))
 
 
 def _stretch(label, encoded):

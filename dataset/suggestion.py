@@ -65,9 +65,12 @@ def survey(paths, processes):
                       'be ids of objects, or made by resizing, smoothing or JPEG: export the labels anew')
   is_color = clash is not None or any(entry.value is None for entries in contents for entry in entries)
   pixels, labels = collections.Counter(), collections.Counter()
-  for entries in contents:
+  for path, entries in zip(paths, contents):
     for entry in entries:
       key = entry.value
+      if is_color and not entry.color and isinstance(key, int) and key > 255:
+        raise DataError(f'{label_files.source_of(path)} holds ids of 16 bits, and other labels hold colours; '
+                        'give folders, or a --label_suffix, that have one kind')
       if is_color and key != descriptors.TRANSPARENT:
         key = entry.color or (key,) * 3
       pixels[key] += entry.pixels
@@ -205,8 +208,9 @@ def _known_keys(found, classes):
   # labelme writes its -1, which does not count, as 255.
   known = classes.colors if is_color else {
       _IGNORE if value == -1 else value: name for value, name in classes.values.items()}
-  if not is_color and not known and classes.colors:  # such as CVAT's: palette PNGs of the listed colours
-    shown = {found.palette.get(key): key for key in found.pixels}
+  if not is_color and not known and classes.colors:
+    # Palette PNGs of the listed colours, such as CVAT's, or ids that are listed as grey, as by Supervisely.
+    shown = {found.palette.get(key, (key,) * 3): key for key in found.pixels}
     known = {shown[color]: name for color, name in classes.colors.items() if color in shown}
   return known
 
@@ -221,8 +225,11 @@ def _with_classes(name, found, classes, known):
              **{key: 'ignore' for key in unknown}}
   for key in unknown:
     what = 'what is ignored' if key == _IGNORE else 'ignored, since that file does not name it'
+    is_large = found.pixels[key] > label_files.MUCH_IGNORED * sum(found.pixels.values())
+    background = ('; if it is the background, put that name into class_names too, and in place of "ignore"'
+                  if is_large and key in (0, (0, 0, 0)) else '')
     remarks.append(f'Took {key_text(key)} for {what}: {found.pixels[key]} pixels in {found.labels[key]} of '
-                   f'{found.num_labels} labels')
+                   f'{found.num_labels} labels{background}')
   names = list(dict.fromkeys(target for target in targets.values() if target != 'ignore'))
   if len(names) < 2:
     raise DataError(f"'{classes.path}' names {len(names)} of the classes that the labels hold, and training "
@@ -235,7 +242,7 @@ def _with_classes(name, found, classes, known):
   are_ids = (not is_color and kept == list(range(len(kept)))
              and all(key == _IGNORE for key, target in targets.items() if target == 'ignore'))
   descriptor = {'name': name, 'class_names': names}
-  if not is_color and classes.colors:
+  if not is_color and any(len(set(color)) > 1 for color in classes.colors):
     of_name = {label: color for color, label in classes.colors.items()}
     descriptor['palette'] = [list(of_name[label]) for label in names]
     return Suggestion({**descriptor, **({} if are_ids else {

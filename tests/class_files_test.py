@@ -52,6 +52,11 @@ class TextTest(ClassFilesTest):
     self.assertEqual(classes.values, {0: 'background', 2: 'Cow, statue', 7: 'Car'})
     self.assertEqual(classes.colors, {})
 
+  def test_ade20k_has_columns_between_tabs(self):
+    classes = self.read('objectInfo150.txt', 'Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.16\t9\t9\t1\twall\n'
+                        '2\t0.12\t9\t9\t1\tbuilding, edifice  \n')
+    self.assertEqual(classes[1:], (('wall', 'building, edifice'), {1: 'wall', 2: 'building, edifice'}, {}))
+
   def test_class_dict_has_colours_in_any_order_of_columns(self):
     expected = {(64, 128, 64): 'Animal', (0, 192, 64): 'Road Shoulder'}
     for text in ('name,r,g,b\nAnimal,64,128,64\nRoad Shoulder,0,192,64\n',
@@ -129,6 +134,12 @@ class TextTest(ClassFilesTest):
 
 
 class JsonTest(ClassFilesTest):
+
+  def test_mapillary_has_its_names_in_the_order_of_the_values(self):
+    classes = self.read('config_v1.2.json', {'version': '1.2', 'labels': [
+        {'name': f'x--{name}', 'readable': name, 'evaluate': True, 'color': [1, 2, 3]}
+        for name in ('Bird', 'Sky')]})
+    self.assertEqual(classes[1:], (('Bird', 'Sky'), {0: 'Bird', 1: 'Sky'}, {}))
 
   def test_supervisely_has_colours_and_ids_that_are_no_values(self):
     classes = self.read('meta.json', {'tags': [], 'classes': [

@@ -100,6 +100,11 @@ class SuggestionTest(unittest.TestCase):
                           'palette': [[0, 0, 255], [85, 0, 170], [86, 0, 169], [254, 0, 1]],
                           'values': {'0': 'class_0', '85': 'class_85', '86': 'class_86', '254': 'class_254'}})
 
+  def test_palette_that_is_too_short_is_black_where_it_ends(self):
+    self.write('a.png', np.uint8([[0, 1, 255]]), [9, 9, 9, 200, 0, 0], bits=8)
+    self.write('b.png', np.uint8([[0, 1, 1]]), [9, 9, 9, 200, 0, 0], bits=8)
+    self.assert_suggests({'class_names': ['class_0', 'class_1'], 'palette': [[9, 9, 9], [200, 0, 0]]})
+
   def test_palettes_that_differ_mean_colours(self):
     self.write('labels/a.png', np.uint8([[0, 1, 1]]), [1, 2, 3, 4, 5, 6])
     self.write('labels/b.png', np.uint8([[0, 0, 0]]), [4, 5, 6, 1, 2, 3])
@@ -178,6 +183,19 @@ class SuggestionTest(unittest.TestCase):
         "Took the names in 'labelmap.txt'",
         'Took #090909 for ignored, since that file does not name it: 1 pixels in 1 of 1 labels',
         'No pixel is dog: kept as classes; take out what you do not need'])
+
+  def test_ids_that_are_listed_as_grey_colours_get_their_names(self):
+    self.write('a.png', np.uint8([[0, 0, 1, 2]]))
+    out = self.assert_suggests({'class_names': ['cat', 'dog'], 'values': {
+        '1': 'cat', '2': 'dog', '0': 'ignore'}}, class_files.Classes(
+            'obj_class_to_machine_color.json', ('cat', 'dog'), {}, {(1, 1, 1): 'cat', (2, 2, 2): 'dog'}))
+    self.assertIn('2 pixels in 1 of 1 labels; if it is the background, put that name into class_names', out)
+
+  def test_ids_of_16_bits_beside_colours_are_refused(self):
+    self.write('a.png', np.uint16([[0, 700]]))
+    self.write('b.png', np.uint8([[[0, 0, 0], [1, 2, 3]]]))
+    with self.assertRaisesRegex(DataError, "'.*a.png' holds ids of 16 bits, and other labels hold colours"):
+      self.suggest()
 
   def test_names_that_do_not_fit_are_left_out(self):
     self.write('a.png', np.uint8([[0, 7]]))
