@@ -1,7 +1,8 @@
-"""Layouts of datasets: which files below a folder are images, which are labels, and which belong together.
+"""Layouts of datasets: which files of given folders are images, which are labels, and which belong together.
 
 Free of TensorFlow.
 """
+import bisect
 import collections
 import os
 import re
@@ -11,25 +12,12 @@ from dataset import label_files, lists
 from utils.errors import DataError
 
 # Of files that lie among both images and labels, and whose names do not tell which they are.
-_PHOTOS_ALONE = ('.jpg', '.jpeg', '.webp')
-_SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val',
-           'dev': 'val', 'test': 'test', 'testing': 'test'}
-_LABEL_WORDS = re.compile('mask|label|annot|seg|truth|target|index|^gt', re.IGNORECASE)
-_IMAGE_WORDS = re.compile('image|img|photo|jpeg|still|frame|picture|leftimg', re.IGNORECASE)
-_NOT_WANTED = re.compile('object|instance|visual|viz|overlay|preview|thumb|edge|depth', re.IGNORECASE)
-_MOST_FOLDERS = 60  # that are compared with one another
-_SAMPLE = 40        # files by which two folders are compared
-
-
-class Part(typing.NamedTuple):
-  """The images of a split, or of all.
-
-  Attributes:
-    folders: lists.Folders.
-    list_path: str, the list of the names; None takes all files of the folders.
-  """
-  folders: lists.Folders
-  list_path: str = None
+PHOTOS_ALONE = ('.jpg', '.jpeg', '.webp')
+LABEL_WORDS = re.compile('mask|label|annot|seg|truth|target|index|^gt', re.IGNORECASE)
+NOT_WANTED = re.compile('object|instance|visual|viz|overlay|preview|thumb|edge|depth|human|panoptic',
+                        re.IGNORECASE)
+_KINDS = 12   # of labels that an image may have
+_SAMPLE = 40  # files by which two folders are compared
 
 
 class Files(typing.NamedTuple):
@@ -101,8 +89,8 @@ def find_pairable(folders):
       (found.images, affixes.image_prefix, affixes.image_suffix),
       (found.labels, affixes.label_prefix, affixes.label_suffix))]
   if not stems[0] & stems[1]:
-    other = find_affixes([_stem(path) for path in found.images],
-                         [_stem(path) for path in _candidates(folders._replace(affixes=lists.Affixes()))[1]])
+    other = find_affixes([stem(path) for path in found.images],
+                         [stem(path) for path in _candidates(folders._replace(affixes=lists.Affixes()))[1]])
     advice = f'; {affix_flags(other)} would fit' if other and any(other) else (
         '; check the folders, or give --label_suffix, --label_prefix, --image_suffix or --image_prefix')
     raise DataError(f'none of the {len(found.images)} images and {len(found.labels)} labels belong together: '
@@ -131,7 +119,7 @@ def _without_images(folders, images, labels):
   elif affixes.image_prefix or affixes.image_suffix:
     are_labels = set()
   else:
-    are_labels = {path for path in both if not path.lower().endswith(_PHOTOS_ALONE)}
+    are_labels = {path for path in both if not path.lower().endswith(PHOTOS_ALONE)}
   images = [path for path in images if path not in are_labels]
   stems = {lists.stem_of(path, affixes.image_prefix, affixes.image_suffix) for path in images}
   labels = [path for path in labels if path not in both - are_labels and (
@@ -144,7 +132,7 @@ def _listed(folders):
   return ' and '.join(f"'{folder}'" for folder in folders)
 
 
-def _stem(path):
+def stem(path):
   return lists.stem_of(path, '', '')
 
 
@@ -180,7 +168,27 @@ def find_affixes(image_stems, label_stems):
               & {lists.core_of(name, label_prefix, label_suffix) for name in labels}) - {None, ''}
     if 2 * len(shared) >= min(len(images), len(labels)):
       return affixes
-  return None
+  return _affixes_of_kinds(images, labels)
+
+
+def _affixes_of_kinds(images, labels):
+  """Returns the Affixes of one kind of labels where each image has several, such as Cityscapes, or None."""
+  ordered, votes = sorted(images), collections.Counter()
+  for name in sorted(labels)[::max(1, len(labels) // (4 * _SAMPLE))]:
+    at = bisect.bisect(ordered, name)
+    shared, image = max((len(os.path.commonprefix([name, image])), image)
+                        for image in ordered[max(0, at - 1):at + 1])
+    core = name[:shared].rstrip('_-. ')
+    if core:
+      votes[image[len(core):], name[len(core):]] += 1
+  best = None
+  for (image_suffix, label_suffix), _ in votes.most_common(_KINDS):
+    shared = ({lists.core_of(name, '', image_suffix) for name in images}
+              & {lists.core_of(name, '', label_suffix) for name in labels}) - {None, ''}
+    rank = (not NOT_WANTED.search(label_suffix), bool(LABEL_WORDS.search(label_suffix)), len(shared))
+    if 2 * len(shared) >= len(images) and (best is None or rank > best[0]):
+      best = rank, lists.Affixes('', image_suffix, '', label_suffix)
+  return best and best[1]
 
 
 def _affix_around(inner, outer):
@@ -209,118 +217,3 @@ def find_affixes_among(stems):
     if 3 * len(labels) >= len(names):
       return lists.Affixes('', '', *affix)
   return None
-
-
-# --- Recognition ---------------------------------------------------------------------------------
-
-
-def recognise(root):
-  """Returns {split or None: Part} of a folder in one of the usual layouts; None is for what is not split.
-
-  Images and labels may lie in two trees of folders, side by side in one, and in folders of their own for
-  training, validation and test; what is laid out for a test is not returned.
-
-  Args:
-    root: str.
-
-  Raises:
-    DataError: no images and labels that belong together were found.
-  """
-  paths = find_files(root, lists.spellings((*lists.IMAGE_EXTENSIONS, *lists.LABEL_EXTENSIONS)))
-  groups = collections.defaultdict(list)
-  for path in paths:
-    groups[_split_of(os.path.dirname(path), root)].append(path)
-  parts = {}
-  for split, members in groups.items():
-    folders = _find_folders(os.path.abspath(root), split, members)
-    if folders:
-      parts[split] = Part(folders)
-  if not any(split in parts for split in ('train', None)):
-    raise DataError(f"'{root}' holds {len(paths)} images or labels, and none were found that belong "
-                    'together; give the folders by --images and --labels, and what differs in the names by '
-                    '--label_suffix')
-  return parts
-
-
-def _split_of(folder, root):
-  """Returns the split, train, val or test, that the name of a folder below the root speaks of, or None."""
-  below = os.path.relpath(folder, os.path.abspath(root)).split(os.sep)
-  return next((_SPLITS[part.lower()] for part in below if part.lower() in _SPLITS), None)
-
-
-def _find_folders(root, split, paths):
-  """Returns the lists.Folders of the paths of one split, or None."""
-  trees = collections.defaultdict(list)
-  for path in paths:
-    folder = os.path.dirname(path)
-    while len(folder) >= len(root) and _split_of(folder, root) == split:
-      trees[folder].append(path)
-      folder = os.path.dirname(folder)
-  if len(trees) > _MOST_FOLDERS:
-    depth = sorted(folder.count(os.sep) for folder in trees)[_MOST_FOLDERS]
-    trees = {folder: members for folder, members in trees.items() if folder.count(os.sep) <= depth}
-  best = None
-  for folders, pairs in _possible_folders(trees):
-    labels = folders.labels[0]
-    # As many pairs as possible, of what is called like labels, and not of what is drawn for people to look
-    # at.
-    rank = (not _NOT_WANTED.search(os.path.relpath(labels, root)), pairs,
-            bool(_LABEL_WORDS.search(os.path.basename(labels))), -labels.count(os.sep))
-    if best is None or rank > best[0]:
-      best = rank, folders
-  return best and best[1]
-
-
-def _possible_folders(trees):
-  """Yields (lists.Folders, number of pairs) of folders that hold files which belong together.
-
-  Args:
-    trees: dict from folders to the paths of all files below them.
-  """
-  names = sorted(trees)
-  for position, one in enumerate(names):
-    stems = [_stem(path) for path in trees[one] if os.path.dirname(path) == one]
-    exact = collections.Counter(stems)
-    twice = sum(count > 1 for count in exact.values())
-    if 2 * twice >= len(exact) > 0:  # a.jpg and a.png, or a.json
-      yield lists.Folders([one], [one]), twice
-    elif stems:
-      affixes = find_affixes_among(stems)
-      if affixes:
-        yield lists.Folders([one], [one], affixes), sum(
-            lists.core_of(stem, affixes.label_prefix, affixes.label_suffix) in exact for stem in stems)
-    for other in names[position + 1:]:
-      if other.startswith(one + os.sep):
-        continue
-      images, labels = _in_order(one, other, trees)
-      below = [{os.path.relpath(path, folder) for path in trees[folder]} for folder in (images, labels)]
-      image_stems, label_stems = ([_stem(path) for path in paths] for paths in below)
-      affixes = find_affixes(image_stems, label_stems)
-      if affixes is not None:
-        shared = ({lists.core_of(name, *affixes[:2]) for name in image_stems}
-                  & {lists.core_of(name, *affixes[2:]) for name in label_stems}) - {None}
-        yield lists.Folders([images], [labels], affixes), len(shared)
-
-
-def _in_order(one, other, trees):
-  """Returns (folder of images, folder of labels) of two folders, by their names or else by what they hold."""
-  def is_labels(folder):
-    name = os.path.basename(folder)
-    is_label, is_image = bool(_LABEL_WORDS.search(name)), bool(_IMAGE_WORDS.search(name))
-    return None if is_label == is_image else is_label
-
-  first, second = is_labels(one), is_labels(other)
-  if first is None and second is None:
-    first, second = _colorfulness(trees[one]) < _colorfulness(trees[other]), None
-  return (other, one) if first or second is False else (one, other)
-
-
-def _colorfulness(paths):
-  """Returns how many values or colours a few of the files have on average; labels have fewer than photos."""
-  counts = []
-  for path in paths[:3]:
-    try:
-      counts.append(len(label_files.survey_label(path)))
-    except DataError:
-      counts.append(2 * label_files.MAX_CLASSES)
-  return sum(counts) / len(counts)

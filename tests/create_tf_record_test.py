@@ -118,7 +118,8 @@ class ConvertTest(ToolTest):
     self.assertEqual([len(names) for names in first], [18, 2])
     self.assertEqual(self.convert()[0], 0)
     self.assertEqual(self.lists(), first)
-    self.assert_fails(self.convert('--seed', 1), 1, "train.txt' is there and differs from the split")
+    self.assert_fails(self.convert('--seed', 1), 1, "train.txt' is there and is another list than that of "
+                                                              'these 18 images, of which it lacks 1; give')
     self.assertEqual(self.convert('--seed', 1, '--output_dir', self.path('other'))[0], 0)
     self.assertNotEqual(lists.read_list(self.path('other/val.txt')), first[1])
 

@@ -15,6 +15,7 @@ In place of --data, --images and --labels name the folders, and --label_suffix a
 the names. --labels may be the JSON file of COCO's panoptic labels. docs/data.md has the line for each
 labelling tool.
 """
+import argparse
 import dataclasses
 import hashlib
 import os
@@ -25,7 +26,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cli import flags  # noqa: E402
-from dataset import class_files, descriptors, layouts, lists, panoptic, suggestion  # noqa: E402
+from dataset import class_files, descriptors, layouts, lists, panoptic, recognition, suggestion  # noqa: E402
 from utils import files  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
@@ -98,11 +99,18 @@ def check_flags(args):
 
 
 def find_parts(args):
-  """Returns ({split or None: layouts.Part}, panoptic.Panoptic of each folder of labels that has one)."""
+  """Returns ({split or None: recognition.Part}, panoptic.Panoptic of each folder of labels that has one)."""
   if args.data is not None:
-    parts = find_lists(args, layouts.recognise(args.data))
-    print_parts(args.data, parts)
-    return parts, {}
+    found = recognition.find_files(args.data)
+    panoptic_flags = recognition.find_panoptic(found)
+    if not panoptic_flags:
+      parts = find_columns(args) or find_lists(args, recognition.recognise(args.data, found))
+      print_parts(args.data, parts)
+      return parts, {}
+    words = [word for name, (path,) in panoptic_flags.items()
+             for word in (f'--{name}', os.path.join(args.data, os.path.relpath(path, args.data)))]
+    print(f"In '{args.data}': COCO's panoptic labels, as {shlex.join(words)}")
+    args = argparse.Namespace(**{**vars(args), 'data': None, **panoptic_flags})
   tables, folders = {}, {}
   for images, labels in (('images', 'labels'), ('val_images', 'val_labels')):
     named = [table.folder if (table := read_panoptic(path, tables)) else path
@@ -112,8 +120,9 @@ def find_parts(args):
   train, val = folders['images'], folders['val_images']
   if args.train_list or val.images:
     val = val if val.images or val.labels else train
-    return {'train': layouts.Part(train, args.train_list), 'val': layouts.Part(val, args.val_list)}, tables
-  return {None: layouts.Part(train)}, tables
+    return {'train': recognition.Part(train, args.train_list),
+            'val': recognition.Part(val, args.val_list)}, tables
+  return {None: recognition.Part(train)}, tables
 
 
 def read_panoptic(path, tables):
@@ -125,42 +134,82 @@ def read_panoptic(path, tables):
   return table
 
 
+def find_columns(args):
+  """Returns the parts of lists in --data whose lines name both an image and a label, or None."""
+  paths = {split: os.path.join(args.data, f'{split}.txt') for split in ('train', 'val')}
+  folders = lists.Folders([args.data], [args.data])
+  if not args.train_list and all(map(os.path.isfile, paths.values())) and not any(
+      lists.match_pairs(folders, lists.read_list(path))[1] for path in paths.values()):
+    return {split: recognition.Part(folders, path) for split, path in paths.items()}
+  return None
+
+
 def find_lists(args, parts):
   """Returns the parts with the lists for training and validation that lie in --data, if they fit.
 
-  Lists beside the records are left alone: this script has written them, maybe before there were more images.
+  Lists that this script has written are left alone, since there may be more images now.
 
   Args:
     args: the parsed flags.
-    parts: what layouts.recognise returned.
+    parts: what recognition.recognise returned.
   """
   if set(parts) != {None} or args.train_list or args.explicit & {'val_fraction', 'seed'}:
     return parts
-  folders = parts[None].folders
+  part = parts[None]
   for place in (os.path.join(args.data, 'ImageSets', 'Segmentation'), args.data):
     paths = {split: os.path.join(place, f'{split}.txt') for split in ('train', 'val')}
-    is_ours = os.path.realpath(place) == os.path.realpath(args.output_dir)
-    if is_ours or not all(map(os.path.isfile, paths.values())):
+    if not all(map(os.path.isfile, paths.values())):
       continue
-    missing = {split: len(lists.match_pairs(folders, lists.read_list(path))[1])
-               for split, path in paths.items()}
-    if not any(missing.values()):
-      return {split: layouts.Part(folders, path) for split, path in paths.items()}
-    print(f"Left out: the lists train.txt and val.txt in '{place}', of whose names {sum(missing.values())} "
-          'have no image or no label here')
+    matched = {split: lists.match_pairs(part.folders, lists.read_list(path)) for split, path in paths.items()}
+    missing = sum(len(problems) for _, problems in matched.values())
+    if missing:
+      print(f"Left out: the lists train.txt and val.txt in '{place}', of whose names {missing} have no image "
+            'or no label here')
+    elif not is_own_split({split: [pair.name for pair in pairs] for split, (pairs, _) in matched.items()},
+                          args):
+      tell_unlisted(part, matched, place)
+      return {split: part._replace(list_path=path) for split, path in paths.items()}
   return parts
+
+
+def is_own_split(names, args):
+  """Returns whether split_names draws the names of these lists, {split: list of str}, from all of them."""
+  union = [name for split in names.values() for name in split]
+  val = drawn_names(union, args.val_fraction, args.seed)
+  return len(union) > 1 and val == set(names['val']) and all(one == sorted(one) for one in names.values())
+
+
+def tell_unlisted(part, matched, place):
+  """Prints how many images that have a label are in no list."""
+  listed = {pair.image for pairs, _ in matched.values() for pair in pairs}
+  found = layouts.find_pairable(part.folders)
+  more = lists.match_pairs(part.folders, part_names(part, found))[0]
+  unlisted = [pair.name for pair in more if os.path.abspath(pair.image) not in map(os.path.abspath, listed)]
+  if unlisted:
+    print(f"Left out: {len(unlisted)} images with a label, such as '{unlisted[0]}', which are in neither "
+          f"list in '{place}'")
 
 
 def print_parts(root, parts):
   """Prints what a folder was taken for."""
   print(f"In '{root}':")
-  for split, (folders, list_path) in parts.items():
-    images, labels = (os.path.relpath(paths[0], root) for paths in folders[:2])
+  for split, (folders, list_path, others, rivals) in parts.items():
+    images, labels = (' and '.join(os.path.relpath(path, root) for path in paths) for paths in folders[:2])
     where = f'images in {images}, labels in {labels}' if images != labels else f'both in {images}'
     named = f', named with {layouts.affix_flags(folders.affixes)}' * any(folders.affixes)
     listed = f', those of {list_path}' * bool(list_path)
     purpose = {'train': 'for training', 'val': 'for validation', 'test': 'for a test, left out here'}
     print(f'  {purpose.get(split, "found")}: {where}{named}{listed}')
+    if others:
+      print(f"  left out: {len(others)} other files among the labels, such as "
+            f"'{os.path.relpath(others[0], root)}'")
+    if rivals:
+      print(f'  labels could also be {" or ".join(os.path.relpath(path, root) for path in rivals)}; if so, '
+            'give --images and --labels in place of --data')
+    drawn = next((path for path in folders.labels if layouts.NOT_WANTED.search(os.path.basename(path))), None)
+    if drawn and folders.images != folders.labels:
+      print(f"  Warning: '{os.path.basename(drawn)}' is what pictures of objects, or for people to look at, "
+            'are usually called; labels show classes')
 
 
 def part_names(part, found):
@@ -270,8 +319,10 @@ def check_list(path, names, index):
   there = lists.read_list(path) if os.path.exists(path) else names
   is_of_records = index and index['skipped'] and len(there) == index['examples'] and set(there) <= set(names)
   if there != names and not is_of_records:
-    raise DataError(f"'{path}' is there and differs from the split by --val_fraction and --seed; give it by "
-                    '--train_list or --val_list, or remove it')
+    new = len(set(names) - set(there))
+    raise DataError(f"'{path}' is there and is another list than that of these {len(names)} images, of which "
+                    f'it lacks {new}; give another --output_dir, remove train.txt and val.txt to have them '
+                    'written anew, or keep both by --train_list and --val_list')
 
 
 def split_names(names, val_fraction, seed):
@@ -287,10 +338,15 @@ def split_names(names, val_fraction, seed):
     print(f"Note: '{names[0]}' is the only image, so it is for both training and validation; scores on "
           'it say nothing of others')
     return {'train': names, 'val': names}
-  by_chance = sorted(names, key=lambda name: hashlib.sha256(f'{seed}/{name}'.encode()).digest())
-  val = set(by_chance[:max(1, round(len(names) * val_fraction))])
+  val = drawn_names(names, val_fraction, seed)
   return {'train': [name for name in names if name not in val],
           'val': [name for name in names if name in val]}
+
+
+def drawn_names(names, val_fraction, seed):
+  """Returns the set of names that are for validation."""
+  by_chance = sorted(names, key=lambda name: hashlib.sha256(f'{seed}/{name}'.encode()).digest())
+  return set(by_chance[:max(1, round(len(names) * val_fraction))])
 
 
 def unpaired_labels(used, found, folders):
@@ -359,7 +415,11 @@ def find_labels(part):
   """Returns the paths of the labels of a part, of its list if it has one."""
   if part.list_path and part.folders.images:
     return [pair.label for pair in lists.match_pairs(part.folders, lists.read_list(part.list_path))[0]]
-  return layouts.find_labels(part.folders)
+  best = {}
+  for path in layouts.find_labels(part.folders):
+    stem, extension = os.path.splitext(path)
+    best.setdefault(stem, []).append((lists.LABEL_EXTENSIONS.index(extension.lower()), path))
+  return [min(paths)[1] for paths in best.values()]  # as lists.match_pairs takes them
 
 
 def find_classes(args, parts):
