@@ -62,7 +62,8 @@ def survey(paths, processes):
     if len(kinds) > label_files.MAX_CLASSES + 1:
       raise DataError(f"{label_files.source_of(path)} and those before it hold {len(kinds)} values or "
                       f'colours together, and there are at most {label_files.MAX_CLASSES} classes; they may '
-                      'be ids of objects, or made by resizing, smoothing or JPEG: export the labels anew')
+                      'be ids of objects, or made by resizing, smoothing or JPEG: export the labels anew; '
+                      'if all are classes, write a descriptor whose "values" join them, also by "other"')
   is_color = clash is not None or any(entry.value is None for entries in contents for entry in entries)
   pixels, labels = collections.Counter(), collections.Counter()
   for path, entries in zip(paths, contents):
