@@ -16,6 +16,26 @@ SCORES_NAME = 'scores.json'  # in the folder of the best checkpoint
 _FORMAT = 1
 
 
+def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the scores of each class by a confusion matrix, computed in float64.
+
+  Args:
+    matrix: integer [K, K]; rows are true classes, columns predicted ones.
+
+  Returns:
+    dict of arrays [K]: iou, accuracy, precision, recall and dice, float64, 0..1 or NaN, and pixels, int64,
+    those labelled so. Iou and dice are NaN for a class that occurs nowhere, precision for one that is never
+    predicted, recall for one that is never labelled. The accuracy of a class, as papers on segmentation use
+    the word, is its recall.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  right, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+  recall = _share(right, labelled)
+  return {'iou': _share(right, labelled + predicted - right), 'accuracy': recall,
+          'precision': _share(right, predicted), 'recall': recall,
+          'dice': _share(2 * right, labelled + predicted), 'pixels': labelled.astype(np.int64)}
+
+
 def scores(matrix: np.ndarray, class_names: typing.Sequence[str]) -> dict[str, typing.Any]:
   """Returns the scores of a confusion matrix as a dict for JSON, in float64.
 
@@ -24,18 +44,36 @@ def scores(matrix: np.ndarray, class_names: typing.Sequence[str]) -> dict[str, t
     class_names: K of them.
 
   Returns:
-    dict of mean_iou, px_accuracy, and iou, a dict by class name; None for a class that occurs nowhere.
+    dict of mean_iou and mean_dice (over the classes that occur), mean_accuracy (over those labelled),
+    px_accuracy, and frequency_weighted_iou (by labelled pixels), all 0 if no pixel is valid; and iou, a dict
+    by class name, None for a class that occurs nowhere.
   """
-  matrix = np.asarray(matrix, np.float64)
-  intersection = np.diag(matrix)
-  union = matrix.sum(0) + matrix.sum(1) - intersection
-  iou = intersection / np.maximum(union, 1)
-  present = union > 0
+  of_class = class_scores(matrix)
+  pixels = of_class['pixels']
+  total = max(pixels.sum(), 1)
   return {
-      'mean_iou': float(iou[present].mean()) if present.any() else 0.0,
-      'px_accuracy': float(intersection.sum() / max(matrix.sum(), 1)),
-      'iou': {name: float(iou[k]) if present[k] else None for k, name in enumerate(class_names)},
+      'mean_iou': mean(of_class['iou']) or 0.0,
+      'px_accuracy': float(np.trace(np.asarray(matrix, np.float64)) / total),
+      'mean_accuracy': mean(of_class['accuracy']) or 0.0,
+      'frequency_weighted_iou': float(np.nansum(of_class['iou'] * pixels) / total),
+      'mean_dice': mean(of_class['dice']) or 0.0,
+      'iou': dict(zip(class_names, as_json(of_class['iou']), strict=True)),
   }
+
+
+def mean(values: np.ndarray) -> float | None:
+  """Returns the mean of a float64 array without its NaN, or None if nothing else is in it."""
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if known.size else None
+
+
+def as_json(values: np.ndarray) -> list[typing.Any]:
+  """Returns the numbers of an array as a list, None for NaN."""
+  return [None if value != value else value for value in values.tolist()]
+
+
+def _share(part, whole):
+  return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 class Validation:

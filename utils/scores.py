@@ -1,0 +1,159 @@
+"""The scores of an evaluation, added up image by image on the host: a Tally, and its table as text.
+
+What the classes of single pixels say follows from a confusion matrix (utils/validation.py). How well outlines
+are met is said by Boundary IoU: Cheng, Girshick, Dollar, Berg and Kirillov, Boundary IoU: Improving
+Object-Centric Image Segmentation Evaluation, CVPR 2021 (arXiv 2103.16562).
+"""
+import typing
+
+import cv2
+import numpy as np
+
+from utils import validation
+
+_BOUNDARY = 0.02  # width of the boundary, of the image's diagonal; as published
+_COLUMNS = ('iou', 'accuracy', 'precision', 'recall', 'dice', 'boundary_iou')
+_MEANS = (('mean IoU', 'mean_iou'), ('mean accuracy', 'mean_accuracy'),
+          ('frequency-weighted IoU', 'frequency_weighted_iou'), ('pixel accuracy', 'px_accuracy'),
+          ('mean Dice', 'mean_dice'), ('boundary IoU', 'boundary_iou'))
+
+
+class ImageScores(typing.NamedTuple):
+  """The scores of one image.
+
+  Attributes:
+    name: what it is called.
+    iou: mean IoU, 0..1, over the classes that occur in it, or None if all its pixels are ignored.
+    accuracy: share of its pixels that are right, or None.
+    pixels: int, of its label, without ignored ones.
+    class_iou: float64 [K], NaN for a class that does not occur in it.
+  """
+  name: str
+  iou: float | None
+  accuracy: float | None
+  pixels: int
+  class_iou: np.ndarray
+
+
+class Tally:
+  """Adds up the scores of images that arrive one by one.
+
+  Attributes:
+    matrix: int64 [K, K], the confusion matrix; rows are true classes, columns predicted ones.
+    images: list of ImageScores, in the order in which they came.
+  """
+
+  def __init__(self, class_names: typing.Sequence[str], ignore_label: int) -> None:
+    """Args: class_names, K of them; ignore_label, 0..255, which may be the value of a class."""
+    self._class_names, self._ignore_label = list(class_names), ignore_label
+    count = len(self._class_names)
+    self.matrix = np.zeros((count, count), np.int64)
+    self.images: list[ImageScores] = []
+    self._boundary = np.zeros((2, count), np.int64)  # intersections and unions
+
+  def add(self, name: str, classes: np.ndarray, label: np.ndarray) -> ImageScores:
+    """Adds an image and returns its scores.
+
+    Args:
+      name: str.
+      classes: integer [H, W], 0..K-1, as predicted.
+      label: integer [H, W], 0..K-1 or the ignore label, whose pixels count nowhere.
+    """
+    count, valid = len(self._class_names), label != self._ignore_label
+    cells = label[valid].astype(np.int64) * count + classes[valid]
+    matrix = np.bincount(cells, minlength=count * count).reshape(count, count)
+    self.matrix += matrix
+    self._boundary += boundary_counts(label, classes, valid, count)
+    class_iou, pixels = validation.class_scores(matrix)['iou'], int(matrix.sum())
+    accuracy = float(np.trace(matrix) / pixels) if pixels else None
+    found = ImageScores(name, validation.mean(class_iou), accuracy, pixels, class_iou)
+    self.images.append(found)
+    return found
+
+  def scores(self) -> dict[str, typing.Any]:
+    """Returns all scores of all images as a dict for JSON.
+
+    These are `validation.scores`, boundary_iou (0 without a valid pixel), and classes, a dict from each name
+    to its scores by `validation.class_scores`, with its boundary_iou; None for what does not exist.
+    """
+    intersection, union = self._boundary.astype(np.float64)
+    boundary = np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
+    of_class = {**validation.class_scores(self.matrix), 'boundary_iou': boundary}
+    columns = {key: validation.as_json(values) for key, values in of_class.items()}
+    return {**validation.scores(self.matrix, self._class_names),
+            'boundary_iou': validation.mean(boundary) or 0.0,
+            'classes': {name: {key: values[index] for key, values in columns.items()}
+                        for index, name in enumerate(self._class_names)}}
+
+  def result(self) -> dict[str, typing.Any]:
+    """Returns what Estimator.evaluate would return for `metrics.evaluation_metrics`, for `metrics.report`."""
+    found = validation.scores(self.matrix, self._class_names)
+    return {'mean_iou': found['mean_iou'], 'px_accuracy': found['px_accuracy'],
+            'confusion_matrix': self.matrix,
+            **{f'iou/{name}': iou or 0.0 for name, iou in found['iou'].items()}}
+
+
+def boundary_counts(label: np.ndarray, classes: np.ndarray, valid: np.ndarray,
+                    num_classes: int) -> np.ndarray:
+  """Returns int64 [2, K]: intersection and union of the boundaries of each class in label and prediction.
+
+  The boundary of a mask are its pixels that are at most d, 2 % of the image's diagonal, from a pixel outside
+  of it; outside of the image is outside of the mask. Distances are those of a square window, as in the
+  published code, which erodes a mask d times by 3 x 3 pixels. A pixel that is ignored is outside of all
+  masks, of the label and of the prediction.
+
+  Args:
+    label, classes: integer [H, W], 0..K-1 where valid.
+    valid: bool [H, W], False where ignored.
+    num_classes: K.
+  """
+  distance = max(1, round(_BOUNDARY * float(np.hypot(*label.shape))))
+  kind = np.uint8 if num_classes < 256 else np.uint16
+  masked = [np.where(valid, values.astype(kind), kind(num_classes)) for values in (label, classes)]
+  true, predicted = (_boundary(values, distance) & valid for values in masked)
+  both = true & predicted & (masked[0] == masked[1])
+  of_true, of_predicted, intersection = (
+      np.bincount(values[where], minlength=num_classes)
+      for values, where in ((masked[0], true), (masked[1], predicted), (masked[0], both)))
+  return np.stack([intersection, of_true + of_predicted - intersection])
+
+
+def _boundary(values, distance):
+  """Returns bool [H, W]: the pixels that erosion by a square takes from the mask of their value.
+
+  It leaves a pixel if its window holds one value: if the least one there is the largest. So two passes do for
+  the masks of all values.
+  """
+  window = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+  inner = cv2.erode(values, window) == cv2.dilate(values, window)
+  is_far = np.zeros_like(inner)
+  is_far[distance:-distance, distance:-distance] = True  # whose window does not leave the image
+  return ~(inner & is_far)
+
+
+def table(scores: dict[str, typing.Any]) -> str:
+  """Returns the scores of each class as a table, and the means below; a dash for what does not exist.
+
+  Args:
+    scores: those of Tally.scores.
+  """
+  rows = [('class', *(name.replace('_iou', '').replace('iou', 'IoU') for name in _COLUMNS), 'pixels')]
+  for name, of_class in scores['classes'].items():
+    rows.append((name, *(_score(of_class[column]) for column in _COLUMNS), f'{of_class["pixels"]:,}'))
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  lines = ['  '.join(cell.rjust(width) if place else cell.ljust(width)
+                     for place, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+  has_pixels = any(of_class['pixels'] for of_class in scores['classes'].values())
+  width = max(len(title) for title, _ in _MEANS)
+  lines += ['', *(f'{title.ljust(width)}  {_score(value if has_pixels else None)}'
+                  for title, value in means(scores))]
+  return '\n'.join(lines)
+
+
+def means(scores: dict[str, typing.Any]) -> list[tuple[str, float]]:
+  """Returns pairs of a title and a score: those that are one number for all classes."""
+  return [(title, scores[key]) for title, key in _MEANS]
+
+
+def _score(value):
+  return '-' if value is None else f'{value:.4f}'
