@@ -32,6 +32,10 @@ def make_parser():
               metavar='DIR')
   parser.flag('submission', None, 'write the predictions as the test server of this benchmark takes them',
               choices=('voc', 'cityscapes'))
+  parser.flag('all_checkpoints', False, 'score every checkpoint in model_dir, in order, and name the best',
+              action='store_true')
+  parser.flag('watch', False, 'score the newest checkpoint, and each that a training writes until it ends',
+              action='store_true')
   parser.flag('json', None, 'also write the scores and the confusion matrix here, at full precision',
               metavar='FILE')
   return parser
@@ -50,6 +54,10 @@ def check_flags(args):
     raise UsageError('--submission needs --save_predictions, the folder to write to')
   if args.label_data_dir == 'none' and (args.json or not args.save_predictions):
     raise UsageError('--label_data_dir none leaves nothing to score; give --save_predictions and no --json')
+  several = next((name for name in ('watch', 'all_checkpoints') if getattr(args, name)), None)
+  if several and args.save_predictions:
+    raise UsageError(f'--{several} scores several checkpoints, whose predictions --save_predictions would '
+                     'write over one another; leave one of them out')
   folders = args.explicit & {'image_data_dir', 'label_data_dir', 'evaluation_data_list'}
   if args.data_dir and folders:
     raise UsageError(f'--data_dir means records and --{min(folders)} files; give one of them')

@@ -4,52 +4,198 @@ import os
 import tempfile
 import typing
 
-from cli import model_config
+import tensorflow.compat.v1 as tf
+
+from cli import checkpoint_watch, model_config
 from dataset import conversion, inputs, lists, predictions, schema, tf_records
 from deeplab_model import deeplabv3_plus_model_fn
-from utils import checkpoints, devices, failures, files, metrics, run_config, validation
+from utils import (
+  checkpoint_store,
+  checkpoints,
+  devices,
+  event_files,
+  failures,
+  files,
+  metrics,
+  run_config,
+  scores,
+)
 from utils.errors import DataError
 from utils.tf_estimator import Estimator
 
 
 def main(args):
   """Scores a model, or only predicts, as the flags say."""
+  if args.watch:
+    checkpoint_watch.wait_for_first(args.model_dir)
   architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
   examples = open_examples(args, dataset)
-  names = examples.names
-
   devices.take(precision=args.precision)
-  checkpoint = checkpoints.latest_or_error(args.model_dir)
-  model_fn = deeplabv3_plus_model_fn
-  if args.save_predictions:
-    predictions.check_submission(args.submission, dataset)
-    paths = predictions.output_paths(args.save_predictions, names, args.submission, split_name(args))
-    files.check_outputs(paths, examples.inputs, '--save_predictions')
-    files.make_folder(args.save_predictions, '--save_predictions')
-    model_fn = predictions.saving(model_fn, paths, dataset, args.submission)
-  if args.json:
-    files.check_json_output(args.json, '--json')
-    files.make_folder_of(args.json, '--json')
-
-  print(f'Evaluating {checkpoint} on {len(names)} images; on {devices.describe()}', flush=True)
-  params = {**vars(architecture), 'class_names': dataset.class_names,
-            'ignore_label': dataset.ignore_label, 'checkpoint': checkpoint,
+  params = {**vars(architecture), 'class_names': dataset.class_names, 'ignore_label': dataset.ignore_label,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
-  result = run_model(model_fn, params, examples, scored=args.label_data_dir != 'none')
-  if result:
-    print(metrics.report(result, dataset.class_names))
-  if args.json:
-    matrix = result['confusion_matrix']  # rows are true classes, columns predicted ones
-    files.write_json(args.json, {'checkpoint': checkpoint, 'images': len(names),
-                                 **validation.scores(matrix, dataset.class_names),
-                                 'confusion_matrix': matrix.tolist()})
-  if args.save_predictions:
-    print(f'{len(names)} predictions are in {args.save_predictions}')
+  evaluation = Evaluation(args, dataset, examples, params)
+  if args.watch or args.all_checkpoints:
+    evaluation.score_all()
+  else:
+    evaluation.score_one(checkpoints.latest_or_error(args.model_dir))
+
+
+class Evaluation:
+  """What is evaluated, and where the results go."""
+
+  def __init__(self, args, dataset, examples, params):
+    """Checks and makes the places of the results.
+
+    Args:
+      args: the parsed flags.
+      dataset: Dataset of the model.
+      examples: Examples.
+      params: dict, those of the model_fn but the checkpoint.
+    """
+    self._args, self._dataset, self._examples, self._params = args, dataset, examples, params
+    self._paths = None
+    if args.save_predictions:
+      predictions.check_submission(args.submission, dataset)
+      self._paths = predictions.output_paths(args.save_predictions, examples.names, args.submission,
+                                             split_name(args))
+      files.check_outputs(self._paths, examples.inputs, '--save_predictions')
+      files.make_folder(args.save_predictions, '--save_predictions')
+    if args.json:
+      files.check_json_output(args.json, '--json')
+      files.make_folder_of(args.json, '--json')
+
+  def score_one(self, checkpoint):
+    """Evaluates a checkpoint, and prints and writes all there is to say of it."""
+    args, count = self._args, len(self._examples.names)
+    print(f'Evaluating {checkpoint} on {count} images; on {devices.describe()}', flush=True)
+    result, results = self._run(checkpoint)
+    if result:
+      print(metrics.report(result, self._dataset.class_names))
+      print('\n' + scores.table(results.tally.scores()))
+      found = self._described(checkpoint, result, results)
+      self._write_events(found)
+    if args.json:
+      files.write_json(args.json, found)
+    if args.save_predictions:
+      print(f'{count} predictions are in {args.save_predictions}')
+
+  def score_all(self):
+    """Evaluates the checkpoints of --all_checkpoints and --watch, a line each, and names the best."""
+    args, best, evaluated = self._args, None, []
+    print(f'Evaluating the checkpoints in {args.model_dir} on {len(self._examples.names)} images; on '
+          f'{devices.describe()}', flush=True)
+    try:
+      for _, checkpoint in checkpoint_watch.checkpoints(args.model_dir, args.all_checkpoints, args.watch):
+        found = self._scored_if_good(checkpoint)
+        if found is None:
+          continue
+        evaluated.append(found)
+        is_best = best is None or found['mean_iou'] > best['mean_iou']
+        best = found if is_best else best
+        print(f'step {found["step"]}: mean Intersection over Union {found["mean_iou"]:.4f}, Pixel Accuracy '
+              f'{found["px_accuracy"]:.4f}' + '; the best so far' * (is_best and len(evaluated) > 1),
+              flush=True)
+        if args.json:
+          files.write_json(args.json, {'best': best['step'], 'evaluations': evaluated})
+    except KeyboardInterrupt:
+      if not args.watch:  # where it is the way to end
+        raise
+      print('Interrupted; what was scored so far counts')
+    if best is None:
+      raise DataError(f'--model_dir {args.model_dir} holds no numbered checkpoint that can be used '
+                      f'({checkpoint_store.NAME}-N.index); give the folder that train.py wrote')
+    print(f'The best of {len(evaluated)} is step {best["step"]}, mean Intersection over Union '
+          f'{best["mean_iou"]:.4f}: {best["checkpoint"]}')
+
+  def _scored_if_good(self, checkpoint):
+    """Returns the scores of a checkpoint, or None, with a line that says why, if it is damaged or gone."""
+    try:
+      what = checkpoint_store.problem(checkpoint)
+      if what is None:
+        result, results = self._run(checkpoint)
+        found = self._described(checkpoint, result, results)
+        self._write_events(found)
+        return found
+    except DataError as error:
+      what = f'cannot be read ({error})'
+      if os.path.exists(checkpoint + '.index'):
+        raise
+    if not os.path.exists(checkpoint + '.index'):
+      what = 'was removed meanwhile, as a training does with old ones'
+    print(f'{checkpoint} {what}; skipped', flush=True)
+    return None
+
+  def _run(self, checkpoint):
+    """Runs the model once over all images; returns the Estimator's scores, or None, and Results."""
+    save = None
+    if self._paths:
+      def save(index, classes):
+        predictions.save(self._paths[index], classes, self._dataset, self._args.submission)
+    results = Results(self._examples.names, self._dataset, save)
+    model_fn = predictions.watching(deeplabv3_plus_model_fn, results.add)
+    return run_model(model_fn, {**self._params, 'checkpoint': checkpoint}, self._examples,
+                     scored=self._args.label_data_dir != 'none'), results
+
+  def _described(self, checkpoint, result, results):
+    """Returns all that is known of an evaluated checkpoint, a dict for JSON."""
+    return {'checkpoint': checkpoint, 'step': int(result['global_step']), 'images': len(self._examples.names),
+            **results.tally.scores(), 'confusion_matrix': results.tally.matrix.tolist()}
+
+  def _write_events(self, found):
+    """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
+    folder = os.path.join(self._args.model_dir, 'evaluate', run_name(self._args))
+    scalars = {title: value for title, value in found.items() if isinstance(value, float)}
+    scalars.update({f'iou/{name}': value for name, value in found['iou'].items() if value is not None})
+    try:
+      os.makedirs(folder, exist_ok=True)
+      event_files.write_scalars(folder, found['step'], scalars)
+    except (OSError, tf.errors.OpError) as error:
+      reason = getattr(error, 'strerror', None) or checkpoint_store.first_line(error)
+      print(f'Note: TensorBoard does not get these scores, as {folder} cannot be written to ({reason})')
+
+
+class Results:
+  """What becomes of the images' results, which come one by one, in the order of the images.
+
+  Attributes:
+    tally: scores.Tally.
+  """
+
+  def __init__(self, names, dataset, save=None):
+    """Makes an empty one.
+
+    Args:
+      names: list of str, what the images are called.
+      dataset: Dataset of the model.
+      save: function of (index, classes) that writes a prediction, or None.
+    """
+    self._names, self._save = iter(enumerate(names)), save
+    self.tally = scores.Tally(dataset.class_names, dataset.ignore_label)
+
+  def add(self, classes, label=None, image=None):
+    """Takes the next image's result.
+
+    Args:
+      classes: uint8 [H, W], 0..K-1.
+      label: uint8 [H, W], 0..K-1 or the ignore label; None without labels.
+      image: uint8 [H, W, 3], RGB, or None.
+    """
+    index, name = next(self._names)
+    if self._save:
+      self._save(index, classes)
+    if label is not None:
+      self.tally.add(name, classes, label)
 
 
 def split_name(args):
   """Returns what the images are called together, such as val."""
   return args.split if args.data_dir else os.path.splitext(os.path.basename(args.evaluation_data_list))[0]
+
+
+def run_name(args):
+  """Returns what the run of these images is called in TensorBoard: as split_name, but no path."""
+  name = os.path.basename(split_name(args))
+  return 'images' if name in ('', os.curdir, os.pardir) else name
 
 
 class Examples(typing.NamedTuple):
@@ -108,7 +254,7 @@ def run_model(model_fn, params, examples, scored):
   hooks = [run_config.ProgressBarHook(len(examples.names), 'evaluating')]
   advice = ('every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
             'programs that hold memory')
-  # An Estimator writes event files beside its checkpoints; scoring a model leaves its folder alone.
+  # An Estimator writes event files beside its checkpoints, with fewer scores than there are.
   with (tempfile.TemporaryDirectory() as scratch, devices.without_autotuning(),
         failures.explaining(advice, examples.find_bad)):
     estimator = Estimator(model_fn, scratch, run_config.run_config(), params)

@@ -4,8 +4,11 @@ import glob
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
+import threading
+import time
 import unittest
 from unittest import mock
 
@@ -17,8 +20,9 @@ from PIL import Image
 import create_cityscapes_tf_record
 import deeplab_model
 import evaluate
-from cli import model_config
+from cli import checkpoint_watch, evaluation, model_config
 from dataset import descriptors, schema, tf_records
+from utils import checkpoint_store, locks
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
@@ -41,17 +45,26 @@ def color_network(images, architecture, is_training, batch_norm_decay=None, *_):
   return tf.einsum('bhwc,ck->bhwk', tf.cast(images, tf.float32) - 128, weights)
 
 
-def write_model(folder, dataset):
-  """Writes a color_network of random weights, as train.py would leave it."""
+def write_model(folder, dataset, steps=(1,)):
+  """Writes color_networks of random weights, as train.py would leave them."""
   architecture = Architecture('resnet_v2_50', dataset.num_classes)
-  os.makedirs(folder)
-  with tf.Graph().as_default(), tf.Session() as session:
-    tf.set_random_seed(3)
-    color_network(tf.zeros([1, 33, 33, 3]), architecture, is_training=False)
-    tf.train.create_global_step()
-    session.run(tf.global_variables_initializer())
-    tf.train.Saver().save(session, os.path.join(folder, 'model.ckpt'), global_step=1)
+  os.makedirs(folder, exist_ok=True)
+  for step in steps:
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.set_random_seed(2 + step)
+      color_network(tf.zeros([1, 33, 33, 3]), architecture, is_training=False)
+      at_step = tf.train.create_global_step().assign(step)
+      saver = tf.train.Saver()
+      session.run(tf.global_variables_initializer())
+      session.run(at_step)
+      saver.save(session, os.path.join(folder, 'model.ckpt'), global_step=step)
   model_config.write(folder, architecture, dataset, {})
+
+
+def read_scalars(folder):
+  """Returns {(step, tag): value} of a folder's event files."""
+  return {(event.step, value.tag): value.simple_value for path in glob.glob(f'{folder}/events*')
+          for event in tf.train.summary_iterator(path) for value in event.summary.value}
 
 
 def write_photo(path, size, rng):
@@ -133,6 +146,130 @@ class VocTest(EvaluateTest):
     self.assertIn(f'mean Intersection over Union: {scores["mean_iou"]:.4f}', printed)
     self.assertIn(f'3 predictions are in {output}', printed)
 
+  def test_table_follows_the_lines_that_scripts_read(self):
+    lines = self.evaluate().splitlines()
+    self.assertEqual(lines[1], 'Intersection over Union for each class:')
+    self.assertRegex(lines[2], r'^    class 0: 0\.\d{4}  background$')
+    self.assertRegex(lines[23], r'^mean Intersection over Union: 0\.\d{4}$')
+    self.assertRegex(lines[24], r'^Pixel Accuracy: 0\.\d{4}$')
+    table = lines[lines.index('') + 1:]
+    self.assertEqual(table[0].split(), ['class', 'IoU', 'accuracy', 'precision', 'recall', 'dice', 'boundary',
+                                        'pixels'])
+    self.assertEqual(table[1].split()[:2], ['background', lines[2].split()[2]])
+    self.assertEqual(table[-6].split(), ['mean', 'IoU', lines[23].split()[-1]])
+    self.assertEqual(table[-3].split(), ['pixel', 'accuracy', lines[24].split()[-1]])
+    self.assertRegex(table[-1], r'^boundary IoU +0\.\d{4}$')
+
+  def test_scores_go_to_tensorboard_at_the_checkpoints_step_and_once(self):
+    model, scores_path = self.temporary('model'), self.temporary('scores.json')
+    write_model(model, self.dataset, [7])
+    for _ in range(2):
+      self.evaluate('--model_dir', model, '--json', scores_path)
+    with open(scores_path) as file:
+      scores = json.load(file)
+    os.remove(scores_path)
+    self.assertEqual(sorted(os.listdir(f'{model}/evaluate')), ['val'])
+    self.assertEqual(len(os.listdir(f'{model}/evaluate/val')), 1)
+    found = read_scalars(f'{model}/evaluate/val')
+    self.assertEqual({step for step, _ in found}, {7})
+    self.assertAlmostEqual(found[7, 'mean_iou'], scores['mean_iou'], places=6)
+    self.assertAlmostEqual(found[7, 'px_accuracy'], scores['px_accuracy'], places=6)
+    self.assertAlmostEqual(found[7, 'iou/background'], scores['iou']['background'], places=6)
+
+  def test_folder_that_cannot_be_written_to_is_a_note(self):
+    model = self.temporary('model')
+    write_model(model, self.dataset)
+    with open(f'{model}/evaluate', 'w'):
+      pass
+    printed = self.evaluate('--model_dir', model)
+    self.assertRegex(printed, r'Note: TensorBoard does not get these scores, as .*/evaluate/val cannot be '
+                              r'written to \(Not a directory\)')
+    self.assertIn('mean Intersection over Union', printed)
+
+  def test_all_checkpoints_are_scored_in_order_and_the_best_is_named(self):
+    model, scores_path = self.temporary('model'), self.temporary('scores.json')
+    write_model(model, self.dataset, (10, 2, 30))
+    with open(f'{model}/model.ckpt-30.data-00000-of-00001', 'r+b') as file:
+      file.truncate(20)
+    printed = self.evaluate('--model_dir', model, '--all_checkpoints', '--json', scores_path)
+    with open(scores_path) as file:
+      scores = json.load(file)
+    os.remove(scores_path)
+    self.assertEqual([one['step'] for one in scores['evaluations']], [2, 10])
+    best = max(scores['evaluations'], key=lambda one: one['mean_iou'])
+    self.assertEqual(scores['best'], best['step'])
+    self.assertRegex(printed, r'model.ckpt-30 is damaged .*; skipped')
+    values = re.findall(r'^step (\d+): mean Intersection over Union (0.\d+), Pixel Accuracy (0.\d+)',
+                        printed, re.M)
+    self.assertEqual(values, [(str(one['step']), f'{one["mean_iou"]:.4f}', f'{one["px_accuracy"]:.4f}')
+                              for one in scores['evaluations']])
+    self.assertIn(f'The best of 2 is step {best["step"]}, mean Intersection over Union', printed)
+    self.assertEqual({step for step, _ in read_scalars(f'{model}/evaluate/val')}, {2, 10})
+    for step, one in zip((2, 10), scores['evaluations']):  # each by its own weights
+      alone = self.temporary(f'alone{step}')
+      write_model(alone, self.dataset, [step])
+      self.assertIn(f'mean Intersection over Union: {one["mean_iou"]:.4f}',
+                    self.evaluate('--model_dir', alone))
+
+  def test_checkpoint_that_vanishes_is_told_and_skipped(self):
+    model = self.temporary('model')
+    write_model(model, self.dataset, (2, 5, 8))
+    run_model, problem = evaluation.run_model, checkpoint_store.problem
+
+    def remove(step):
+      for path in glob.glob(f'{model}/model.ckpt-{step}.*'):
+        os.remove(path)
+
+    def gone_at_once(prefix):
+      if prefix.endswith('-2'):
+        remove(2)
+      return problem(prefix)
+
+    def gone_later(model_fn, params, *args, **kwargs):
+      if params['checkpoint'].endswith('-5'):
+        remove(5)
+      return run_model(model_fn, params, *args, **kwargs)
+
+    with (mock.patch.object(checkpoint_store, 'problem', gone_at_once),
+          mock.patch.object(evaluation, 'run_model', gone_later)):
+      printed = self.evaluate('--model_dir', model, '--all_checkpoints')
+    self.assertEqual(re.findall(r'ckpt-(\d) was removed meanwhile, .*; skipped', printed), ['2', '5'])
+    self.assertIn('The best of 1 is step 8', printed)
+
+  def test_watch_scores_what_a_training_writes_until_it_ends(self):
+    model = self.temporary('model')
+
+    def train():
+      os.makedirs(model)
+      with locks.locked(model):
+        for step in (1, 2):
+          time.sleep(.5)
+          write_model(f'{model}_new', self.dataset, [step])
+          os.replace(f'{model}_new/model_config.json', f'{model}/model_config.json')
+          for path in sorted(glob.glob(f'{model}_new/model.ckpt-{step}.*')):
+            shutil.move(path, model)
+          time.sleep(.5)
+
+    self.addCleanup(shutil.rmtree, f'{model}_new', ignore_errors=True)
+    training = threading.Thread(target=train)
+    training.start()
+    self.addCleanup(training.join)
+    with (mock.patch.object(checkpoint_watch, 'POLL_SECONDS', .1),
+          mock.patch.object(checkpoint_watch, 'PATIENCE_SECONDS', 4)):
+      printed = self.evaluate('--model_dir', model, '--watch')
+    self.assertEqual(re.findall(r'^step (\d):', printed, re.M), ['1', '2'])
+    self.assertIn(f'Waiting for the first checkpoint in {model}; Ctrl-C ends this', printed)
+    self.assertIn('s; it has ended', printed)
+    self.assertIn('The best of 2 is step', printed)
+
+  def test_watch_begins_with_the_newest_and_ends_by_ctrl_c(self):
+    model = self.temporary('model')
+    write_model(model, self.dataset, (1, 2))
+    with mock.patch.object(checkpoint_watch.time, 'sleep', side_effect=KeyboardInterrupt):
+      printed = self.evaluate('--model_dir', model, '--watch')
+    self.assertEqual(re.findall(r'^step (\d):', printed, re.M), ['2'])
+    self.assertIn('The best of 1 is step 2', printed)
+
   def test_voc_submission_has_the_layout_and_the_colours_of_the_development_kit(self):
     output, plain = self.temporary('submission'), self.temporary('plain')
     self.evaluate('--save_predictions', plain, listed='two')
@@ -195,6 +332,8 @@ class VocTest(EvaluateTest):
          ('--label_data_dir', 'none', '--save_predictions', 'x', '--json', 'y')),
         ('--data_dir means records and --evaluation_data_list files', ('--data_dir', self.folder)),
         ('--split means records', ('--split', 'val')),
+        ('--watch scores several checkpoints', ('--watch', '--save_predictions', 'x')),
+        ('--all_checkpoints scores several', ('--all_checkpoints', '--save_predictions', 'x')),
         ('--submission cityscapes takes predictions of its 19 classes, but the model knows the 21',
          ('--submission', 'cityscapes', '--save_predictions', 'x')),
     ):

@@ -44,7 +44,7 @@ class Command:
     name: str.
     line: str, the script's path and its arguments; inputs and outputs are paths in the case's folder.
     inputs: dict of what may be broken, a path or pattern, to its kind in fuzz_faults.FAULTS.
-    writes: the folders that may change, of those that were there; new files appear in out/ alone.
+    writes: the folders, beside out/, that may change or appear.
     wholesome: bool, a command that fails leaves no new file at all.
     weight: int, how often its faults are drawn, in percent.
   """
@@ -103,11 +103,11 @@ COMMANDS = (
     Command('train from', f'{_TRAINING} --model_dir out/model --pre_trained_model start/model.ckpt-2', _START,
             weight=60),
     Command('evaluate files', f'evaluate.py --model_dir model {_FILES} --evaluation_data_list data/val.txt '
-            '--json out/scores.json', {**_SCORED, **_MODEL}),
+            '--json out/scores.json', {**_SCORED, **_MODEL}, ('model/evaluate',)),
     Command('evaluate records', 'evaluate.py --model_dir model --data_dir records '
             '--save_predictions out/predicted',
             {'records/val.record': 'record', 'records/val.json': 'json', 'records': 'folder',
-             'model/model_config.json': 'json'}),
+             'model/model_config.json': 'json'}, ('model/evaluate',)),
     Command('predict', 'evaluate.py --model_dir model --image_data_dir data/JPEGImages --label_data_dir none '
             '--evaluation_data_list data/val.txt --save_predictions out/predicted',
             {'data/val.txt': 'list', 'data/JPEGImages/val_*': 'image'}, weight=60),

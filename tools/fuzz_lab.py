@@ -159,7 +159,7 @@ def changes(before, after, writable, is_free):
     if after.get(path) != state and not any((path + '/').startswith(place) for place in writable):
       return f'{path} is gone' if path not in after else f'{path} has changed'
   for path in after.keys() - before.keys():
-    if not is_free and not any(path.startswith(place) for place in writable):
+    if not is_free and not any((path + '/').startswith(place) for place in writable):
       return f'{path} is new, outside the output folder'
   return None
 

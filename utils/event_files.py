@@ -1,4 +1,4 @@
-"""Event files of TensorBoard, cut back to the step that a training goes on from.
+"""Event files of TensorBoard: cut back to the step that a training goes on from, and written for one step.
 
 A killed run has written points of steps that its last checkpoint does not know. The run that goes on writes
 them again, so a curve would have them twice. An event file is a record file of tf.Event protocol buffers, in
@@ -30,6 +30,25 @@ def cut(folder: str, is_past: typing.Callable[[int], bool]) -> None:
     size = _size_of_past(path, is_past)
     if size < os.path.getsize(path):
       os.truncate(path, size)
+
+
+def write_scalars(folder: str, step: int, scalars: dict[str, float]) -> None:
+  """Writes the scalars of a step into an event file of their own, in place of an earlier one of that step.
+
+  Args:
+    folder: an existing one.
+
+  Raises:
+    OSError, tf.errors.OpError: it cannot be written to.
+  """
+  suffix = f'.step-{step}'
+  for path in glob.glob(os.path.join(glob.escape(folder), 'events.out.tfevents.*' + suffix)):
+    os.remove(path)
+  with tf.Graph().as_default():
+    writer = tf.summary.FileWriter(folder, filename_suffix=suffix)
+    writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=tag, simple_value=value)
+                                         for tag, value in scalars.items()]), step)
+    writer.close()
 
 
 def _size_of_past(path, is_past):

@@ -103,6 +103,14 @@ def _is_running_here(holder):
   return holder['pid'] != os.getpid()
 
 
+def last_touched(folder: str) -> int | None:
+  """Returns when the holder of a folder's lock last touched it, in ns, or None if there is no lock.
+
+  A holder that lives touches it every few seconds; the lock of one that was killed stays as it is.
+  """
+  return _touched(os.path.join(folder, FILE_NAME))
+
+
 def _is_touched(path, holder):
   """Whether another machine's process still touches the file; takes some seconds if one is named."""
   if holder.get('host') in (None, socket.gethostname()):
