@@ -1,4 +1,6 @@
-"""Colours: label maps as palette PNGs, and label maps blended over photos."""
+"""Colours: label maps as palette PNGs, label maps blended over photos, and both as pictures of pages."""
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -107,3 +109,28 @@ def save_grey(path, values):
   """Writes integers [H, W], 0..255, as an 8-bit grey PNG; under a temporary name first."""
   with files.replacing(path) as temporary:
     Image.fromarray(values.astype(np.uint8)).save(temporary, format='PNG')
+
+
+def shown_size(shape, width):
+  """Returns (width, height) of a picture on a page; shape is (height, width), and nothing is enlarged."""
+  width = min(width, shape[1])
+  return width, max(1, round(width * shape[0] / shape[1]))
+
+
+def photo_jpeg(image, size):
+  """Returns a PIL image, RGB, of a size (width, height) as the bytes of a JPEG."""
+  encoded = io.BytesIO()
+  image.resize(size, Image.Resampling.LANCZOS).save(encoded, 'JPEG', quality=88)
+  return encoded.getvalue()
+
+
+def label_png(label, size, palette, ignore_label):
+  """Returns a label, uint8 [H, W], as the bytes of a palette PNG of a size (width, height).
+
+  The ignore label is transparent: the hatching of a page shows through.
+  """
+  picture = Image.fromarray(label).resize(size, Image.Resampling.NEAREST)
+  picture.putpalette(color_table(palette, ignore_label).tobytes())
+  encoded = io.BytesIO()
+  picture.save(encoded, 'PNG', transparency=ignore_label)
+  return encoded.getvalue()
