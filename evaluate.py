@@ -36,6 +36,10 @@ def make_parser():
               action='store_true')
   parser.flag('watch', False, 'score the newest checkpoint, and each that a training writes until it ends',
               action='store_true')
+  parser.flag('report', None, 'also write a page of scores and images into this folder, index.html, and the '
+              'figures beside it', metavar='DIR')
+  parser.flag('report_images', 12, 'images to show of the worst, and of the best',
+              type=flags.positive_int, metavar='N')
   parser.flag('json', None, 'also write the scores and the confusion matrix here, at full precision',
               metavar='FILE')
   return parser
@@ -52,12 +56,15 @@ def check_flags(args):
   """Raises UsageError if flags need, or rule out, one another."""
   if args.submission and not args.save_predictions:
     raise UsageError('--submission needs --save_predictions, the folder to write to')
-  if args.label_data_dir == 'none' and (args.json or not args.save_predictions):
-    raise UsageError('--label_data_dir none leaves nothing to score; give --save_predictions and no --json')
+  if args.label_data_dir == 'none' and (args.json or args.report or not args.save_predictions):
+    raise UsageError('--label_data_dir none leaves nothing to score; give --save_predictions, and neither '
+                     '--json nor --report')
   several = next((name for name in ('watch', 'all_checkpoints') if getattr(args, name)), None)
   if several and args.save_predictions:
     raise UsageError(f'--{several} scores several checkpoints, whose predictions --save_predictions would '
                      'write over one another; leave one of them out')
+  if 'report_images' in args.explicit and not args.report:
+    raise UsageError('--report_images needs --report, the folder of the page')
   folders = args.explicit & {'image_data_dir', 'label_data_dir', 'evaluation_data_list'}
   if args.data_dir and folders:
     raise UsageError(f'--data_dir means records and --{min(folders)} files; give one of them')

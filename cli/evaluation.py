@@ -6,7 +6,7 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from cli import checkpoint_watch, model_config
+from cli import checkpoint_watch, evaluation_report, model_config
 from dataset import conversion, inputs, lists, predictions, schema, tf_records
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import (
@@ -63,6 +63,9 @@ class Evaluation:
     if args.json:
       files.check_json_output(args.json, '--json')
       files.make_folder_of(args.json, '--json')
+    if args.report:
+      evaluation_report.check(args.report, examples.inputs)
+      files.make_folder(args.report, '--report')
 
   def score_one(self, checkpoint):
     """Evaluates a checkpoint, and prints and writes all there is to say of it."""
@@ -74,6 +77,9 @@ class Evaluation:
       print('\n' + scores.table(results.tally.scores()))
       found = self._described(checkpoint, result, results)
       self._write_events(found)
+    if args.report:
+      self._write_report(found, results)
+      print(f'The report is {os.path.join(args.report, evaluation_report.PAGE)}')
     if args.json:
       files.write_json(args.json, found)
     if args.save_predictions:
@@ -86,7 +92,7 @@ class Evaluation:
           f'{devices.describe()}', flush=True)
     try:
       for _, checkpoint in checkpoint_watch.checkpoints(args.model_dir, args.all_checkpoints, args.watch):
-        found = self._scored_if_good(checkpoint)
+        found, results = self._scored_if_good(checkpoint)
         if found is None:
           continue
         evaluated.append(found)
@@ -95,6 +101,8 @@ class Evaluation:
         print(f'step {found["step"]}: mean Intersection over Union {found["mean_iou"]:.4f}, Pixel Accuracy '
               f'{found["px_accuracy"]:.4f}' + '; the best so far' * (is_best and len(evaluated) > 1),
               flush=True)
+        if args.report and is_best:
+          self._write_report(found, results)
         if args.json:
           files.write_json(args.json, {'best': best['step'], 'evaluations': evaluated})
     except KeyboardInterrupt:
@@ -106,16 +114,18 @@ class Evaluation:
                       f'({checkpoint_store.NAME}-N.index); give the folder that train.py wrote')
     print(f'The best of {len(evaluated)} is step {best["step"]}, mean Intersection over Union '
           f'{best["mean_iou"]:.4f}: {best["checkpoint"]}')
+    if args.report:
+      print(f'The report of it is {os.path.join(args.report, evaluation_report.PAGE)}')
 
   def _scored_if_good(self, checkpoint):
-    """Returns the scores of a checkpoint, or None, with a line that says why, if it is damaged or gone."""
+    """Returns a checkpoint's scores and Results; (None, None) and a line on it if it is damaged or gone."""
     try:
       what = checkpoint_store.problem(checkpoint)
       if what is None:
         result, results = self._run(checkpoint)
         found = self._described(checkpoint, result, results)
         self._write_events(found)
-        return found
+        return found, results
     except DataError as error:
       what = f'cannot be read ({error})'
       if os.path.exists(checkpoint + '.index'):
@@ -123,7 +133,7 @@ class Evaluation:
     if not os.path.exists(checkpoint + '.index'):
       what = 'was removed meanwhile, as a training does with old ones'
     print(f'{checkpoint} {what}; skipped', flush=True)
-    return None
+    return None, None
 
   def _run(self, checkpoint):
     """Runs the model once over all images; returns the Estimator's scores, or None, and Results."""
@@ -131,8 +141,9 @@ class Evaluation:
     if self._paths:
       def save(index, classes):
         predictions.save(self._paths[index], classes, self._dataset, self._args.submission)
-    results = Results(self._examples.names, self._dataset, save)
-    model_fn = predictions.watching(deeplabv3_plus_model_fn, results.add)
+    gallery = evaluation_report.Gallery(self._args.report_images) if self._args.report else None
+    results = Results(self._examples.names, self._dataset, save, gallery)
+    model_fn = predictions.watching(deeplabv3_plus_model_fn, results.add, with_images=gallery is not None)
     return run_model(model_fn, {**self._params, 'checkpoint': checkpoint}, self._examples,
                      scored=self._args.label_data_dir != 'none'), results
 
@@ -140,6 +151,10 @@ class Evaluation:
     """Returns all that is known of an evaluated checkpoint, a dict for JSON."""
     return {'checkpoint': checkpoint, 'step': int(result['global_step']), 'images': len(self._examples.names),
             **results.tally.scores(), 'confusion_matrix': results.tally.matrix.tolist()}
+
+  def _write_report(self, found, results):
+    evaluation_report.write(self._args.report, run_name(self._args), found, results.tally.images,
+                            results.gallery, self._dataset)
 
   def _write_events(self, found):
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
@@ -159,17 +174,19 @@ class Results:
 
   Attributes:
     tally: scores.Tally.
+    gallery: evaluation_report.Gallery, or None.
   """
 
-  def __init__(self, names, dataset, save=None):
+  def __init__(self, names, dataset, save=None, gallery=None):
     """Makes an empty one.
 
     Args:
       names: list of str, what the images are called.
       dataset: Dataset of the model.
       save: function of (index, classes) that writes a prediction, or None.
+      gallery: evaluation_report.Gallery that takes the images too, or None.
     """
-    self._names, self._save = iter(enumerate(names)), save
+    self._names, self._save, self.gallery = iter(enumerate(names)), save, gallery
     self.tally = scores.Tally(dataset.class_names, dataset.ignore_label)
 
   def add(self, classes, label=None, image=None):
@@ -178,13 +195,15 @@ class Results:
     Args:
       classes: uint8 [H, W], 0..K-1.
       label: uint8 [H, W], 0..K-1 or the ignore label; None without labels.
-      image: uint8 [H, W, 3], RGB, or None.
+      image: uint8 [H, W, 3], RGB; None without a gallery.
     """
     index, name = next(self._names)
     if self._save:
       self._save(index, classes)
     if label is not None:
-      self.tally.add(name, classes, label)
+      found = self.tally.add(name, classes, label)
+      if self.gallery:
+        self.gallery.add(found, image, label, classes)
 
 
 def split_name(args):
@@ -232,19 +251,19 @@ def open_examples(args, dataset):
 
 
 def open_records(args, dataset):
-  """Returns the same of --data_dir; names are looked up only if predictions are to carry them."""
+  """Returns the same of --data_dir; names are looked up only if results are to carry them."""
   paths = tf_records.record_files(args.data_dir, args.split)
   index = conversion.read_index(args.data_dir, args.split)
   conversion.check_classes(index, dataset, args.split, args.data_dir)
   records = tf_records.Records(paths)
   names = [''] * len(records)
-  for index in range(len(records)) if args.save_predictions else ():
+  for index in range(len(records)) if args.save_predictions or args.report else ():
     source = records.source(index)
     name = schema.file_name(tf_records.parse(records.load(index), source))
-    if name is None:
+    if name is None and args.save_predictions:
       raise DataError(f'{source} does not hold the name of its image, which --save_predictions needs; write '
                       'the records again, or give images, labels and list')
-    names[index] = os.path.splitext(name)[0]
+    names[index] = source if name is None else os.path.splitext(name)[0]
   return Examples(names, functools.partial(inputs.eval_dataset, paths, dataset), paths,
                   functools.partial(tf_records.find_bad_example, paths, dataset))
 

@@ -105,7 +105,7 @@ COMMANDS = (
     Command('evaluate files', f'evaluate.py --model_dir model {_FILES} --evaluation_data_list data/val.txt '
             '--json out/scores.json', {**_SCORED, **_MODEL}, ('model/evaluate',)),
     Command('evaluate records', 'evaluate.py --model_dir model --data_dir records '
-            '--save_predictions out/predicted',
+            '--save_predictions out/predicted --report out/report',
             {'records/val.record': 'record', 'records/val.json': 'json', 'records': 'folder',
              'model/model_config.json': 'json'}, ('model/evaluate',)),
     Command('predict', 'evaluate.py --model_dir model --image_data_dir data/JPEGImages --label_data_dir none '

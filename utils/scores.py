@@ -137,22 +137,27 @@ def table(scores: dict[str, typing.Any]) -> str:
   Args:
     scores: those of Tally.scores.
   """
-  rows = [('class', *(name.replace('_iou', '').replace('iou', 'IoU') for name in _COLUMNS), 'pixels')]
+  rows = [('class', *map(title, _COLUMNS), 'pixels')]
   for name, of_class in scores['classes'].items():
     rows.append((name, *(_score(of_class[column]) for column in _COLUMNS), f'{of_class["pixels"]:,}'))
   widths = [max(map(len, column)) for column in zip(*rows)]
   lines = ['  '.join(cell.rjust(width) if place else cell.ljust(width)
                      for place, (cell, width) in enumerate(zip(row, widths))) for row in rows]
   has_pixels = any(of_class['pixels'] for of_class in scores['classes'].values())
-  width = max(len(title) for title, _ in _MEANS)
-  lines += ['', *(f'{title.ljust(width)}  {_score(value if has_pixels else None)}'
-                  for title, value in means(scores))]
+  width = max(len(name) for name, _ in _MEANS)
+  lines += ['', *(f'{name.ljust(width)}  {_score(value if has_pixels else None)}'
+                  for name, value in means(scores))]
   return '\n'.join(lines)
+
+
+def title(column: str) -> str:
+  """Returns the heading of a score of single classes, such as boundary_iou."""
+  return column.replace('_iou', '').replace('iou', 'IoU')
 
 
 def means(scores: dict[str, typing.Any]) -> list[tuple[str, float]]:
   """Returns pairs of a title and a score: those that are one number for all classes."""
-  return [(title, scores[key]) for title, key in _MEANS]
+  return [(name, scores[key]) for name, key in _MEANS]
 
 
 def _score(value):
