@@ -1,13 +1,15 @@
 """An evaluation: the examples are found, and the model is run over them (evaluate.py)."""
+import collections
 import functools
 import os
 import tempfile
 import typing
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cli import checkpoint_watch, evaluation_report, model_config
-from dataset import conversion, inputs, lists, predictions, schema, tf_records
+from dataset import conversion, image_files, inputs, lists, predictions, schema, tf_records
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import (
   checkpoint_store,
@@ -19,8 +21,10 @@ from utils import (
   metrics,
   run_config,
   scores,
+  views,
 )
 from utils.errors import DataError
+from utils.progress import Progress
 from utils.tf_estimator import Estimator
 
 
@@ -30,10 +34,11 @@ def main(args):
     checkpoint_watch.wait_for_first(args.model_dir)
   architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
   examples = open_examples(args, dataset)
+  looks = views.read_flags(args, architecture.output_stride)
   devices.take(precision=args.precision)
   params = {**vars(architecture), 'class_names': dataset.class_names, 'ignore_label': dataset.ignore_label,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
-  evaluation = Evaluation(args, dataset, examples, params)
+  evaluation = Evaluation(args, dataset, examples, params, looks)
   if args.watch or args.all_checkpoints:
     evaluation.score_all()
   else:
@@ -43,7 +48,7 @@ def main(args):
 class Evaluation:
   """What is evaluated, and where the results go."""
 
-  def __init__(self, args, dataset, examples, params):
+  def __init__(self, args, dataset, examples, params, looks):
     """Checks and makes the places of the results.
 
     Args:
@@ -51,8 +56,10 @@ class Evaluation:
       dataset: Dataset of the model.
       examples: Examples.
       params: dict, those of the model_fn but the checkpoint.
+      looks: views.Views.
     """
     self._args, self._dataset, self._examples, self._params = args, dataset, examples, params
+    self._looks = looks
     self._paths = None
     if args.save_predictions:
       predictions.check_submission(args.submission, dataset)
@@ -143,9 +150,13 @@ class Evaluation:
         predictions.save(self._paths[index], classes, self._dataset, self._args.submission)
     gallery = evaluation_report.Gallery(self._args.report_images) if self._args.report else None
     results = Results(self._examples.names, self._dataset, save, gallery)
+    scored = self._args.label_data_dir != 'none'
+    if not self._looks.is_plain:
+      run_views({**self._params, 'checkpoint': checkpoint}, self._examples, self._looks, results)
+      step = checkpoint_store.step_of(checkpoint)
+      return {**results.tally.result(), 'global_step': step} if scored else None, results
     model_fn = predictions.watching(deeplabv3_plus_model_fn, results.add, with_images=gallery is not None)
-    return run_model(model_fn, {**self._params, 'checkpoint': checkpoint}, self._examples,
-                     scored=self._args.label_data_dir != 'none'), results
+    return run_model(model_fn, {**self._params, 'checkpoint': checkpoint}, self._examples, scored), results
 
   def _described(self, checkpoint, result, results):
     """Returns all that is known of an evaluated checkpoint, a dict for JSON."""
@@ -224,11 +235,13 @@ class Examples(typing.NamedTuple):
     names: list of str, each image's path below its folder, without extension.
     input_fn: function without arguments that returns the tf.data.Dataset.
     inputs: list of str, the paths of all files that are read.
+    load: function of a position that returns an image, uint8 [H, W, 3], and its label, uint8 [H, W], or None.
     find_bad: function without arguments that returns the DataError of a bad example, or None.
   """
   names: list
   input_fn: typing.Callable
   inputs: list
+  load: typing.Callable
   find_bad: typing.Callable = None
 
 
@@ -246,8 +259,11 @@ def open_examples(args, dataset):
 
   paths = [*images, *(labels or ()), args.evaluation_data_list]
   if labels is None:
-    return Examples(names, functools.partial(inputs.image_dataset, images), paths)
-  return Examples(names, functools.partial(inputs.folder_dataset, images, labels, dataset), paths)
+    return Examples(names, functools.partial(inputs.image_dataset, images), paths,
+                    lambda index: (image_files.read_image(images[index]), None))
+  pairs = tf_records.Files([lists.Pair(*pair, dataset, name) for *pair, name in zip(images, labels, names)])
+  return Examples(names, functools.partial(inputs.folder_dataset, images, labels, dataset), paths,
+                  functools.partial(load, pairs, dataset))
 
 
 def open_records(args, dataset):
@@ -265,7 +281,45 @@ def open_records(args, dataset):
                       'the records again, or give images, labels and list')
     names[index] = source if name is None else os.path.splitext(name)[0]
   return Examples(names, functools.partial(inputs.eval_dataset, paths, dataset), paths,
+                  functools.partial(load, records, dataset),
                   functools.partial(tf_records.find_bad_example, paths, dataset))
+
+
+def load(source, dataset, index):
+  """Returns an example's image, uint8 [H, W, 3], and label, uint8 [H, W].
+
+  Args:
+    source: tf_records.Records or tf_records.Files.
+    dataset: Dataset.
+    index: int.
+  """
+  name = source.source(index)
+  image, label = schema.decode(tf_records.parse(source.load(index), name), dataset, name)
+  return np.asarray(image), label
+
+
+def run_views(params, examples, looks, results):
+  """Predicts the views of all images, and hands the merged predictions to Results."""
+  loaded, sizes = {}, collections.deque()
+
+  def read(index):
+    loaded[index] = examples.load(index)
+    return loaded[index][0]
+
+  count = len(examples.names)
+  advice = 'give a smaller --sliding_window, or fewer and smaller --eval_scales'
+  with (tempfile.TemporaryDirectory() as scratch, devices.without_autotuning(),
+        failures.explaining(advice, examples.find_bad), Progress(count, 'evaluating', 'image') as progress):
+    estimator = Estimator(deeplabv3_plus_model_fn, scratch, run_config.run_config(), params)
+    predictions = estimator.predict(
+        functools.partial(inputs.view_dataset, range(count), looks, sizes, None, read), 'probabilities',
+        None, params['checkpoint'])
+    merged = views.merged(predictions, sizes, looks, params['num_classes'],
+                          lambda number, total: progress.update(0, f'view {number} of {total}'))
+    for index, prediction in enumerate(merged):
+      image, label = loaded.pop(index)
+      results.add(prediction['classes'][:, :, 0], label, image)
+      progress.update()
 
 
 def run_model(model_fn, params, examples, scored):

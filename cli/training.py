@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cli import flags, model_config
@@ -18,6 +19,7 @@ from utils import (
   checkpoint_store,
   checkpoints,
   cluster,
+  confusion_picture,
   devices,
   event_files,
   failures,
@@ -108,7 +110,7 @@ def run(args, requests, stack):
                     'more data')
 
   # How long to train on it.
-  step = stored_step(resume_from)
+  step = checkpoint_store.step_of(resume_from)
   past = find_history(args, stored, step, counts['train'])
   position = find_position(args, past, step)
   validation = Validation(args.model_dir) if resume_from else None
@@ -270,14 +272,6 @@ def find_pre_trained_model(args):
     return checkpoints.resolve(args.pre_trained_model)
   except DataError as error:
     raise DataError(f'--pre_trained_model: {error}; or none to train from scratch') from error
-
-
-def stored_step(prefix):
-  """Returns the global step of a checkpoint, or 0 if there is none."""
-  if prefix is None:
-    return 0
-  reader = checkpoint_store.open_reader(prefix)
-  return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
 
 
 def flag_values(args):
@@ -522,6 +516,10 @@ class Training:
     print(f'step {step}, validation on {self.args.data_dir}:')
     print(metrics.report(self.result, names), flush=True)
     scores = {'images': count, **validation.scores(self.result['confusion_matrix'], names)}
+    picture = np.asarray(confusion_picture.draw(self.result['confusion_matrix'], list(names)))
+    events = tf.summary.FileWriterCache.get(self.evaluator.eval_dir())
+    events.add_summary(summaries.pictures('confusion_matrix', [picture]), step)
+    events.flush()
     self.keep_if_best(step, checkpoint, scores)
     self.validation.add(step, scores)
     stop = is_stopped_early(self.args, self.validation)

@@ -22,6 +22,7 @@ import deeplab_model
 import evaluate
 from cli import checkpoint_watch, evaluation, model_config
 from dataset import descriptors, schema, tf_records
+from tests import support
 from utils import checkpoint_store, locks
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
@@ -397,6 +398,37 @@ class CityscapesTest(EvaluateTest):
     self.assertEqual((image.mode, image.size), ('L', (49, 33)))
     # The ids of the evaluated classes, of the table on cityscapes-dataset.com.
     self.assertLessEqual(set(np.unique(image)), {7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33})
+
+
+class ViewsTest(support.ScriptsTest):
+  """--eval_scales, --flip and --sliding_window."""
+
+  def scores(self, *argv):
+    path = self.temporary('scores.json')
+    self.evaluate('--json', path, *argv)
+    with open(path) as file:
+      return json.load(file)
+
+  def test_window_that_covers_the_images_scores_as_without_it(self):
+    plain, covered = self.scores(), self.scores('--sliding_window', 90, 90)
+    self.assertEqual(covered, plain)
+
+  def test_scales_and_mirrored_images_change_what_is_predicted(self):
+    folder = self.temporary('predictions')
+    found = self.scores('--eval_scales', 0.5, 1.5, '--flip', '--save_predictions', folder)
+    matrix = np.array(found['confusion_matrix'])
+    self.assertEqual(matrix.sum(), np.array(self.scores()['confusion_matrix']).sum())
+    self.assertNotEqual(found['confusion_matrix'], self.scores()['confusion_matrix'])
+    predicted = sum(np.bincount(np.asarray(Image.open(os.path.join(folder, name))).ravel(), minlength=3)
+                    for name in os.listdir(folder))
+    self.assertTrue((predicted >= matrix.sum(axis=0)).all())  # they cover ignored pixels too
+
+  def test_records_are_seen_in_windows_too(self):
+    path = self.temporary('scores.json')
+    support.run(evaluate, '--model_dir', self.model, '--data_dir', self.data, '--json', path,
+                '--sliding_window', 90, 90)
+    with open(path) as file:
+      self.assertEqual(json.load(file)['confusion_matrix'], self.scores()['confusion_matrix'])
 
 
 if __name__ == '__main__':

@@ -92,6 +92,14 @@ def not_finite(prefix: str) -> str:
   return ', '.join(found[:1]) + (f' and {len(found) - 1} other variables' if found[1:] else '')
 
 
+def step_of(prefix: str | None) -> int:
+  """Returns the global step of a checkpoint, or 0 if there is none."""
+  if prefix is None:
+    return 0
+  reader = open_reader(prefix)
+  return int(reader.get_tensor('global_step')) if reader.has_tensor('global_step') else 0
+
+
 def open_reader(prefix: str) -> tf.train.NewCheckpointReader:
   """Returns TensorFlow's reader of a checkpoint; a damaged one raises DataError, or what TensorFlow does."""
   for path in _files(prefix):
