@@ -1,13 +1,19 @@
-"""Export a trained model as a SavedModel, and check that it predicts what the model does.
+"""Export a trained model for other programs, and check that it predicts what the model does.
 
   python export_inference_graph.py --model_dir ./model --export_dir dataset/export_output
 
-Writes <export_dir>/<timestamp>/. Its input `image` is float32 [batch, H, W, 3], RGB 0..255, of any size; its
-outputs are `classes` int32 [batch, H, W, 1] and `probabilities` float32 [batch, H, W, classes]. Signatures:
-serving_default and preds.
+Writes a SavedModel, <export_dir>/<timestamp>/. Its input `image` is float32 [batch, H, W, 3], RGB 0..255, of
+any size; its outputs are `classes` int32 [batch, H, W, 1] and `probabilities` float32 [batch, H, W, classes].
+Signatures: serving_default and preds; by --image_bytes also image_bytes, of a JPEG or PNG file to a mask PNG.
+
+Other formats go to <export_dir>/<format>-<timestamp>/:
+
+  python export_inference_graph.py --format tflite --size 513 513 --calibration photos
 """
 
 from cli import flags
+
+FORMATS = ('saved_model', 'tflite', 'onnx', 'frozen_graph')
 
 
 def make_parser():
@@ -15,6 +21,19 @@ def make_parser():
   parser.shared(*flags.MODEL_FLAGS)
   parser.group('output')
   parser.flag('export_dir', 'dataset/export_output', 'folder of the exported models', metavar='DIR')
+  parser.flag('format', 'saved_model', 'what is written: a SavedModel, a TensorFlow Lite model, an ONNX '
+              "model (needs tf2onnx and onnxruntime), or a frozen graph for OpenCV's dnn module",
+              choices=FORMATS)
+  parser.flag('size', None, 'height and width of the images that the model takes; tflite and frozen_graph '
+              'need it, onnx takes any size without it', type=flags.positive_int, nargs=2, metavar=('H', 'W'))
+  parser.flag('image_bytes', False, 'of a SavedModel: add the signature image_bytes, which takes a JPEG or '
+              'PNG file and returns a mask PNG', action='store_true')
+  parser.flag('serve_check', False, "of a SavedModel: ask it in the format of TensorFlow Serving's REST "
+              'API, and leave the request and the response in its folder assets.extra', action='store_true')
+  parser.flag('calibration', None, 'of tflite: write a model of 8-bit integers, whose ranges are those in '
+              'these images, files or folders', nargs='+', metavar='FILE')
+  parser.flag('check_images', None, 'images by which what was exported is compared with the model, files or '
+              'folders (default: two made-up ones)', nargs='+', metavar='FILE')
   return parser
 
 

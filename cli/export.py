@@ -1,20 +1,48 @@
-"""An export: the SavedModel is written, checked, and moved to its place (export_inference_graph.py)."""
+"""An export: what was written is checked, and moved to its place (export_inference_graph.py)."""
+import functools
+import io
 import os
 import re
 import tempfile
+import time
+import typing
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
-from cli import model_config
+from cli import export_check, export_formats, model_config, serving_rest
+from cli.export_formats import FORMATS
+from dataset import preprocessing
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import checkpoints, devices, failures, files, run_config
-from utils.errors import DataError
+from utils.errors import UsageError
 from utils.tf_estimator import Estimator, TensorServingInputReceiver
+
+BYTES_SIGNATURE, BYTES_INPUT, BYTES_OUTPUT = 'image_bytes', 'image_bytes', 'mask_png_bytes'
+# The least share of pixels whose class is the model's: in float32, and in 8-bit integers.
+LEAST_FLOAT, LEAST_INTEGER = 0.999, 0.9
+_SERVED_SIZE = (65, 97)  # of an image whose numbers a request spells out
+
+
+class Model(typing.NamedTuple):
+  """What is exported: its Estimator, the checkpoint, the flags, and the pictures and photos that they name.
+
+  images and calibration are functions that return an iterator of uint8 [H, W, 3]; calibration may be None.
+  """
+  estimator: Estimator
+  checkpoint: str
+  args: typing.Any
+  images: typing.Callable
+  calibration: typing.Callable | None
 
 
 def main(args):
   """Exports a model as the flags say."""
+  check_flags(args)
+  images = find_images(args.check_images, '--check_images', args.size)
+  calibration = find_images(args.calibration, '--calibration', args.size) if args.calibration else None
   architecture, _ = model_config.resolve(args, model_config.read(args.model_dir))
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   files.make_folder(args.export_dir, '--export_dir')
@@ -22,24 +50,50 @@ def main(args):
   devices.take()
   print(f'Exporting {checkpoint}; on {devices.describe()}', flush=True)
   params = {**vars(architecture), 'portable': True}
+  model_fn = with_mask(deeplabv3_plus_model_fn) if args.image_bytes else deeplabv3_plus_model_fn
   # What appears in export_dir has been checked.
   with (failures.explaining('end other programs that hold memory'),
         tempfile.TemporaryDirectory(prefix='exporting-', suffix='.tmp', dir=args.export_dir) as scratch):
-    estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
-    exported = os.fsdecode(estimator.export_saved_model(scratch, serving_input, checkpoint_path=checkpoint))
-    check(exported, estimator, checkpoint)
+    estimator = Estimator(model_fn, args.model_dir, run_config.run_config(), params)
+    model = Model(estimator, checkpoint, args, images, calibration)
+    exported = write_saved_model(model, scratch) if args.format == 'saved_model' else write(model, scratch)
+    agreement = check(exported, model)
     path = move_into(exported, args.export_dir)
-  print(f'{path}: exported {checkpoint}, and checked against it')
+  print(f'{path}: exported {checkpoint}, and checked against it: {agreement}')
   if re.search(r'[][*?\\]', os.path.abspath(path)):
     print(f'Note: TensorFlow takes [ ] * ? \\ in a path for a pattern, and cannot load a SavedModel from '
           f'{path}; move it to a folder without these')
 
 
+def check_flags(args):
+  """Raises UsageError for flags that do not go together, or for what is not installed."""
+  for name, own in (('image_bytes', 'saved_model'), ('serve_check', 'saved_model'),
+                    ('calibration', 'tflite')):
+    if getattr(args, name) and args.format != own:
+      raise UsageError(f'--{name} is for --format {own}, and --format {args.format} was given; leave one '
+                       'out')
+  if args.format == 'saved_model' and args.size:
+    raise UsageError('--size is for the other formats, as a SavedModel takes any size; leave it out')
+  if args.format != 'saved_model' and FORMATS[args.format].needs_size and not args.size:
+    raise UsageError(f'--format {args.format} takes images of one size alone; give it, such as '
+                     '--size 513 513')
+  if args.format == 'onnx':
+    export_formats.check_onnx()
+
+
+def find_images(given, flag, size):
+  """Returns Model's function of the images that a flag names, files and folders; None is made-up ones."""
+  paths = export_check.find(given, flag) if given else None
+  return functools.partial(export_check.pictures, paths, size)
+
+
 def move_into(exported, folder):
-  """Moves a SavedModel into a folder, under its own number or the next that is free; returns its path."""
-  number = int(os.path.basename(exported))
+  """Moves an export into a folder, under its own number or the next that is free; returns its path."""
+  name = os.path.basename(exported)
+  prefix = name.rstrip('0123456789')
+  number = int(name[len(prefix):])
   while True:
-    path = os.path.join(folder, str(number))
+    path = os.path.join(folder, f'{prefix}{number}')
     try:
       os.mkdir(path)  # another export may be about to take the same
       os.replace(exported, path)
@@ -48,34 +102,149 @@ def move_into(exported, folder):
       number += 1
 
 
+# --- Writing -------------------------------------------------------------------------------------
+
+
+def write(model, scratch):
+  """Writes a format other than the SavedModel into a folder of its own; returns its path."""
+  name = model.args.format
+  row = FORMATS[name]
+  folder = os.path.join(scratch, f'{name}-{int(time.time())}')
+  os.mkdir(folder)
+  graph_def = export_formats.frozen_graph(deeplabv3_plus_model_fn, model.estimator.params, model.checkpoint,
+                                          model.args.size, row.outputs)
+  path = os.path.join(folder, row.file)
+  row.write(graph_def, path, model.calibration)
+  print(f'{row.file}: {os.path.getsize(path) / 1e6:.2f} MB')
+  return folder
+
+
+def write_saved_model(model, scratch):
+  """Writes a SavedModel into a folder of its own; returns its path."""
+  receiver = bytes_input if model.args.image_bytes else serving_input
+  path = os.fsdecode(model.estimator.export_saved_model(scratch, receiver, checkpoint_path=model.checkpoint))
+  if model.args.image_bytes:
+    add_bytes_signature(path)
+  return path
+
+
 def serving_input():
   """Returns the receiver of `image`: float32 [batch, H, W, 3], RGB 0..255."""
   image = tf.placeholder(tf.float32, [None, None, None, 3], 'image_tensor')
   return TensorServingInputReceiver(image, {'image': image})
 
 
-def check(path, estimator, checkpoint):
-  """Loads the SavedModel and compares it with the Estimator's prediction on one image.
+def bytes_input():
+  """Returns the receiver of `image` as serving_input does; not fed, it is decoded from `image_bytes`.
+
+  image_bytes is string [1], a JPEG or PNG file.
+  """
+  encoded = tf.placeholder(tf.string, [None], BYTES_INPUT)
+  is_one = tf.debugging.Assert(tf.equal(tf.size(encoded), 1), [
+      'image_bytes takes one image a request, as images may be of different sizes; the number of images was ',
+      tf.size(encoded)])
+  with tf.control_dependencies([is_one]):
+    one = encoded[0]
+  with tf.control_dependencies([preprocessing.image_shape(one, 'the image')]):  # that are refused before
+    decoded = preprocessing.decode_image(one)
+  image = tf.placeholder_with_default(tf.cast(decoded, tf.float32)[None], [None, None, None, 3],
+                                      'image_tensor')
+  return TensorServingInputReceiver(image, {'image': image})
+
+
+def with_mask(model_fn):
+  """Returns a model_fn whose graph has `mask_png_bytes` too, string [1]: the first image's classes."""
+  def wrapped(features, labels, mode, params):
+    spec = model_fn(features, labels, mode, params)
+    mask = tf.io.encode_png(tf.cast(spec.predictions['classes'][0], tf.uint8))
+    tf.expand_dims(mask, 0, name=BYTES_OUTPUT)
+    return spec
+
+  return wrapped
+
+
+def add_bytes_signature(path):
+  """Gives a SavedModel of bytes_input and with_mask the signature image_bytes -> mask_png_bytes."""
+  file_name = os.path.join(path, 'saved_model.pb')
+  saved_model = saved_model_pb2.SavedModel()
+  with open(file_name, 'rb') as file:
+    saved_model.ParseFromString(file.read())
+  signature = saved_model.meta_graphs[0].signature_def[BYTES_SIGNATURE]
+  signature.method_name = tf.saved_model.signature_constants.PREDICT_METHOD_NAME
+  for tensors, name in ((signature.inputs, BYTES_INPUT), (signature.outputs, BYTES_OUTPUT)):
+    tensors[name].name, tensors[name].dtype = f'{name}:0', tf.string.as_datatype_enum
+    tensors[name].tensor_shape.dim.add(size=1)
+  with open(file_name, 'wb') as file:
+    file.write(saved_model.SerializeToString())
+
+
+# --- Checking ------------------------------------------------------------------------------------
+
+
+def check(path, model):
+  """Runs what was exported in a fresh process and compares it with the Estimator.
+
+  Args:
+    path: folder that was written.
+    model: Model.
+
+  Returns:
+    export_check.Agreement.
 
   Raises:
     DataError: they differ, or are no numbers.
   """
-  # GPUs from Ampere on would round what they multiply to 10 bits (TF32), here and there in other kernels.
-  tf.config.experimental.enable_tensor_float_32_execution(False)
-  image = np.random.RandomState(0).uniform(0, 255, (1, 65, 97, 3)).astype(np.float32)
-  expected = next(estimator.predict(
-      lambda: tf.data.Dataset.from_tensors(image), checkpoint_path=checkpoint))['probabilities']
-  with (tempfile.TemporaryDirectory() as folder, tf.Graph().as_default(),
-        tf.Session(config=run_config.run_config().session_config) as session):
-    link = os.path.join(folder, 'model')  # TensorFlow would take [ ] * ? in the path itself for a pattern
-    os.symlink(os.path.abspath(path), link)
-    signature = tf.saved_model.load(session, ['serve'], link).signature_def['serving_default']
-    actual = session.run(signature.outputs['probabilities'].name, {signature.inputs['image'].name: image})[0]
-  for what, values in ((checkpoint, expected), (f'what was exported of {checkpoint}', actual)):
-    if not np.isfinite(values).all():
-      raise DataError(f'{what} predicts probabilities that are no finite numbers (NaN or infinity); nothing '
-                      'was left in --export_dir. Export an earlier checkpoint, or train again')
-  difference = np.abs(actual - expected).max()
-  if not difference <= 1e-3:
-    raise DataError(f'what was exported of {checkpoint} differs from it by {difference:.3g} in the '
-                    'probabilities of the same image; nothing was left in --export_dir. Please report this')
+  args = model.args
+  is_float = not args.calibration
+  agreement = export_check.Agreement(model.checkpoint)
+  file = path if args.format == 'saved_model' else os.path.join(path, FORMATS[args.format].file)
+  with export_check.fresh(args.format, file, f'what was exported of {model.checkpoint}') as fresh:
+    for image, expected in export_check.expectations(model.estimator, model.checkpoint, model.images):
+      agreement.add(fresh.predict({'image': image}), expected)
+    agreement.require(LEAST_FLOAT if is_float else LEAST_INTEGER, is_float)
+    if args.serve_check or args.image_bytes:
+      check_served(path, model, fresh)
+  return agreement
+
+
+def check_served(path, model, fresh):
+  """Asks a SavedModel in TensorFlow Serving's own format, and compares the answers with the Estimator.
+
+  By --serve_check it leaves the last request and its response in the folder assets.extra of the model.
+  """
+  first = next(model.images())
+  questions = [question_of_numbers(first)] if model.args.serve_check else []
+  if model.args.image_bytes:
+    questions += [question_of_bytes(first, kind) for kind in ('PNG', 'JPEG')]
+  expected = export_check.expectations(model.estimator, model.checkpoint, lambda: (q[2] for q in questions))
+  for (request, name, _, classes_of), (_, prediction) in zip(questions, expected):
+    signature, inputs = serving_rest.inputs(request, name)
+    response = serving_rest.response(fresh.predict(inputs, signature))
+    answer, = serving_rest.predictions(response)
+    agreement = export_check.Agreement(model.checkpoint)
+    agreement.count(classes_of(answer), prediction['classes'][:, :, 0])
+    agreement.require(LEAST_FLOAT, True)
+    if model.args.serve_check:
+      print(f'{signature}: asked with {len(request):,} bytes of JSON, answered with {len(response):,}: '
+            f'{agreement.share()}')
+  if model.args.serve_check:
+    folder = os.path.join(path, 'assets.extra')
+    os.mkdir(folder)
+    for file_name, text in (('request.json', request), ('response.json', response)):
+      with open(os.path.join(folder, file_name), 'w', encoding='utf-8') as file:
+        file.write(text + '\n')
+
+
+def question_of_numbers(image):
+  """Returns (JSON, name of the input, image uint8 [H, W, 3], function of the answer that returns classes)."""
+  image = export_check.scaled(image, _SERVED_SIZE)
+  return (serving_rest.request('serving_default', [image]), 'image', image,
+          lambda answer: np.array(answer['classes'])[:, :, 0])
+
+
+def question_of_bytes(image, kind):
+  """Returns what question_of_numbers does, for an image as PNG or JPEG file."""
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, kind)
+  return (serving_rest.request(BYTES_SIGNATURE, [buffer.getvalue()]), BYTES_INPUT,
+          np.asarray(Image.open(buffer)), lambda answer: np.asarray(Image.open(io.BytesIO(answer))))

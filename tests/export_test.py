@@ -1,36 +1,41 @@
 """An export is checked before it appears: refused where it is no numbers, and in a folder of any name."""
+import concurrent.futures
 import contextlib
 import io
+import json
 import os
 import tempfile
+import types
 import unittest
 from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from PIL import Image
 
 import deeplab_model
 import export_inference_graph
-from cli import export, model_config
+from cli import export, export_check, export_formats, model_config
 from dataset import descriptors
 from tests import tiny_net
 from utils import checkpoint_store
 from utils.architecture import Architecture
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
 TINY = Architecture(tiny_net.LEAN, 2)
+FRESH = export_check.fresh
 TWO = descriptors.from_json({'name': 'two', 'class_names': ['a', 'b']}, 'test')
 
 
-def write_model(folder, scale=1.):
+def write_model(folder, scale=1., architecture=TINY):
   """Writes a model folder of new weights, those of the last layer times `scale`."""
   os.mkdir(folder)
-  model_config.write(folder, TINY, TWO, {})
+  model_config.write(folder, architecture, TWO, {})
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
-    deeplab_model.network(tf.placeholder(tf.float32, [1, 65, 65, 3]), TINY, is_training=False)
+    deeplab_model.network(tf.placeholder(tf.float32, [1, 65, 65, 3]), architecture, is_training=False)
     tf.train.get_or_create_global_step()
     session.run(tf.global_variables_initializer())
     for variable in tf.global_variables():
@@ -39,22 +44,45 @@ def write_model(folder, scale=1.):
     checkpoint_store.save(tf.train.Saver(), session, folder, step=0, keep_max=0)
 
 
+@contextlib.contextmanager
+def here(runtime, path, what):
+  """Stands in for export_check.fresh: the same program in this process, which need not load TensorFlow."""
+  names = {'np': np, 'path': path}
+  exec(export_check.RUNTIMES[runtime], names)
+  # A thread of its own is not in the graph of the Estimator that is predicting.
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    yield types.SimpleNamespace(predict=lambda inputs, signature='serving_default': thread.submit(
+        names['predict'], inputs, signature).result())
+
+
+def run(*argv):
+  """Exports by these flags; returns what was printed."""
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    export_inference_graph.main(export_inference_graph.make_parser().parse(list(map(str, argv))))
+  return printed.getvalue()
+
+
+def file_of(image, kind, **options):
+  """Returns the bytes of a PIL image's file."""
+  buffer = io.BytesIO()
+  image.save(buffer, kind, **options)
+  return buffer.getvalue()
+
+
 class ExportTest(unittest.TestCase):
 
   def setUp(self):
     stack = contextlib.ExitStack()
     self.addCleanup(stack.close)
     stack.enter_context(tiny_net.rows())
+    stack.enter_context(mock.patch.object(export_check, 'fresh', here))
     folder = tempfile.TemporaryDirectory()
     self.addCleanup(folder.cleanup)
     self.model, self.output = os.path.join(folder.name, 'model'), os.path.join(folder.name, 'export')
 
   def export(self):
     """Exports self.model to self.output; returns what was printed."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-      export_inference_graph.main(export_inference_graph.make_parser().parse(
-          ['--model_dir', self.model, '--export_dir', self.output]))
-    return printed.getvalue()
+    return run('--model_dir', self.model, '--export_dir', self.output)
 
   def test_probabilities_that_are_no_numbers_are_refused_and_leave_nothing(self):
     write_model(self.model, scale=3e38)
@@ -64,7 +92,8 @@ class ExportTest(unittest.TestCase):
 
   def test_export_that_differs_is_refused_and_leaves_nothing(self):
     write_model(self.model)
-    other = [{'probabilities': np.full((65, 97, 2), (0., 1.), np.float32)}]
+    other = [{'probabilities': np.full((129, 193, 2), (0., 1.), np.float32),
+              'classes': np.ones((129, 193, 1), np.int32)}]
     with mock.patch('utils.tf_estimator.Estimator.predict', return_value=iter(other)):
       with self.assertRaisesRegex(DataError, r'differs from it by 0\.\d+ .*; nothing was left'):
         self.export()
@@ -87,6 +116,9 @@ class ExportTest(unittest.TestCase):
 
   def test_folder_whose_name_is_a_pattern_is_written_with_a_note(self):
     write_model(self.model)
+    real = mock.patch.object(export_check, 'fresh', FRESH)  # in a process of its own
+    real.start()
+    self.addCleanup(real.stop)
     self.output = os.path.join(self.output, "-é it's %s m[lr=0.1]*?\\")
     self.assertIn('cannot load a SavedModel from', self.export())
     number, = os.listdir(self.output)
@@ -104,6 +136,140 @@ class ExportTest(unittest.TestCase):
       values = session.run(signature.signature_def['preds'].outputs['probabilities'].name,
                            {image: np.zeros((1, 33, 41, 3), np.float32)})
     np.testing.assert_allclose(values.sum(3), 1, rtol=1e-5)
+
+
+
+class FormatsTest(unittest.TestCase):
+  """One model, with atrous convolutions and padding to a size, in every format."""
+
+  @classmethod
+  def setUpClass(cls):
+    stack = contextlib.ExitStack()
+    cls.addClassCleanup(stack.close)
+    stack.enter_context(tiny_net.rows())
+    stack.enter_context(mock.patch.object(export_check, 'fresh', here))
+    cls.folder = stack.enter_context(tempfile.TemporaryDirectory())
+    cls.model = os.path.join(cls.folder, 'model')
+    # Logits differ by so much that rounding to 8 bits changes but few classes.
+    write_model(cls.model, 30, Architecture(tiny_net.TINY, 2, eval_crop_size=(80, 112)))
+
+  def export(self, *argv):
+    """Returns what was printed, and the path of the folder."""
+    printed = run('--model_dir', self.model, '--export_dir', os.path.join(self.folder, self._testMethodName),
+                  *argv)
+    return printed, printed.splitlines()[-1].partition(': exported')[0]
+
+  def test_float_formats_have_the_classes_of_the_model(self):
+    for name, file in (('tflite', 'model.tflite'), ('frozen_graph', 'model.pb')):
+      printed, path = self.export('--format', name, '--size', 65, 97)
+      self.assertRegex(printed, rf'{file}: \d+\.\d\d MB\n.*100.00% of 12,610 pixels in 2 picture')
+      self.assertRegex(os.path.basename(path), rf'^{name}-\d+$')
+      self.assertEqual(os.listdir(path), [file])
+
+  def test_frozen_graph_computes_the_same_in_tensorflow(self):
+    _, path = self.export('--format', 'frozen_graph', '--size', 33, 49)
+    image, graph_def = np.full((1, 33, 49, 3), 99, np.float32), tf.GraphDef()
+    with open(os.path.join(path, 'model.pb'), 'rb') as file:
+      graph_def.ParseFromString(file.read())
+    self.assertTrue({node.op for node in graph_def.node}.isdisjoint(('StridedSlice', 'VarHandleOp')))
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.import_graph_def(graph_def, name='')
+      values = session.run('probabilities:0', {'image:0': image})
+    with here('frozen_graph', os.path.join(path, 'model.pb'), '') as opencv:
+      np.testing.assert_allclose(opencv.predict({'image': image})['probabilities'], values, atol=1e-4)
+
+  def test_calibrated_model_is_of_integers(self):
+    photo = os.path.join(self.folder, 'photo.png')
+    Image.fromarray(next(export_check.pictures(None, None))).save(photo)
+    with mock.patch.object(export, 'LEAST_INTEGER', 0.5):  # the weights of this model mean nothing
+      printed, path = self.export('--format', 'tflite', '--size', 65, 97, '--calibration', photo,
+                                  '--check_images', photo)
+    self.assertRegex(printed, r'\d% of 6,305 pixels in 1 picture')
+    interpreter = tf.lite.Interpreter(os.path.join(path, 'model.tflite'))
+    self.assertEqual(interpreter.get_input_details()[0]['dtype'], np.uint8)
+    self.assertEqual({row['dtype'] for row in interpreter.get_output_details()}, {np.uint8, np.int32})
+    self.assertNotIn(np.float32, {row['dtype'] for row in interpreter.get_tensor_details()})
+
+  def test_onnx_says_what_it_needs_or_has_the_classes_of_the_model(self):
+    with mock.patch('importlib.util.find_spec', return_value=None):
+      with self.assertRaisesRegex(UsageError, 'needs tf2onnx and onnxruntime, not installed here '
+                                              r'\(tf2onnx 1\.17\.0 and .* tried\); pip install'):
+        self.export('--format', 'onnx')
+    with contextlib.suppress(UsageError):
+      export_formats.check_onnx()
+      self.assertIn('100.00% of', self.export('--format', 'onnx')[0])
+
+  def test_flags_that_do_not_go_together_are_refused(self):
+    for argv, words in ((('--format', 'tflite'), 'one size alone; give it, such as --size 513 513'),
+                        (('--format', 'tflite', '--image_bytes'), '--image_bytes is for --format saved_mod'),
+                        (('--calibration', 'x.jpg'), '--calibration is for --format tflite'),
+                        (('--size', 65, 97), '--size is for the other formats')):
+      with self.assertRaisesRegex(UsageError, words):
+        self.export(*argv)
+    for argv, words in ((('--check_images', 'none.jpg'), "--check_images 'none.jpg' is no file or folder"),
+                        (('--check_images', self.model), 'is a folder without an image')):
+      with self.assertRaisesRegex(DataError, words):
+        self.export(*argv)
+
+  def test_bytes_in_and_mask_out_as_the_rest_api_has_them(self):
+    printed, path = self.export('--image_bytes', '--serve_check')
+    self.assertEqual(printed.count('100.00% of'), 4)  # as numbers, PNG and JPEG; and the pictures
+    with open(os.path.join(path, 'assets.extra', 'request.json')) as file:
+      self.assertEqual(json.load(file)['signature_name'], 'image_bytes')
+    with open(os.path.join(path, 'assets.extra', 'response.json')) as file:
+      self.assertEqual([list(row) for row in json.load(file)['predictions']], [['b64']])
+    signatures = tf.compat.v2.saved_model.load(path).signatures
+    self.assertEqual(set(signatures), {'serving_default', 'preds', 'image_bytes'})
+    pixels = next(export_check.pictures(None, (65, 97)))
+    image, grey = Image.fromarray(pixels), Image.fromarray(pixels[:, :, 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, which is left to the client
+    for encoded in (file_of(image, 'PNG'), file_of(image.convert('RGBA'), 'PNG'), file_of(grey, 'PNG'),
+                    file_of(image, 'JPEG'), file_of(grey, 'JPEG'), file_of(image, 'JPEG', exif=exif)):
+      decoded = np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'), np.float32)
+      expected = signatures['serving_default'](image=tf.constant(decoded[None]))['classes'][0, :, :, 0]
+      mask, = signatures['image_bytes'](image_bytes=tf.constant([encoded]))['mask_png_bytes'].numpy()
+      np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(mask))), expected)
+    for given, words in (([b'GIF89a'], 'neither a JPEG nor a PNG'), ([encoded] * 2, 'one image a request')):
+      with self.assertRaisesRegex(tf.errors.InvalidArgumentError, words):
+        signatures['image_bytes'](image_bytes=tf.constant(given))
+
+
+class AgreementTest(unittest.TestCase):
+
+  def agreement(self, probabilities):
+    """Returns the Agreement of a picture of 1 x 4 pixels, of which the model predicts 0 with 0.9."""
+    agreement = export_check.Agreement('the checkpoint')
+    expected = np.full((1, 4, 2), (0.9, 0.1), np.float32)
+    agreement.add({'probabilities': np.float32(probabilities)[None]},
+                  {'probabilities': expected, 'classes': np.zeros((1, 4, 1), np.int32)})
+    return agreement
+
+  def test_equal_classes_are_counted(self):
+    agreement = self.agreement([[[.9, .1], [.9, .1], [.4, .6], [.9, .1]]])
+    self.assertEqual(str(agreement), '75.00% of 4 pixels in 1 picture(s) have the same class; probabilities '
+                                     'differ by up to 0.5')
+    agreement.require(0.75, is_float=False)
+    for least, is_float, words in ((0.76, False, '75.00% of .* and 76.0% is the least .* Give --calibration'),
+                                   (0.5, True, r'differs from it by 0\.5 in the prob')):
+      with self.assertRaisesRegex(DataError, words):
+        agreement.require(least, is_float)
+
+  def test_what_is_no_number_or_of_another_size_is_refused(self):
+    for value in (np.nan, np.inf):
+      with self.assertRaisesRegex(DataError, 'what was exported of the checkpoint predicts .* no finite'):
+        self.agreement([[[value, .1], *[[.9, .1]] * 3]])
+    with self.assertRaisesRegex(DataError, r'\[1, 3, 2\] probabilities, and the model \[1, 4, 2\]'):
+      self.agreement([[[.9, .1]] * 3])
+
+  def test_what_a_runtime_cannot_read_ends_in_a_sentence(self):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'model.pb')
+      with open(path, 'wb') as file:
+        file.write(b'no graph')
+      with FRESH('frozen_graph', path, 'what was exported of x') as fresh:
+        with self.assertRaisesRegex(DataError, 'of x does not run in a fresh process: .*error: '):
+          fresh.predict({'image': np.zeros((1, 9, 9, 3), np.float32)})
 
 
 if __name__ == '__main__':

@@ -1,0 +1,283 @@
+"""What was exported runs in a fresh process without this project's code, and is compared with the Estimator.
+
+The process is a Python of its own that imports NumPy and the runtime alone. It computes on the CPU. Pictures
+and answers pass through files, one at a time.
+"""
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import typing
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+from dataset import image_files, lists, make_sample_data
+from utils.errors import DataError
+
+_MADE_UP = ((129, 193), (97, 161))  # sizes of the pictures if none are given
+_CLOSE = 1e-3  # of two probabilities that were computed in another order
+
+# How each runtime predicts: the text of a program that defines predict(inputs, signature), from dict of
+# arrays to dict of arrays. An array uint8 [bytes] stands for one string.
+RUNTIMES = {
+    'saved_model': '''
+import tensorflow as tf
+signatures = tf.saved_model.load(path).signatures
+def predict(inputs, signature):
+  outputs = signatures[signature](**{
+      name: tf.constant([value.tobytes()]) if value.dtype == np.uint8 else tf.constant(value)
+      for name, value in inputs.items()})
+  return {name: np.frombuffer(value.numpy()[0], np.uint8) if value.dtype == tf.string else value.numpy()
+          for name, value in outputs.items()}
+''',
+    'tflite': '''
+try:
+  from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+  from tensorflow import lite
+  Interpreter = lite.Interpreter
+model = Interpreter(path)
+model.allocate_tensors()
+def scale(details):
+  scales, zeros = (details['quantization_parameters'][key] for key in ('scales', 'zero_points'))
+  return (scales[0], zeros[0]) if len(scales) else (None, None)
+def predict(inputs, signature):
+  source, = model.get_input_details()
+  factor, zero = scale(source)
+  image = inputs['image']
+  if factor:
+    image = np.clip(np.round(image / factor) + zero, 0, 255).astype(source['dtype'])
+  model.set_tensor(source['index'], image)
+  model.invoke()
+  outputs = {}
+  for details in model.get_output_details():
+    value, (factor, zero) = model.get_tensor(details['index']), scale(details)
+    if value.shape[-1] == 1 and value.dtype == np.int32:
+      outputs['classes'] = value
+    else:
+      outputs['probabilities'] = factor * (value.astype(np.float32) - zero) if factor else value
+  return outputs
+''',
+    'onnx': '''
+import onnxruntime
+model = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+names = [output.name for output in model.get_outputs()]
+def predict(inputs, signature):
+  values = model.run(names, {model.get_inputs()[0].name: inputs['image']})
+  return {name.partition(':')[0]: value for name, value in zip(names, values)}
+''',
+    'frozen_graph': '''
+import cv2
+model = cv2.dnn.readNetFromTensorflow(path)
+def predict(inputs, signature):
+  model.setInput(np.ascontiguousarray(inputs['image'].transpose(0, 3, 1, 2)))
+  return {'probabilities': model.forward().transpose(0, 2, 3, 1)}
+'''}
+_BEGIN = '''
+import json, sys
+import numpy as np
+path = sys.argv[1]
+'''
+_LOOP = '''
+for line in sys.stdin:
+  source, target, signature = json.loads(line)
+  np.savez(target, **predict(dict(np.load(source)), signature))
+  print('answered', flush=True)
+'''
+
+
+class Fresh:
+  """A model in a fresh process; see `fresh`."""
+
+  def __init__(self, process, folder, what):
+    self._process, self._folder, self._what = process, folder, what
+
+  def predict(self, inputs: dict, signature: str = 'serving_default') -> dict:
+    """Returns the outputs, dict of name to array, for dict of name to array; see RUNTIMES.
+
+    Raises:
+      DataError: the runtime cannot read the model or compute it.
+    """
+    source, target = (os.path.join(self._folder, name) for name in ('inputs.npz', 'outputs.npz'))
+    np.savez(source, **inputs)
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.write(json.dumps([source, target, signature]) + '\n')
+      self._process.stdin.flush()
+    for line in self._process.stdout:
+      if line.strip() == 'answered':
+        with np.load(target) as outputs:
+          return dict(outputs)
+    raise DataError(f'{self._what} does not run in a fresh process: {self._reason()}; nothing was left in '
+                    '--export_dir. Try another --format or --size, or report this')
+
+  def _reason(self):
+    self._process.wait()
+    with open(os.path.join(self._folder, 'errors'), encoding='utf-8', errors='replace') as file:
+      lines = [line.strip() for line in file if re.match(r'[\w.]+(Error|Exception|error)\b', line)]
+    return lines[-1][:300] if lines else f'it ended with status {self._process.returncode}'
+
+
+@contextlib.contextmanager
+def fresh(runtime: str, path: str, what: str) -> typing.Iterator[Fresh]:
+  """Yields a Fresh: a model that a process of its own has loaded by a runtime.
+
+  Args:
+    runtime: a name in RUNTIMES.
+    path: what was exported.
+    what: what errors call it.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    link = os.path.join(folder, 'model' + os.path.splitext(path)[1])
+    os.symlink(os.path.abspath(path), link)  # TensorFlow would take [ ] * ? in the path itself for a pattern
+    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONIOENCODING': 'utf-8'}
+    with (open(os.path.join(folder, 'errors'), 'wb') as errors,
+          subprocess.Popen([sys.executable, '-c', _BEGIN + RUNTIMES[runtime] + _LOOP, link], cwd=folder,
+                           env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                           text=True) as process):
+      try:
+        yield Fresh(process, folder, what)
+      finally:
+        process.kill()
+
+
+# --- Pictures ------------------------------------------------------------------------------------
+
+
+def find(given: list[str], flag: str) -> list[str]:
+  """Returns the paths of the images that a flag names, files and folders; sorted within a folder.
+
+  Raises:
+    DataError: there is no such file, or no image in a folder.
+  """
+  paths = []
+  for text in given:
+    found = [text]
+    if os.path.isdir(text):
+      found = [os.path.join(text, name) for name in sorted(os.listdir(text))
+               if os.path.splitext(name)[1].lower() in lists.IMAGE_EXTENSIONS and not name.startswith('.')]
+      if not found:
+        raise DataError(f"{flag} '{text}' is a folder without an image; give images, or a folder of them")
+    elif not os.path.isfile(text):
+      raise DataError(f"{flag} '{text}' is no file or folder; check the path")
+    paths += found
+  return paths
+
+
+def pictures(paths: list[str] | None, size: list[int] | None) -> typing.Iterator[np.ndarray]:
+  """Yields uint8 [H, W, 3], RGB: the images, or made-up ones if `paths` is None.
+
+  Args:
+    size: (height, width) to which they are scaled, or None for their own.
+  """
+  if paths is None:
+    for seed, made_up in enumerate(_MADE_UP):
+      yield scaled(make_sample_data.draw_scene(np.random.default_rng(seed), made_up)[0], size)
+  else:
+    for path in paths:
+      yield scaled(image_files.read_image(path), size)
+
+
+def scaled(image, size):
+  """Returns an image, uint8 [H, W, 3], scaled to size, (height, width), or as it is if that is None."""
+  return image if size is None else np.asarray(
+      Image.fromarray(image).resize(tuple(size[::-1]), Image.Resampling.BILINEAR))
+
+
+# --- Comparison ----------------------------------------------------------------------------------
+
+
+def expectations(estimator, checkpoint, images):
+  """Yields pairs of an image, float32 [1, H, W, 3], and the Estimator's prediction of it.
+
+  Args:
+    estimator: Estimator.
+    checkpoint: str.
+    images: function that returns an iterator of uint8 [H, W, 3].
+  """
+  # GPUs from Ampere on would round what they multiply to 10 bits (TF32), here and there in other kernels.
+  tf.config.experimental.enable_tensor_float_32_execution(False)
+
+  def batches():
+    return (image[None].astype(np.float32) for image in images())
+
+  def input_fn():
+    spec = tf.TensorSpec([1, None, None, 3], tf.float32)
+    return tf.data.Dataset.from_generator(batches, output_signature=spec)
+
+  yield from zip(batches(), estimator.predict(input_fn, checkpoint_path=checkpoint))
+
+
+@dataclasses.dataclass
+class Agreement:
+  """How far a model that was exported agrees with the Estimator.
+
+  Attributes:
+    checkpoint: str.
+    pictures, pixels, equal: ints, how many were compared, and how many pixels have the same class.
+    difference: float, the largest of a probability.
+  """
+  checkpoint: str
+  pictures: int = 0
+  pixels: int = 0
+  equal: int = 0
+  difference: float = 0.
+
+  def add(self, actual, expected):
+    """Counts a picture.
+
+    Args:
+      actual: dict with probabilities, float32 [1, H, W, K], and perhaps classes, integer [1, H, W, 1].
+      expected: dict with probabilities [H, W, K] and classes [H, W, 1].
+
+    Raises:
+      DataError: probabilities are no numbers, or of another shape.
+    """
+    for what, values in ((self.checkpoint, expected['probabilities']),
+                         (f'what was exported of {self.checkpoint}', actual['probabilities'])):
+      if not np.isfinite(values).all():
+        raise DataError(f'{what} predicts probabilities that are no finite numbers (NaN or infinity); '
+                        'nothing was left in --export_dir. Export an earlier checkpoint, or train again')
+    probabilities, of_model = actual['probabilities'][0], expected['probabilities']
+    if probabilities.shape != of_model.shape:
+      raise DataError(f'what was exported of {self.checkpoint} predicts {list(probabilities.shape)} '
+                      f'probabilities, and the model {list(of_model.shape)}; nothing was left in '
+                      '--export_dir. Please report this')
+    classes = actual['classes'][0, :, :, 0] if 'classes' in actual else probabilities.argmax(2)
+    self.count(classes, expected['classes'][:, :, 0])
+    self.difference = max(self.difference, float(np.abs(probabilities - of_model).max()))
+
+  def count(self, classes, expected):
+    """Counts a picture whose classes alone are known, integer [H, W] each."""
+    self.pictures += 1
+    self.pixels += expected.size
+    self.equal += int((classes == expected).sum()) if classes.shape == expected.shape else 0
+
+  def require(self, least: float, is_float: bool) -> None:
+    """Raises DataError if fewer than `least`, 0..1, of the pixels agree, or probabilities are not close.
+
+    Args:
+      is_float: whether probabilities have to be those of the model up to rounding.
+    """
+    if is_float and not self.difference <= _CLOSE:
+      raise DataError(f'what was exported of {self.checkpoint} differs from it by {self.difference:.3g} in '
+                      'the probabilities of the same image; nothing was left in --export_dir. Please '
+                      'report this')
+    if self.equal < least * self.pixels:
+      advice = ('Please report this' if is_float else 'Give --calibration more photos, and --check_images '
+                'some, of the kind that it is to see, or leave --calibration out')
+      raise DataError(f'{self}, and {least:.1%} is the least that is allowed; nothing was left in '
+                      f'--export_dir. {advice}')
+
+  def share(self):
+    """Returns the share of pixels with the same class, as text; rounded down: 100% is all of them."""
+    share = 10000 * self.equal // self.pixels / 100
+    return f'{share:.2f}% of {self.pixels:,} pixels in {self.pictures} picture(s) have the same class'
+
+  def __str__(self):
+    return f'{self.share()}; probabilities differ by up to {self.difference:.2g}'
