@@ -17,7 +17,7 @@ from cli.export_formats import FORMATS
 from dataset import preprocessing
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import checkpoints, devices, failures, files, run_config
-from utils.errors import UsageError
+from utils.errors import DataError, UsageError
 from utils.tf_estimator import Estimator, TensorServingInputReceiver
 
 BYTES_SIGNATURE, BYTES_INPUT, BYTES_OUTPUT = 'image_bytes', 'image_bytes', 'mask_png_bytes'
@@ -114,7 +114,14 @@ def write(model, scratch):
   graph_def = export_formats.frozen_graph(deeplabv3_plus_model_fn, model.estimator.params, model.checkpoint,
                                           model.args.size, row.outputs)
   path = os.path.join(folder, row.file)
-  row.write(graph_def, path, model.calibration)
+  try:
+    row.write(graph_def, path, model.calibration)
+  except (DataError, OSError, MemoryError):
+    raise
+  except Exception as error:  # converters raise what they like
+    reason = str(error).strip().partition('\n')[0][:200] or type(error).__name__
+    raise DataError(f'this model cannot be converted to --format {name}: {reason}; nothing was left in '
+                    '--export_dir. Give another --format or --size') from error
   print(f'{row.file}: {os.path.getsize(path) / 1e6:.2f} MB')
   return folder
 

@@ -199,6 +199,19 @@ class FormatsTest(unittest.TestCase):
       export_formats.check_onnx()
       self.assertIn('100.00% of', self.export('--format', 'onnx')[0])
 
+  def test_what_a_converter_cannot_do_ends_in_a_sentence(self):
+    damaged = os.path.join(self.folder, 'damaged.png')
+    with open(damaged, 'wb') as file:
+      file.write(b'no image')
+    argv = ('--format', 'tflite', '--size', 33, 49)
+    with self.assertRaisesRegex(DataError, "image '.*damaged.png' does not decode"):
+      self.export(*argv, '--calibration', damaged)
+    with mock.patch.object(tf.compat.v2.lite.TFLiteConverter, 'from_concrete_functions',
+                           side_effect=ValueError('no kernel\nfor it')):
+      with self.assertRaisesRegex(DataError, 'be converted to --format tflite: no kernel; nothing was left'):
+        self.export(*argv)
+    self.assertEqual(os.listdir(os.path.join(self.folder, self._testMethodName)), [])
+
   def test_flags_that_do_not_go_together_are_refused(self):
     for argv, words in ((('--format', 'tflite'), 'one size alone; give it, such as --size 513 513'),
                         (('--format', 'tflite', '--image_bytes'), '--image_bytes is for --format saved_mod'),
