@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import glob
 import os
+import shlex
 import shutil
 import sys
 
@@ -460,7 +461,8 @@ class Training:
         return
     print(f'Done: {args.model_dir} is at step {step}' + (
         f', mean Intersection over Union {self.result["mean_iou"]:.4f}'
-        if self.result and self.result['confusion_matrix'].any() else ''))
+        if self.result and self.result['confusion_matrix'].any() else '')
+          + f'; look at it: {shlex.join(["tensorboard", "--logdir", args.model_dir])}')
 
   def train_options(self, position):
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""

@@ -349,7 +349,7 @@ def _warn_of_palettes(splits, dataset):
                            for color, (name, count) in list(colors.items())[:3])
       print(f"Warning: palettes differ: {value} ('{dataset.class_names[value]}') is {shown}; if the colours "
             "mean the classes, give the descriptor 'colors' (--suggest writes them)")
-  is_default = dataset.palette == descriptors.voc_palette(dataset.num_classes)
+  is_default = dataset.palette == descriptors.distinct_palette(dataset.num_classes)
   if is_default and dataset.name not in descriptors.DATASETS:
     return  # the descriptor says nothing of colours
   palette = dict(zip(dataset.palette, dataset.class_names))

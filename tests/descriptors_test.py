@@ -3,6 +3,8 @@ import os
 import tempfile
 import unittest
 
+import numpy as np
+
 from dataset import descriptors
 from utils.errors import DataError, UsageError
 
@@ -61,6 +63,32 @@ class VocPaletteTest(unittest.TestCase):
     self.assertEqual(len(set(descriptors.voc_palette(256))), 256)
 
 
+class DistinctPaletteTest(unittest.TestCase):
+
+  def test_all_differ(self):
+    palette = descriptors.distinct_palette(256)
+    self.assertEqual(len(set(palette)), 256)
+    self.assertEqual(descriptors.distinct_palette(2), ((0, 0, 0), (230, 159, 0)))
+
+  def test_the_red_green_blind_can_tell_them_apart(self):
+    # Machado et al. 2009, deuteranopia, on linear RGB; and CIELAB of sRGB's primaries and white.
+    blind = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                      [-0.011820, 0.042940, 0.968881]])
+    to_xyz = np.array([[.4124, .3576, .1805], [.2126, .7152, .0722], [.0193, .1192, .9505]])
+
+    def closest(palette):
+      rgb = np.array(palette) / 255
+      linear = np.where(rgb <= .04045, rgb / 12.92, ((rgb + .055) / 1.055) ** 2.4)
+      xyz = np.clip(linear @ blind.T, 0, 1) @ to_xyz.T / [.9505, 1, 1.089]
+      f = np.where(xyz > .008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+      lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+      distances = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+      return distances[np.triu_indices(len(palette), 1)].min()
+
+    self.assertGreater(closest(descriptors.distinct_palette(32)), 12)
+    self.assertLess(closest(descriptors.voc_palette(32)), 4)
+
+
 class DescriptorTest(unittest.TestCase):
 
   def test_round_trip_through_json_changes_nothing(self):
@@ -70,7 +98,7 @@ class DescriptorTest(unittest.TestCase):
 
   def test_optional_keys_have_defaults(self):
     fruit = descriptors.from_json(DESCRIPTOR, 'here')
-    self.assertEqual(fruit.palette, ((0, 0, 0), (128, 0, 0), (0, 128, 0)))
+    self.assertEqual(fruit.palette, ((0, 0, 0), (230, 159, 0), (86, 180, 233)))
     self.assertEqual(fruit.ignore_label, 255)
     self.assertEqual(fruit.splits, {})
 
@@ -115,7 +143,7 @@ class DescriptorTest(unittest.TestCase):
         '#010203': 'plum', '#040506': 'apple', '#070809': 'plum', '#0a0b0c': 'pear'}}, 'here')
     self.assertEqual(colors.palette, ((4, 5, 6), (10, 11, 12), (1, 2, 3)))
     values = descriptors.from_json({**DESCRIPTOR, 'values': {'0': 0, '1': 1, '2': 2}}, 'here')
-    self.assertEqual(values.palette, descriptors.voc_palette(3))
+    self.assertEqual(values.palette, descriptors.distinct_palette(3))
 
   def test_descriptor_without_values_and_colours_stays_as_it_was(self):
     self.assertEqual(set(descriptors.to_json(descriptors.get_dataset('voc'))),

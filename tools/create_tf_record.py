@@ -262,6 +262,8 @@ def convert(args):
         with open(temporary, 'w', encoding='utf-8') as file:
           file.write(list_text(names))
       print(f'Wrote the list of the {len(names)} names to {list_path(args, split)}')
+  words = ['python', 'tools/view_dataset.py', '--dataset', args.dataset, '--data_dir', args.output_dir]
+  print(f'Look at them: {shlex.join([*words, *(["--val", "val"] if "val" in written else [])])}')
 
 
 def with_segments(pairs, tables, problems):

@@ -8,12 +8,11 @@ import functools
 import json
 import os
 
-from tqdm import tqdm
-
 from dataset import descriptors, lists, schema, tf_records
 from tools import view_dataset_facts, view_dataset_page
 from utils import failures, files
 from utils.errors import DataError, UsageError
+from utils.progress import Progress
 
 
 @failures.explaining('leave out the largest images, or end other programs that hold memory')
@@ -40,7 +39,8 @@ def main(args):
 
   for problem in problems:
     print(f'{problem.kind}: {problem.sentence}')
-  print(f'The page is {os.path.join(args.output_dir, "index.html")}')
+  page = os.path.join(args.output_dir, 'index.html')
+  print(f'The page is {page}; look at it: {files.opening(page)}')
   errors = [error for one in sets for error in one.errors]
   if errors:
     raise DataError(f'{len(errors)} example{"s" * (len(errors) > 1)} cannot be used: {errors[0]}')
@@ -92,7 +92,11 @@ def read_set(title, source, errors, dataset):
     return view_dataset_facts.examine(index, name, image, label, dataset)
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    results = list(tqdm(pool.map(examined, range(len(source))), title, len(source), unit='image'))
+    results = []
+    with Progress(len(source), title, 'image') as progress:
+      for one in pool.map(examined, range(len(source))):
+        results.append(one)
+        progress.update()
   errors = errors + [one for one in results if isinstance(one, str)]
   return view_dataset_facts.Set(title, [one for one in results if not isinstance(one, str)], errors,
                            dataset.num_classes)

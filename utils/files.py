@@ -6,7 +6,9 @@ Lists, descriptors and indexes come from elsewhere: what is no regular file (a p
 import contextlib
 import json
 import os
+import shlex
 import stat
+import sys
 import tempfile
 import typing
 
@@ -97,6 +99,11 @@ def write_json(path: str, content: dict | list) -> None:
 def check_regular(path: str, source: str) -> None:
   """Raises DataError, naming the source, if a path is no file with an end: a folder, device or pipe."""
   os.close(_open_regular(path, source)[0])
+
+
+def opening(path: str) -> str:
+  """Returns the command that shows a file or folder on a desktop."""
+  return shlex.join(['open' if sys.platform == 'darwin' else 'xdg-open', path])
 
 
 def make_folder_of(path: str, flag: str) -> None:
