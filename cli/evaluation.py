@@ -38,11 +38,15 @@ def main(args):
   devices.take(precision=args.precision)
   params = {**vars(architecture), 'class_names': dataset.class_names, 'ignore_label': dataset.ignore_label,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
+  has_several = args.watch or args.all_checkpoints
+  checkpoint = None
+  if not (has_several and checkpoint_store.numbered(args.model_dir)):
+    checkpoint = checkpoints.latest_or_error(args.model_dir)
   evaluation = Evaluation(args, dataset, examples, params, looks)
-  if args.watch or args.all_checkpoints:
+  if has_several:
     evaluation.score_all()
   else:
-    evaluation.score_one(checkpoints.latest_or_error(args.model_dir))
+    evaluation.score_one(checkpoint)
 
 
 class Evaluation:
@@ -118,6 +122,8 @@ class Evaluation:
       if not args.watch:  # where it is the way to end
         raise
       print('Interrupted; what was scored so far counts')
+      if best is None:
+        return
     if best is None:
       raise DataError(f'--model_dir {args.model_dir} holds no numbered checkpoint that can be used '
                       f'({checkpoint_store.NAME}-N.index); give the folder that train.py wrote')

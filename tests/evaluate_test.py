@@ -212,6 +212,24 @@ class VocTest(EvaluateTest):
       self.assertIn(f'mean Intersection over Union: {one["mean_iou"]:.4f}',
                     self.evaluate('--model_dir', alone))
 
+  def test_folder_without_a_checkpoint_is_an_error_before_anything_is_written(self):
+    model, report = self.temporary('model'), self.temporary('report')
+    os.makedirs(model)
+    for flags in ((), ('--all_checkpoints',), ('--watch',)):
+      with (self.subTest(flags), mock.patch.object(checkpoint_watch, 'POLL_SECONDS', .1),
+            mock.patch.object(checkpoint_watch, 'PATIENCE_SECONDS', .2),
+            self.assertRaisesRegex(DataError, 'holds no checkpoint')):
+        self.evaluate('--model_dir', model, '--report', report, *flags)
+    self.assertFalse(os.path.exists(report))
+
+  def test_ctrl_c_without_watch_interrupts(self):
+    model = self.temporary('model')
+    write_model(model, self.dataset)
+    for flags in ((), ('--all_checkpoints',)):
+      with (mock.patch.object(evaluation, 'run_model', side_effect=KeyboardInterrupt),
+            self.assertRaises(KeyboardInterrupt)):
+        self.evaluate('--model_dir', model, *flags)
+
   def test_checkpoint_that_vanishes_is_told_and_skipped(self):
     model = self.temporary('model')
     write_model(model, self.dataset, (2, 5, 8))
