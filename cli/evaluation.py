@@ -127,8 +127,9 @@ class Evaluation:
     if best is None:
       raise DataError(f'--model_dir {args.model_dir} holds no numbered checkpoint that can be used '
                       f'({checkpoint_store.NAME}-N.index); give the folder that train.py wrote')
+    is_there = os.path.exists(best['checkpoint'] + '.index')
     print(f'The best of {len(evaluated)} is step {best["step"]}, mean Intersection over Union '
-          f'{best["mean_iou"]:.4f}: {best["checkpoint"]}')
+          f'{best["mean_iou"]:.4f}: {best["checkpoint"]}' + ', which has been removed since' * (not is_there))
     if args.report:
       print(f'The report of it is {os.path.join(args.report, evaluation_report.PAGE)}')
 
