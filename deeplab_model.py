@@ -235,7 +235,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   scalars = {'loss': loss, settings.loss: data_loss, 'learning_rate': rate,
              'train_px_accuracy': metrics.pixel_accuracy(matrix),
              'train_mean_iou': metrics.mean_iou(matrix)}
-  summaries.training_scalars(scalars, matrix, settings.class_names)
+  # The Estimator itself writes the loss, the mean over all replicas.
+  summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
   if settings.pre_trained_model:
     checkpoints.initialize(settings.pre_trained_model, _model_variables(),
                            backbones.get(architecture.base_architecture).scope)

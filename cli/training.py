@@ -459,10 +459,10 @@ class Training:
         print(f'Stopped by {self.requests.signal.name} at step {step}: saved in {hook.saved}; the same '
               'command goes on from there', flush=True)
         return
+    print(f'Look at it: {shlex.join(["tensorboard", "--logdir", args.model_dir])}')
     print(f'Done: {args.model_dir} is at step {step}' + (
         f', mean Intersection over Union {self.result["mean_iou"]:.4f}'
-        if self.result and self.result['confusion_matrix'].any() else '')
-          + f'; look at it: {shlex.join(["tensorboard", "--logdir", args.model_dir])}')
+        if self.result and self.result['confusion_matrix'].any() else ''))
 
   def train_options(self, position):
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""

@@ -1,12 +1,9 @@
 """Scores against the official evaluator and against counting by hand; predictions as files."""
-import contextlib
 import glob
-import io
 import json
 import os
 import re
 import shutil
-import tempfile
 import threading
 import time
 import unittest
@@ -18,13 +15,13 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import create_cityscapes_tf_record
-import deeplab_model
 import evaluate
-from cli import checkpoint_watch, evaluation, model_config
+from cli import checkpoint_watch, evaluation
 from dataset import descriptors, schema, tf_records
 from tests import support
+from tests.color_model import EvaluateTest, read_index, write_model, write_photo
+from tests.support import run
 from utils import checkpoint_store, locks
-from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -32,71 +29,10 @@ pytestmark = pytest.mark.compat
 SIZES = {'a': (33, 49), 'b': (41, 37), 'sub/a': (35, 35)}  # height, width
 
 
-def run(script, *argv):
-  """Runs a script's main in this process; returns what it printed."""
-  output = io.StringIO()
-  with contextlib.redirect_stdout(output):
-    script.main(script.make_parser().parse([str(arg) for arg in argv]))
-  return output.getvalue()
-
-
-def color_network(images, architecture, is_training, batch_norm_decay=None, *_):
-  """Stands in for deeplab_model.network: a pixel's class is a linear function of its colour alone."""
-  weights = tf.get_variable('weights', [3, architecture.num_classes])
-  return tf.einsum('bhwc,ck->bhwk', tf.cast(images, tf.float32) - 128, weights)
-
-
-def write_model(folder, dataset, steps=(1,)):
-  """Writes color_networks of random weights, as train.py would leave them."""
-  architecture = Architecture('resnet_v2_50', dataset.num_classes)
-  os.makedirs(folder, exist_ok=True)
-  for step in steps:
-    with tf.Graph().as_default(), tf.Session() as session:
-      tf.set_random_seed(2 + step)
-      color_network(tf.zeros([1, 33, 33, 3]), architecture, is_training=False)
-      at_step = tf.train.create_global_step().assign(step)
-      saver = tf.train.Saver()
-      session.run(tf.global_variables_initializer())
-      session.run(at_step)
-      saver.save(session, os.path.join(folder, 'model.ckpt'), global_step=step)
-  model_config.write(folder, architecture, dataset, {})
-
-
 def read_scalars(folder):
   """Returns {(step, tag): value} of a folder's event files."""
   return {(event.step, value.tag): value.simple_value for path in glob.glob(f'{folder}/events*')
           for event in tf.train.summary_iterator(path) for value in event.summary.value}
-
-
-def write_photo(path, size, rng):
-  """Writes an image of noise."""
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  Image.fromarray(rng.randint(0, 256, (*size, 3)).astype(np.uint8)).save(path)
-
-
-def read_index(path):
-  """Returns a PNG's values, int [H, W]."""
-  return np.asarray(Image.open(path)).astype(int)
-
-
-class EvaluateTest(unittest.TestCase):
-  dataset = None  # of the model that a class of tests shares
-
-  @classmethod
-  def setUpClass(cls):
-    folder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(folder.cleanup)
-    cls.folder = folder.name
-    patch = mock.patch.object(deeplab_model, 'network', color_network)
-    patch.start()
-    cls.addClassCleanup(patch.stop)
-    cls.model = os.path.join(cls.folder, 'model')
-    write_model(cls.model, cls.dataset)
-
-  def temporary(self, name):
-    path = os.path.join(self.folder, f'{self._testMethodName}_{name}')
-    self.addCleanup(shutil.rmtree, path, ignore_errors=True)
-    return path
 
 
 class VocTest(EvaluateTest):

@@ -16,7 +16,8 @@ from PIL import Image
 import evaluate
 from cli import evaluation_report
 from dataset import descriptors, schema, tf_records
-from tests.evaluate_test import EvaluateTest, read_index, run, write_model, write_photo
+from tests.color_model import EvaluateTest, read_index, write_model, write_photo
+from tests.support import run
 from utils import confusion_picture
 from utils.errors import UsageError
 

@@ -3,12 +3,13 @@ import collections
 import json
 import os
 import shlex
+import unittest
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests import create_tf_record_test
+from tests.own_data import ToolTest, run
 
 pytestmark = pytest.mark.compat
 
@@ -18,7 +19,7 @@ COLORS = np.uint8([[0, 0, 0], [250, 50, 83], [51, 221, 255]])
 CLASSES = ('ground', 'cat', 'dog')
 
 
-class ExportsTest(create_tf_record_test.ToolTest):
+class ExportsTest(ToolTest):
 
   def setUp(self):
     super().setUp()
@@ -43,11 +44,11 @@ class ExportsTest(create_tf_record_test.ToolTest):
   def convert(self, ignored=0):
     """Runs the two commands, and compares the pixels; returns what the first printed."""
     data, dataset = self.path('data'), self.path('data/mine.json')
-    status, suggested, err = create_tf_record_test.run('--suggest', '--data', data, '--dataset', dataset)
+    status, suggested, err = run('--suggest', '--data', data, '--dataset', dataset)
     self.assertEqual(status, 0, err)
     words = shlex.split(suggested.splitlines()[-1])
     self.assertEqual(words[2:], ['--data', data, '--dataset', dataset, '--output_dir', data])
-    status, _, err = create_tf_record_test.run(*words[2:], '--processes', 1)
+    status, _, err = run(*words[2:], '--processes', 1)
     self.assertEqual(status, 0, err)
     pixels, left_out = collections.Counter(), 0
     for split in ('train', 'val'):
@@ -176,4 +177,4 @@ class ExportsTest(create_tf_record_test.ToolTest):
 
 
 if __name__ == '__main__':
-  create_tf_record_test.unittest.main()
+  unittest.main()

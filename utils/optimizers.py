@@ -132,7 +132,8 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
 
 def _step(optimizer, gradients, updates, loss):
   """Returns the operation that applies the gradients and counts the step, whether it is skipped or not."""
-  tf.summary.scalar('gradient_norm', tf.linalg.global_norm([gradient for gradient, _ in gradients]))
+  if replicas.count() == 1:  # of several each has but its part of the gradient
+    tf.summary.scalar('gradient_norm', tf.linalg.global_norm([gradient for gradient, _ in gradients]))
   # The loss reads all variables, for weight decay: it is to be that of the variables before the step.
   with tf.control_dependencies([loss]):
     applied = optimizer.apply_gradients(gradients)
