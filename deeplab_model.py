@@ -221,7 +221,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
   trained = trained_variables(settings.freeze_batch_norm)
   data_loss = losses.LOSSES[settings.loss](logits, labels, settings.ignore_label,
-                                           training and settings.class_weights)
+                                           training and settings.weight_of_class)
   with layers.way(prepare=prepare):
     decay = layers.prepared(losses.weight_decay(trained, settings.weight_decay), tf.float32)
   loss = data_loss + decay

@@ -90,7 +90,7 @@ def run(args, requests, stack):
   counts = {split: count_examples(indexes[split], records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
-  class_weights = find_class_weights(args, indexes['train'])
+  weight_of_class = find_class_weights(args, indexes['train'])
   params = {
       **flag_values(args),
       **vars(architecture),
@@ -100,7 +100,7 @@ def run(args, requests, stack):
       'ignore_label': dataset.ignore_label,
       'batch_norm_decay': decay,
       'num_train': counts['train'],
-      'class_weights': class_weights,
+      'weight_of_class': weight_of_class,
       'pre_trained_model': pre_trained_model,
   }
   if args.batch_size == 'auto':
@@ -469,7 +469,7 @@ class Training:
     args = self.args
     return inputs.TrainOptions(
         crop_size=tuple(args.crop_size),
-        batch_size=args.batch_size // (args.num_gpus * self.task.workers),
+        images_per_replica=args.batch_size // (args.num_gpus * self.task.workers),
         seed=args.seed, padding_color=backbones.get(self.params['base_architecture']).padding_color,
         num_examples=self.counts['train'], first_example=position, cache=args.cache,
         threads=devices.input_threads() if args.input_threads is None else args.input_threads)

@@ -39,7 +39,7 @@ class TrainOptions:
 
   Attributes:
     crop_size: (height, width), ints, of what leaves the pipeline.
-    batch_size: int, of each replica if several train together.
+    images_per_replica: int, the images of a batch of each replica.
     seed: int; the stream is a pure function of it (and of the files).
     padding_color: (red, green, blue), floats 0..255, the colour of padding.
     num_examples: int, the examples in all files.
@@ -50,7 +50,7 @@ class TrainOptions:
     threads: int, of a pool of the pipeline's own; 0 takes part in the one of all operations, a thread a core.
   """
   crop_size: tuple
-  batch_size: int
+  images_per_replica: int
   seed: int
   padding_color: tuple
   num_examples: int
@@ -93,7 +93,7 @@ def train_dataset(files, dataset, options, input_context=None):
     examples = examples.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
   return (examples
           .map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
-          .batch(options.batch_size, drop_remainder=True)
+          .batch(options.images_per_replica, drop_remainder=True)
           .prefetch(tf.data.AUTOTUNE))
 
 

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.compat
 
 DATASET = Dataset('tiny', ('a', 'b', 'c'), ((0, 0, 0),) * 3)
 # Half the images' size is the smallest that a scale makes them: with this crop nothing is padded.
-OPTIONS = inputs.TrainOptions(crop_size=(8, 11), batch_size=3, seed=5, padding_color=(123.68, 116.78, 103.94),
+OPTIONS = inputs.TrainOptions(crop_size=(8, 11), images_per_replica=3, seed=5,
+                              padding_color=(123.68, 116.78, 103.94),
                               num_examples=7)
 
 
@@ -95,7 +96,7 @@ class TrainStreamTest(TestCase):
     """Returns images [number, h, w, 3] and labels of the stream's first batches, end to end."""
     options = dataclasses.replace(OPTIONS, **changes)
     batches = rows(inputs.train_dataset(files or cls.files, DATASET, options, context),
-                   number // options.batch_size)
+                   number // options.images_per_replica)
     return tuple(map(np.concatenate, zip(*batches, strict=True)))
 
   def numbers(self, images):
@@ -165,7 +166,7 @@ class TrainStreamTest(TestCase):
       self.check_equals_part(self.stream(21, first_example=first), first, first + 21)
 
   def test_batch_size_and_threads_change_nothing_but_the_batches(self):
-    self.check_equals_part(self.stream(40, batch_size=5, threads=3), 0, 40)
+    self.check_equals_part(self.stream(40, images_per_replica=5, threads=3), 0, 40)
 
   def test_shards_are_one_stream_and_change_their_order(self):
     parts = ((0, 1, 2), (3, 4), (), (5, 6))
@@ -197,7 +198,7 @@ class TrainStreamTest(TestCase):
 class AugmentationTest(TestCase):
 
   def batch(self, image, label, dataset, number, **options):
-    options = inputs.TrainOptions(batch_size=number, seed=1, padding_color=(123.68, 116.78, 103.94),
+    options = inputs.TrainOptions(images_per_replica=number, seed=1, padding_color=(123.68, 116.78, 103.94),
                                   num_examples=1, **options)
     return rows(inputs.train_dataset([self.record([(image, label)])], dataset, options), 1)[0]
 

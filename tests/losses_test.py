@@ -36,7 +36,7 @@ class CrossEntropyTest(unittest.TestCase):
     loss = evaluate(lambda: losses.cross_entropy(tf.constant(logits), tf.constant(labels), 0))
     self.assertAlmostEqual(loss, -np.log(.8), places=6)
 
-  def test_class_weights_make_a_weighted_mean(self):
+  def test_weight_of_class_make_a_weighted_mean(self):
     logits = np.log(np.array([[[[.5, .5], [.2, .8], [.9, .1]]]], 'f'))
     labels = np.array([[[[0], [1], [255]]]], 'i')
     loss = evaluate(lambda: losses.cross_entropy(tf.constant(logits), tf.constant(labels), 255, [3, 1]))

@@ -19,7 +19,7 @@ class SettingsTest(unittest.TestCase):
 
   def test_flags_have_the_defaults_of_the_records(self):
     # What these say is decided later: by the device, by the records, by the model folder.
-    others = {'data_format', 'class_weights', 'pre_trained_model', 'base_architecture'}
+    others = {'data_format', 'weight_of_class', 'pre_trained_model', 'base_architecture'}
     for script in (train, evaluate):
       defaults = script.make_parser().defaults
       held = {field.name: field.default for record in (Architecture, Settings)

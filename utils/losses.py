@@ -11,7 +11,7 @@ def valid_pixels(labels, ignore_label):
   return tf.not_equal(labels, ignore_label)
 
 
-def cross_entropy(logits, labels, ignore_label, class_weights=None):
+def cross_entropy(logits, labels, ignore_label, weight_of_class=None):
   """Returns the mean cross entropy over the pixels whose label is not `ignore_label`.
 
   A weighted sum, not a selection of pixels: shapes stay static, and a batch without any valid pixel gives
@@ -22,21 +22,21 @@ def cross_entropy(logits, labels, ignore_label, class_weights=None):
     logits: float32 [B, H, W, K].
     labels: int64 [B, H, W, 1], 0..K-1 or ignore_label; int32 would be left to the host by a GPU.
     ignore_label: int.
-    class_weights: K floats by which each class's pixels count, or None: all count the same.
+    weight_of_class: K floats by which each class's pixels count, or None: all count the same.
 
   Returns:
     float32 scalar.
   """
-  return _weighted_mean(*_per_pixel(logits, labels, ignore_label, class_weights))
+  return _weighted_mean(*_per_pixel(logits, labels, ignore_label, weight_of_class))
 
 
-def focal(logits, labels, ignore_label, class_weights=None):
+def focal(logits, labels, ignore_label, weight_of_class=None):
   """Returns the mean focal loss, (1 - p)^2 * -log(p), p that of the true class (arXiv 1708.02002 sec. 3.2).
 
   Easy pixels count less. Arguments and mean are those of cross_entropy; gamma is the paper's 2, and the
   weights take the place of its alpha.
   """
-  per_pixel, weights = _per_pixel(logits, labels, ignore_label, class_weights)
+  per_pixel, weights = _per_pixel(logits, labels, ignore_label, weight_of_class)
   return _weighted_mean(per_pixel * tf.square(tf.math.expm1(-per_pixel)), weights)
 
 
@@ -44,15 +44,15 @@ def focal(logits, labels, ignore_label, class_weights=None):
 LOSSES = {'cross_entropy': cross_entropy, 'focal': focal}
 
 
-def _per_pixel(logits, labels, ignore_label, class_weights):
+def _per_pixel(logits, labels, ignore_label, weight_of_class):
   """Returns the cross entropy of each pixel, and what it weighs, or 0: float32 [B, H, W]."""
   labels = tf.squeeze(labels, axis=3)  # [B, H, W]
   valid = valid_pixels(labels, ignore_label)
   labels = tf.where(valid, labels, tf.zeros_like(labels))
   per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
   weights = tf.cast(valid, tf.float32)
-  if class_weights:
-    weights *= tf.gather(tf.constant(class_weights, tf.float32), labels)
+  if weight_of_class:
+    weights *= tf.gather(tf.constant(weight_of_class, tf.float32), labels)
   return per_pixel, weights
 
 

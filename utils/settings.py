@@ -13,7 +13,7 @@ class Settings:
   Attributes:
     class_names: K str. palette: K (red, green, blue). ignore_label: int, of pixels that do not count.
     loss: str, a name in losses.LOSSES.
-    class_weights: K floats by which the pixels of each class count in the training loss, or None.
+    weight_of_class: K floats by which the pixels of each class count in the training loss, or None.
     batch_norm_decay: float, or None for the backbone's own.
     freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
     sync_batch_norm: bool, normalise by the statistics of all replicas' batches.
@@ -40,7 +40,7 @@ class Settings:
   palette: tuple[tuple[int, int, int], ...] = ()
   ignore_label: int = 255
   loss: str = 'cross_entropy'
-  class_weights: tuple[float, ...] | None = None
+  weight_of_class: tuple[float, ...] | None = None
   batch_norm_decay: float | None = None
   freeze_batch_norm: bool = False
   sync_batch_norm: bool = True

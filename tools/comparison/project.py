@@ -83,7 +83,7 @@ def train_data(params, dataset, from_records):
     return inputs.synthetic_dataset(params['batch_size'], params['crop_size'], dataset.num_classes, _SEED)
   paths = tf_records.record_files(params['data_dir'], 'train')
   return from_records(paths, dataset, inputs.TrainOptions(
-      crop_size=tuple(params['crop_size']), batch_size=params['batch_size'], seed=_SEED,
+      crop_size=tuple(params['crop_size']), images_per_replica=params['batch_size'], seed=_SEED,
       padding_color=backbones.get(params['base_architecture']).padding_color,
       num_examples=sum(tf_records.count_examples(paths)), threads=params['input_threads']))
 

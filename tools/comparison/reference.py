@@ -55,7 +55,8 @@ def records(paths, _, options):
   serial = tf.data.Options()
   serial.experimental_optimization.map_parallelization = False  # which TensorFlow 2 turns on
   return (tf.data.TFRecordDataset(paths).shuffle(options.num_examples).map(parse).map(augment)
-          .prefetch(options.batch_size).repeat().batch(options.batch_size, drop_remainder=True)
+          .prefetch(options.images_per_replica).repeat()
+          .batch(options.images_per_replica, drop_remainder=True)
           .with_options(serial))
 
 
