@@ -21,11 +21,11 @@ import deeplab_model
 from dataset import descriptors, inputs, tf_records
 from tests import tiny_net
 from tests.golden import formula
-from tools import benchmark
+from tools import benchmark, benchmark_command
 from tools.comparison import project, reference
 from utils import complexity
 from utils.architecture import Architecture
-from utils.errors import UsageError
+from utils.errors import DataError, UsageError
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _SCRIPT = os.path.abspath(benchmark.__file__)
@@ -323,6 +323,23 @@ class ReferenceTest(unittest.TestCase):
     self.assertEqual((labels.shape, labels.dtype), ((2, 90, 71, 1), np.int32))
     self.assertLessEqual(set(np.unique(labels)), {*range(21), 255})
     np.testing.assert_array_equal(images[(labels == 255)[..., 0]], 0)  # padding is black
+
+
+class CommandTest(unittest.TestCase):
+
+  def test_seconds_and_ratio_are_shown(self):
+    self.assertEqual(benchmark_command.report({'images': 3, 'ours': [2., 4.], 'reference': [4., 6.]}), (
+        'command: inference.py on 3 images, start included, in seconds\n'
+        '  ours       2.0 4.0\n  reference  4.0 6.0\n  ours is 1.75 times as fast (1.50 to 2.00)'))
+
+  def test_what_is_missing_is_told(self):
+    def measure(*argv):
+      return benchmark_command.measure(benchmark.make_parser().parse(['command', *argv]))
+
+    with self.assertRaisesRegex(UsageError, 'command needs --model_dir'):
+      measure()
+    with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(DataError, 'holds no image'):
+      measure('--model_dir', folder, '--images', folder)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,8 @@ Modes: train is the whole training step; infer predicts one image of --image_siz
 augments the records of --data_dir; all is these three. Without --data_dir training gets synthetic
 images, and there is no input to measure. memory runs nothing: it tells from the graph of a training
 step what it keeps for the backward pass, and the largest batch for GPUs of several sizes
-(tools/benchmark_memory.py says how, and what is assumed).
+(tools/benchmark_memory.py says how, and what is assumed). command times inference.py as a whole on the
+photos of --images.
 
 --reference also measures the same network as the original DeepLabv3+ scripts build it: in fp32;
 atrous convolutions through SpaceToBatch; batch norm of its own in inference; a loss that picks the
@@ -82,9 +83,11 @@ _INPUT_STEPS = 100  # batches that count as one step of the mode input: one batc
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.add_argument('mode', choices=(*MODES, 'all', 'memory'), help='what to measure')
+  parser.add_argument('mode', choices=(*MODES, 'all', 'memory', 'command'), help='what to measure')
   parser.shared('base_architecture', 'output_stride', 'dataset', *flags.COMPUTE_FLAGS)
   parser.flag('data_dir', None, 'folder of train.record; synthetic input without it', metavar='DIR')
+  parser.flag('model_dir', None, 'in command, folder of a trained model', metavar='DIR')
+  parser.flag('images', None, 'in command, folder of photos', metavar='DIR')
   parser.flag('crop_size', (513, 513), 'height and width in train, input and memory',
               type=flags.positive_int, nargs=2, metavar=('H', 'W'))
   parser.flag('image_size', (360, 480), 'height and width in infer', type=flags.positive_int,
@@ -123,6 +126,11 @@ def main(args):
     from tools import benchmark_memory
     results['memory'] = benchmark_memory.measure(vars(args), dataset)
     print(benchmark_memory.report(args, results['memory']))
+    modes = ()
+  if args.mode == 'command':
+    from tools import benchmark_command
+    results['command'] = benchmark_command.measure(args)
+    print(benchmark_command.report(results['command']))
     modes = ()
   for mode in modes:
     results[mode] = measure(mode, args, dataset)
