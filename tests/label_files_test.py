@@ -7,9 +7,12 @@ import unittest
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from dataset import descriptors, label_files
+from dataset import descriptors, label_files, lists, schema, tf_records
+from tests import support
+from tests.support import HEIGHT, WIDTH, FolderTest, encoded, grey_png, pixels, png
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
@@ -125,6 +128,100 @@ class LabelFilesTest(unittest.TestCase):
     photo = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
     with self.assertRaisesRegex(DataError, 'a.png. holds 600 values or colours.*photo, check --labels'):
       label_files.survey_label(self.save('a.png', photo))
+
+
+class RecodeTest(FolderTest):
+  """Labels whose values or colours a descriptor turns into classes."""
+
+  BINARY = dataclasses.replace(support.FRUIT, class_names=('no', 'yes'), palette=((0, 0, 0), (9, 8, 7)),
+                               values={0: 0, 255: 1, 128: 255})
+  COLORS = dataclasses.replace(support.FRUIT,
+                               colors={(0, 0, 0): 255, (255, 0, 0): 2, (0, 0, 7): 1, (0, 1, 0): 0})
+
+  def encode(self, label, dataset):
+    pair = lists.Pair(self.file('photo.png', png(pixels())), self.file('label.png', label), dataset, 'x')
+    return schema.encode_pair(pair, fast=True)  # headers would not do: a label is converted all the same
+
+  def stored(self, label, dataset):
+    """Returns the stored label as a PIL image and what was counted in it."""
+    example = self.encode(label, dataset)
+    self.assertEqual(example.problems, [])
+    features = tf.train.Example.FromString(tf_records.serialize(example.features)).features.feature
+    content, = features['label/encoded'].bytes_list.value
+    return Image.open(io.BytesIO(content)), {v: n for v, n in enumerate(example.counts) if n}
+
+  def test_values_become_classes_in_the_datasets_colours(self):
+    label = np.where(support.classes() == 2, 255, 0).astype(np.uint8)
+    label[0] = 128
+    image, counts = self.stored(png(label), self.BINARY)
+    expected = np.where(support.classes() == 2, 1, 0)
+    expected[0] = 255
+    np.testing.assert_array_equal(np.asarray(image), expected)
+    self.assertEqual(image.mode, 'P')
+    self.assertEqual(image.getpalette()[3:6], [9, 8, 7])
+    self.assertEqual(counts, {0: 52, 1: 26, 255: 13})  # by hand: rows 1 to 6 have 26 of each class
+
+  def test_values_of_few_bits_are_those_that_are_stored(self):
+    swapped = dataclasses.replace(support.FRUIT, values={0: 2, 1: 1, 2: 0})
+    for bits in (2, 4, 8):
+      image, _ = self.stored(grey_png(support.classes(), bits), swapped)
+      np.testing.assert_array_equal(np.asarray(image), 2 - support.classes())
+    one_bit = dataclasses.replace(support.FRUIT, values={0: 2, 1: 0})
+    image, _ = self.stored(encoded(Image.fromarray(support.classes() == 2), 'PNG'), one_bit)
+    np.testing.assert_array_equal(np.asarray(image), np.where(support.classes() == 2, 0, 2))
+
+  def test_colours_become_classes_whatever_the_kind_of_png(self):
+    colors = np.uint8([[0, 1, 0], [0, 0, 7], [255, 0, 0], [0, 0, 0]])
+    index = support.classes()
+    index[0] = 3
+    expected = np.where(index == 3, 255, index)
+    palette = Image.fromarray(index)
+    palette.putpalette(colors.tobytes())
+    rgb = Image.fromarray(colors[index])
+    for kind in (rgb, palette, rgb.convert('RGBA')):
+      image, counts = self.stored(encoded(kind, 'PNG'), self.COLORS)
+      np.testing.assert_array_equal(np.asarray(image), expected)
+      self.assertEqual(counts, {0: 26, 1: 26, 2: 26, 255: 13})
+
+  def test_unknown_value_or_colour_is_named(self):
+    problem, = self.encode(png(support.classes()), self.BINARY).problems
+    self.assertIn("label.png' holds the values 1, 2, which 'values' of fruit does not have", problem)
+    problem, = self.encode(png(pixels() // 128 * 128 + np.uint8([0, 0, 9])), self.COLORS).problems
+    self.assertRegex(problem, "holds the colors #000009, #000089, #008009, .*which 'colors' of fruit")
+
+  def test_labels_of_another_kind_are_refused(self):
+    clear = Image.fromarray(pixels())
+    clear.putalpha(0)
+    for sentence, label, dataset in (
+        ("has 3 channel.*'colors'", png(pixels()), self.BINARY),
+        ('has 91 transparent pixels', encoded(clear, 'PNG'), self.COLORS),
+        ('export the labels as PNG', encoded(Image.fromarray(pixels()), 'JPEG'), self.COLORS)):
+      with self.subTest(sentence):
+        problem, = self.encode(label, dataset).problems
+        self.assertRegex(problem, sentence)
+
+  def test_single_image_and_label_are_converted_alike(self):
+    label = self.file('label.png', png(np.where(support.classes() == 2, 255, 0).astype(np.uint8)))
+    image = self.file('photo.png', png(pixels()))
+    features = tf.train.Example.FromString(
+        tf_records.encode_example(image, label, self.BINARY)).features.feature
+    stored = Image.open(io.BytesIO(features['label/encoded'].bytes_list.value[0]))
+    self.assertEqual(stored.getextrema(), (0, 1))
+
+
+class SurveyTest(FolderTest):
+
+  def test_values_and_colours_are_counted(self):
+    label = np.zeros((HEIGHT, WIDTH), np.uint8)
+    label[:2] = 3
+    palette = Image.fromarray(label)
+    palette.putpalette([5, 6, 7, 0, 0, 0, 0, 0, 0, 1, 2, 3])
+    rgb = palette.convert('RGB')
+    self.assertEqual(label_files.survey_label(self.file('a.png', png(label))), [(0, None, 65), (3, None, 26)])
+    self.assertEqual(label_files.survey_label(self.file('b.png', encoded(palette, 'PNG'))),
+                     [(0, (5, 6, 7), 65), (3, (1, 2, 3), 26)])
+    self.assertEqual(label_files.survey_label(self.file('c.png', encoded(rgb, 'PNG'))),
+                     [(None, (1, 2, 3), 26), (None, (5, 6, 7), 65)])
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What several test files share: how scripts are run, and a data set with a model trained on it."""
+"""What several test files share: how scripts are run, images, and a data set with a trained model."""
 import atexit
 import contextlib
 import functools
@@ -6,11 +6,13 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import textwrap
 import unittest
+import zlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -19,6 +21,7 @@ from PIL import Image
 import create_pascal_tf_record
 import evaluate
 import train
+from dataset import descriptors
 from tests import tiny_net
 from tests.golden import formula
 from utils import visualization
@@ -30,6 +33,10 @@ NAMES = ('a', 'b', 'c', 'd', 'e')
 VAL_NAMES = ('v', 'w')  # which look like the first two
 CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left', 'right'],
            'palette': [[10, 20, 30], [200, 0, 0], [0, 0, 200]], 'ignore_label': 255}
+
+# Of a photo and its label, 7 x 13 pixels.
+FRUIT = descriptors.Dataset('fruit', ('apple', 'pear', 'plum'), descriptors.voc_palette(3))
+HEIGHT, WIDTH = 7, 13
 
 
 def run(script, *argv):
@@ -105,6 +112,68 @@ def load_formula(session):
   session.run([variable.initializer for variable in variables],
               {variable.initial_value: formula.fill(variable.op.name, variable.shape.as_list())
                for variable in variables})
+
+
+def pixels():
+  return np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+def classes(first=0):
+  """Label values first, first + 1, first + 2, first, ...: uint8 [7, 13]."""
+  return (np.arange(HEIGHT * WIDTH) % 3 + first).astype(np.uint8).reshape(HEIGHT, WIDTH)
+
+
+def encoded(image, image_format, **options):
+  buffer = io.BytesIO()
+  image.save(buffer, image_format, **options)
+  return buffer.getvalue()
+
+
+def png(array, **options):
+  return encoded(Image.fromarray(array), 'PNG', **options)
+
+
+def grey_png(values, bits):
+  """A grey PNG of 1..8 bits whose stored samples are `values`; PIL writes such palettes only."""
+  palette = Image.fromarray(values)
+  palette.putpalette([0] * 3 * 2 ** bits)
+  content = bytearray(encoded(palette, 'PNG', bits=bits))
+  start, end = content.index(b'PLTE') - 4, content.index(b'IDAT') - 4
+  del content[start:end]
+  content[25] = 0  # colour type: grey
+  content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
+  return bytes(content)
+
+
+def photo(orientation, image_format='JPEG', square=False):
+  """An image file with EXIF's orientation."""
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  options = {'lossless': True} if image_format == 'WEBP' else {}
+  image = Image.fromarray(pixels()[:, :HEIGHT if square else WIDTH])
+  return encoded(image, image_format, exif=exif, **options)
+
+
+class FolderTest(unittest.TestCase):
+  """A test with a folder of its own."""
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+
+  def file(self, name, content):
+    path = os.path.join(self.folder, name)
+    with open(path, 'wb') as file:
+      file.write(content)
+    return path
+
+  def record(self, name, *examples):
+    path = os.path.join(self.folder, name)
+    with tf.io.TFRecordWriter(path) as writer:
+      for serialized in examples:
+        writer.write(serialized)
+    return path
 
 
 @functools.cache

@@ -1,66 +1,34 @@
+"""dataset/tf_records.py: what becomes of files in an example, and records that are whole, cut or wrong."""
 import dataclasses
 import io
 import os
 import pickle
-import struct
-import tempfile
 import unittest
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dataset import descriptors, image_files, label_files, lists, preprocessing, schema, tf_records
+from dataset import image_files, tf_records
+from tests.support import (
+  FRUIT,
+  HEIGHT,
+  WIDTH,
+  FolderTest,
+  classes,
+  encoded,
+  grey_png,
+  photo,
+  pixels,
+  png,
+)
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
 
-FRUIT = descriptors.Dataset('fruit', ('apple', 'pear', 'plum'), descriptors.voc_palette(3))
 VOID_7 = dataclasses.replace(FRUIT, ignore_label=7)
-HEIGHT, WIDTH = 7, 13
-
-
-def pixels():
-  return np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-
-
-def classes(first=0):
-  """Label values first, first + 1, first + 2, first, ...: uint8 [7, 13]."""
-  return (np.arange(HEIGHT * WIDTH) % 3 + first).astype(np.uint8).reshape(HEIGHT, WIDTH)
-
-
-def encoded(image, image_format, **options):
-  buffer = io.BytesIO()
-  image.save(buffer, image_format, **options)
-  return buffer.getvalue()
-
-
-def png(array, **options):
-  return encoded(Image.fromarray(array), 'PNG', **options)
-
-
-def grey_png(values, bits):
-  """A grey PNG of 1..8 bits whose stored samples are `values`; PIL writes such palettes only."""
-  palette = Image.fromarray(values)
-  palette.putpalette([0] * 3 * 2 ** bits)
-  content = bytearray(encoded(palette, 'PNG', bits=bits))
-  start, end = content.index(b'PLTE') - 4, content.index(b'IDAT') - 4
-  del content[start:end]
-  content[25] = 0  # colour type: grey
-  content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
-  return bytes(content)
-
-
-def photo(orientation, image_format='JPEG', square=False):
-  """An image file with EXIF's orientation."""
-  exif = Image.Exif()
-  exif[0x0112] = orientation
-  options = {'lossless': True} if image_format == 'WEBP' else {}
-  image = Image.fromarray(pixels()[:, :HEIGHT if square else WIDTH])
-  return encoded(image, image_format, exif=exif, **options)
 
 
 def example(**features):
@@ -68,28 +36,6 @@ def example(**features):
   return tf.train.Example(features=tf.train.Features(feature={
       name.replace('__', '/'): tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
       for name, value in features.items()})).SerializeToString()
-
-
-class FolderTest(unittest.TestCase):
-  """A test with a folder of its own."""
-
-  def setUp(self):
-    folder = tempfile.TemporaryDirectory()
-    self.addCleanup(folder.cleanup)
-    self.folder = folder.name
-
-  def file(self, name, content):
-    path = os.path.join(self.folder, name)
-    with open(path, 'wb') as file:
-      file.write(content)
-    return path
-
-  def record(self, name, *examples):
-    path = os.path.join(self.folder, name)
-    with tf.io.TFRecordWriter(path) as writer:
-      for serialized in examples:
-        writer.write(serialized)
-    return path
 
 
 class EncodeExampleTest(FolderTest):
@@ -260,21 +206,7 @@ class EncodeExampleTest(FolderTest):
     self.assertEqual(pickle.loads(pickle.dumps(FRUIT)), FRUIT)
 
 
-class EncodePairTest(FolderTest):
-
-  def pair(self, image, label, dataset=FRUIT):
-    return lists.Pair(self.file('photo.jpg', image), self.file('label.png', label), dataset,
-                         'süß/photo.jpg')
-
-  def test_size_counts_and_name_are_told(self):
-    label = classes()  # 91 pixels: 31, 30 and 30
-    label[0, 0] = 255
-    encoded_pair = schema.encode_pair(self.pair(png(pixels()), png(label)))
-    self.assertEqual(encoded_pair.size, (HEIGHT, WIDTH))
-    self.assertEqual([encoded_pair.counts[value] for value in (0, 1, 2, 3, 255)], [30, 30, 30, 0, 1])
-    self.assertEqual(encoded_pair.problems, [])
-    features = tf.train.Example.FromString(tf_records.serialize(encoded_pair.features)).features.feature
-    self.assertEqual(features['image/filename'].bytes_list.value, ['süß/photo.jpg'.encode()])
+class SerializeTest(unittest.TestCase):
 
   def test_numbers_of_every_length_are_what_tensorflow_serializes(self):
     for number in (0, 1, 127, 128, 300, 16383, 16384, 2 ** 31, 2 ** 62):
@@ -283,239 +215,6 @@ class EncodePairTest(FolderTest):
           'y': tf.train.Feature(bytes_list=tf.train.BytesList(value=[b'a' * (number % 1000)])),
       })).SerializeToString(deterministic=True)
       self.assertEqual(tf_records.serialize({'y': b'a' * (number % 1000), 'x': number}), expected)
-
-  def test_problems_of_image_and_label_are_told_together(self):
-    problems = schema.encode_pair(self.pair(b'hello', png(classes(first=1)))).problems
-    self.assertEqual(len(problems), 2)
-    self.assertIn("photo.jpg' does not decode", problems[0])
-    self.assertIn("label.png' holds the values 3", problems[1])
-
-  def test_fast_reads_headers_only(self):
-    whole = encoded(Image.fromarray(pixels()), 'JPEG')
-    fast = schema.encode_pair(self.pair(whole[:-20], png(classes(first=1))), fast=True)
-    self.assertEqual((fast.problems, fast.size, fast.counts), ([], (HEIGHT, WIDTH), None))
-    for sentence, image, label in (
-        ('is 7x13, its image 13x7', whole, png(classes().T.copy())),
-        ('holds floating-point', encoded(Image.fromarray(pixels()).convert('F'), 'TIFF'), png(classes())),
-        ('has 3 channel', whole, png(pixels()))):
-      with self.subTest(sentence):
-        problem, = schema.encode_pair(self.pair(image, label), fast=True).problems
-        self.assertIn(sentence, problem)
-
-  def test_jpeg_that_ends_in_zeros_is_refused(self):
-    # PIL fills in grey; TensorFlow fails in the midst of training.
-    whole = encoded(Image.fromarray(pixels()), 'JPEG', quality=95)
-    for length in (1, 2, 9, 60):
-      problem, = schema.encode_pair(self.pair(whole[:-length] + bytes(length), png(classes()))).problems
-      self.assertIn('does not decode', problem)
-
-  def test_jpeg_with_a_film_after_its_end_is_taken_and_a_cut_one_is_not(self):
-    rng = np.random.RandomState(0)
-    image = Image.fromarray(rng.randint(0, 256, (33, 47, 3)).astype(np.uint8))
-    preview = encoded(image.resize((16, 11)), 'JPEG')
-    label, film = png(np.zeros((33, 47), np.uint8)), rng.bytes(200000) + b'\xff\xd9\xff\xda'
-    exif = Image.Exif()
-    exif[0x010f] = 'Camera'
-    exif = exif.tobytes() + preview  # somewhere in the segment, with an end of its own
-    kinds = [encoded(image, 'JPEG', exif=exif, **options) for options in (
-        {}, {'progressive': True}, {'restart_marker_blocks': 1}, {'quality': 100, 'subsampling': 0})]
-    kinds.append(b'\xff\xff\xff\xda'.join(kinds[0].rsplit(b'\xff\xda', 1)))  # filled up before a marker
-    kinds.append(encoded(image, 'MPO', save_all=True, append_images=[image.resize((16, 11))]))
-    with tf.Graph().as_default(), tf.Session() as session:
-      data = tf.placeholder(tf.string, [])
-      decoded = preprocessing.decode_image(data)
-      for whole in kinds:
-        pair = schema.encode_pair(self.pair(whole + film, label))
-        self.assertEqual((pair.problems, pair.features[schema.IMAGE_ENCODED]), ([], whole + film))
-        np.testing.assert_array_equal(session.run(decoded, {data: whole + film}),
-                                      np.asarray(Image.open(io.BytesIO(whole)).convert('RGB')))
-    whole = kinds[0]
-    in_preview = whole.index(preview) + len(preview) + 2
-    for cut in (2, 4, in_preview, whole.index(b'\xff\xda', in_preview) + 3, len(whole) - 50, len(whole) - 2):
-      for end in (b'', bytes(len(whole) - cut)):
-        problem, = schema.encode_pair(self.pair(whole[:cut] + end, label)).problems
-        self.assertIn('does not decode', problem)
-
-  def test_jpeg_is_taken_or_refused_as_tensorflow_does(self):
-    rng = np.random.RandomState(0)
-    photo = Image.fromarray(rng.randint(0, 256, (33, 47, 3)).astype(np.uint8))
-    label = png(np.zeros((33, 47), np.uint8))
-    refused = 0
-    with tf.Graph().as_default(), tf.Session() as session:
-      data = tf.placeholder(tf.string, [])
-      decoded = tf.image.decode_jpeg(data, channels=3).op
-      for options in ({}, {'progressive': True}, {'restart_marker_blocks': 2}, {'quality': 30}):
-        whole = encoded(photo, 'JPEG', **options)
-        for _ in range(25):
-          damaged = bytearray(whole)
-          damaged[rng.randint(len(whole))] ^= 1 << rng.randint(8)
-          cut = whole[:rng.randint(2, len(whole) - 1)]
-          for content in (bytes(damaged), cut, cut + bytes(len(whole) - len(cut))):
-            try:
-              session.run(decoded, {data: content})
-            except tf.errors.OpError:
-              refused += 1
-              self.assertTrue(schema.encode_pair(self.pair(content, label)).problems, content)
-    self.assertGreater(refused, 200)
-
-  def test_huge_image_is_refused_by_its_size(self):
-    header = bytearray(png(classes()))
-    header[16:24] = struct.pack('>II', 30000, 30000)
-    header[29:33] = struct.pack('>I', zlib.crc32(header[12:29]))
-    for image, label in ((bytes(header), png(classes())), (png(pixels()), bytes(header))):
-      problem, = schema.encode_pair(self.pair(image, label)).problems
-      self.assertRegex(problem, r"(photo.jpg|label.png)' has more than the 178956970 pixels that are allowed")
-
-  def test_unreadable_exif_is_a_problem_of_its_file(self):
-    image = encoded(Image.fromarray(pixels()), 'JPEG', exif=b'Exif\0\0garbage!', dpi=(72, 72))
-    for fast in (False, True):
-      problem, = schema.encode_pair(self.pair(image, png(classes())), fast).problems
-      self.assertRegex(problem, "image '.*photo.jpg' has EXIF data that cannot be read .*; remove them")
-
-  def test_turned_photo_is_stored_as_a_viewer_shows_it(self):
-    for orientation in range(10):
-      for image_format in ('JPEG', 'PNG', 'TIFF', 'WEBP'):
-        with self.subTest(orientation=orientation, format=image_format):
-          image = photo(orientation, image_format)
-          shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(image))))
-          for fast in (False, True):
-            pair = schema.encode_pair(self.pair(image, png(np.zeros(shown.shape[:2], np.uint8))), fast)
-            self.assertEqual(pair.problems, [])
-            stored = pair.features[schema.IMAGE_ENCODED]
-            with tf.Graph().as_default(), tf.Session() as session:
-              decoded = session.run(preprocessing.decode_image(tf.constant(stored)))
-            np.testing.assert_array_equal(decoded, shown)
-            self.assertEqual((pair.size, pair.features[schema.IMAGE_HEIGHT]), (shown.shape[:2], len(shown)))
-            self.assertEqual(stored == image,
-                             image_format in ('JPEG', 'PNG') and orientation not in range(2, 9))
-
-  def test_png_whose_exif_comes_after_its_pixels_is_turned_too(self):
-    image = photo(6, 'PNG')
-    begin = image.index(b'eXIf') - 4
-    end = begin + 12 + int.from_bytes(image[begin:begin + 4], 'big')
-    late = image[:begin] + image[end:-12] + image[begin:end] + image[-12:]
-    for fast in (False, True):
-      pair = schema.encode_pair(self.pair(late, png(classes().T.copy())), fast)
-      self.assertEqual((pair.problems, pair.size), ([], (WIDTH, HEIGHT)))
-
-  def test_label_of_the_stored_pixels_is_turned_with_its_photo(self):
-    palette = Image.fromarray(classes())
-    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-    for orientation, expected in ((5, classes().T), (6, np.rot90(classes(), -1)), (8, np.rot90(classes()))):
-      for image_format in ('JPEG', 'TIFF'):
-        for label in (png(classes()), encoded(palette, 'PNG'), grey_png(classes(), 2)):
-          pair = schema.encode_pair(self.pair(photo(orientation, image_format), label))
-          self.assertEqual((pair.problems, pair.size), ([], (WIDTH, HEIGHT)))
-          self.assertEqual(pair.notes, (schema.LABEL_WAS_TURNED,))
-          turned = pair.features[schema.LABEL_ENCODED]
-          np.testing.assert_array_equal(label_files.read_values(turned, 'label'), expected)
-          self.assertEqual(label_files.check(turned, FRUIT, 'label').counts, pair.counts)
-          colors = Image.open(io.BytesIO(label)).getpalette()
-          self.assertEqual(Image.open(io.BytesIO(turned)).getpalette(), colors)
-
-  def test_label_of_the_turned_photo_is_kept_and_doubt_is_told(self):
-    for orientation, label, notes in ((1, classes(), ()), (6, classes().T.copy(), ()),
-                                      (3, classes(), (schema.SIZE_DOES_NOT_TELL,))):
-      pair = schema.encode_pair(self.pair(photo(orientation), png(label)))
-      self.assertEqual((pair.problems, pair.notes), ([], notes))
-      self.assertEqual(pair.features[schema.LABEL_ENCODED], png(label))
-    square = schema.encode_pair(self.pair(photo(8, square=True), png(classes()[:, :HEIGHT].copy())))
-    self.assertEqual((square.problems, square.notes), ([], (schema.SIZE_DOES_NOT_TELL,)))
-    problem, = schema.encode_pair(self.pair(photo(6), png(classes()[1:].copy()))).problems
-    self.assertIn('is 13x6, its image 7x13', problem)
-
-
-class RecodeTest(FolderTest):
-  """Labels whose values or colours a descriptor turns into classes."""
-
-  BINARY = dataclasses.replace(FRUIT, class_names=('no', 'yes'), palette=((0, 0, 0), (9, 8, 7)),
-                               values={0: 0, 255: 1, 128: 255})
-  COLORS = dataclasses.replace(FRUIT, colors={(0, 0, 0): 255, (255, 0, 0): 2, (0, 0, 7): 1, (0, 1, 0): 0})
-
-  def encode(self, label, dataset):
-    pair = lists.Pair(self.file('photo.png', png(pixels())), self.file('label.png', label), dataset, 'x')
-    return schema.encode_pair(pair, fast=True)  # headers would not do: a label is converted all the same
-
-  def stored(self, label, dataset):
-    """Returns the stored label as a PIL image and what was counted in it."""
-    example = self.encode(label, dataset)
-    self.assertEqual(example.problems, [])
-    features = tf.train.Example.FromString(tf_records.serialize(example.features)).features.feature
-    content, = features['label/encoded'].bytes_list.value
-    return Image.open(io.BytesIO(content)), {v: n for v, n in enumerate(example.counts) if n}
-
-  def test_values_become_classes_in_the_datasets_colours(self):
-    label = np.where(classes() == 2, 255, 0).astype(np.uint8)
-    label[0] = 128
-    image, counts = self.stored(png(label), self.BINARY)
-    expected = np.where(classes() == 2, 1, 0)
-    expected[0] = 255
-    np.testing.assert_array_equal(np.asarray(image), expected)
-    self.assertEqual(image.mode, 'P')
-    self.assertEqual(image.getpalette()[3:6], [9, 8, 7])
-    self.assertEqual(counts, {0: 52, 1: 26, 255: 13})  # by hand: rows 1 to 6 have 26 of each class
-
-  def test_values_of_few_bits_are_those_that_are_stored(self):
-    swapped = dataclasses.replace(FRUIT, values={0: 2, 1: 1, 2: 0})
-    for bits in (2, 4, 8):
-      image, _ = self.stored(grey_png(classes(), bits), swapped)
-      np.testing.assert_array_equal(np.asarray(image), 2 - classes())
-    one_bit = dataclasses.replace(FRUIT, values={0: 2, 1: 0})
-    image, _ = self.stored(encoded(Image.fromarray(classes() == 2), 'PNG'), one_bit)
-    np.testing.assert_array_equal(np.asarray(image), np.where(classes() == 2, 0, 2))
-
-  def test_colours_become_classes_whatever_the_kind_of_png(self):
-    colors = np.uint8([[0, 1, 0], [0, 0, 7], [255, 0, 0], [0, 0, 0]])
-    index = classes()
-    index[0] = 3
-    expected = np.where(index == 3, 255, index)
-    palette = Image.fromarray(index)
-    palette.putpalette(colors.tobytes())
-    rgb = Image.fromarray(colors[index])
-    for kind in (rgb, palette, rgb.convert('RGBA')):
-      image, counts = self.stored(encoded(kind, 'PNG'), self.COLORS)
-      np.testing.assert_array_equal(np.asarray(image), expected)
-      self.assertEqual(counts, {0: 26, 1: 26, 2: 26, 255: 13})
-
-  def test_unknown_value_or_colour_is_named(self):
-    problem, = self.encode(png(classes()), self.BINARY).problems
-    self.assertIn("label.png' holds the values 1, 2, which 'values' of fruit does not have", problem)
-    problem, = self.encode(png(pixels() // 128 * 128 + np.uint8([0, 0, 9])), self.COLORS).problems
-    self.assertRegex(problem, "holds the colors #000009, #000089, #008009, .*which 'colors' of fruit")
-
-  def test_labels_of_another_kind_are_refused(self):
-    clear = Image.fromarray(pixels())
-    clear.putalpha(0)
-    for sentence, label, dataset in (
-        ("has 3 channel.*'colors'", png(pixels()), self.BINARY),
-        ('has 91 transparent pixels', encoded(clear, 'PNG'), self.COLORS),
-        ('export the labels as PNG', encoded(Image.fromarray(pixels()), 'JPEG'), self.COLORS)):
-      with self.subTest(sentence):
-        problem, = self.encode(label, dataset).problems
-        self.assertRegex(problem, sentence)
-
-  def test_single_image_and_label_are_converted_alike(self):
-    label = self.file('label.png', png(np.where(classes() == 2, 255, 0).astype(np.uint8)))
-    image = self.file('photo.png', png(pixels()))
-    features = tf.train.Example.FromString(
-        tf_records.encode_example(image, label, self.BINARY)).features.feature
-    stored = Image.open(io.BytesIO(features['label/encoded'].bytes_list.value[0]))
-    self.assertEqual(stored.getextrema(), (0, 1))
-
-
-class SurveyTest(FolderTest):
-
-  def test_values_and_colours_are_counted(self):
-    label = np.zeros((HEIGHT, WIDTH), np.uint8)
-    label[:2] = 3
-    palette = Image.fromarray(label)
-    palette.putpalette([5, 6, 7, 0, 0, 0, 0, 0, 0, 1, 2, 3])
-    rgb = palette.convert('RGB')
-    self.assertEqual(label_files.survey_label(self.file('a.png', png(label))), [(0, None, 65), (3, None, 26)])
-    self.assertEqual(label_files.survey_label(self.file('b.png', encoded(palette, 'PNG'))),
-                     [(0, (5, 6, 7), 65), (3, (1, 2, 3), 26)])
-    self.assertEqual(label_files.survey_label(self.file('c.png', encoded(rgb, 'PNG'))),
-                     [(None, (1, 2, 3), 26), (None, (5, 6, 7), 65)])
 
 
 class RecordFilesTest(FolderTest):
