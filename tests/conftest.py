@@ -17,7 +17,7 @@ _LONGEST = ('cluster_test', 'torture_test', 'resume_test', 'scripts_test', 'fuzz
             'convert_checkpoint_test', 'gpu_graph_test', 'benchmark_test', 'conversion_test',
             'benchmark_memory_test', 'gpu_check_test', 'deeplab_model_test', 'replicas_test', 'quiet_test',
             'backbones_test', 'readme_test', 'devices_test', 'ending_test', 'inputs_test', 'layers_test',
-            'run_config_test')
+            'cpu_convolution_test', 'run_config_test')
 
 
 def pytest_collection_modifyitems(items):
