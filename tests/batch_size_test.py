@@ -9,8 +9,6 @@ from unittest import mock
 import pytest
 import tensorflow.compat.v1 as tf
 
-import train
-from cli import training
 from dataset import inputs
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import tiny_net
@@ -160,12 +158,6 @@ class TrainsTest(unittest.TestCase):
   def test_process_that_is_killed_gives_none(self):
     self.assertEqual(batch_size._in_child(abs, -3), 3)
     self.assertIsNone(batch_size._in_child(os._exit, 9))
-
-  def test_all_gpus_get_as_many_and_no_more_than_there_are_examples(self):
-    for num_train, expected in ((1000, 48), (41, 40), (3, 4)):
-      args = train.make_parser().parse(['--batch_size', 'auto', '--num_gpus', '4'])
-      with mock.patch.object(batch_size, 'largest_on_gpu', return_value=12):
-        self.assertEqual(training.find_batch_size(args, {'num_train': num_train, 'num_classes': 3}), expected)
 
 
 if __name__ == '__main__':

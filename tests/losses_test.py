@@ -1,7 +1,5 @@
 """Losses and learning rates against numbers worked out by hand."""
-import contextlib
 import functools
-import io
 import unittest
 
 import numpy as np
@@ -9,9 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
-from cli import training
 from utils import losses, optimizers
-from utils.errors import UsageError
 from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
@@ -122,31 +118,6 @@ class CrossEntropyTest(unittest.TestCase):
   def test_weight_decay_halves_the_squared_norm(self):
     loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))
     self.assertAlmostEqual(loss, 1.3, places=6)
-
-
-class ClassWeightsFlagTest(unittest.TestCase):
-  index = {'dataset': {'class_names': ['sky', 'bird', 'road', 'cat', 'dog']},
-           'class_pixels': [9_000_000, 1, 30_000, 300, 0]}
-
-  def find(self, *argv):
-    """Returns the weights, and what is printed."""
-    args = train.make_parser().parse(list(argv))
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-      return training.find_class_weights(args, self.index), output.getvalue()
-
-  def test_weights_are_printed_with_what_was_bounded(self):
-    weights, printed = self.find('--class_weights', 'median_frequency')
-    self.assertEqual(weights, [0.1, 10, 0.505, 10, 1])
-    self.assertEqual(printed, 'class weights: sky 0.1, bird 10, road 0.505, cat 10, dog 1; bounded by '
-                              '--class_weight_limit 10: sky, bird, cat; without a pixel: dog\n')
-    weights, printed = self.find('--class_weights', 'median_frequency', '--class_weight_limit', '1e6')
-    self.assertEqual(weights[1], 15_150)
-    self.assertNotIn('bounded', printed)
-
-  def test_none_prints_nothing_and_takes_no_limit(self):
-    self.assertEqual(self.find(), (None, ''))
-    with self.assertRaisesRegex(UsageError, '--class_weight_limit bounds what --class_weights median_freq'):
-      self.find('--class_weight_limit', '5')
 
 
 class LearningRateTest(unittest.TestCase):

@@ -1,7 +1,6 @@
 """A training that is interrupted, damaged and continued: bit by bit the one that was left alone."""
 import contextlib
 import glob
-import io
 import json
 import os
 import re
@@ -290,20 +289,6 @@ class ContradictionsTest(ResumeTest):
     for text in (one, two, '{'):
       with mock.patch.dict(os.environ, TF_CONFIG=text):
         self.assertIn('mean', run(evaluate, '--model_dir', self.model('alone'), '--data_dir', self.folder))
-
-  def test_rate_that_hardly_falls_is_said_before_training(self):
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-      args = train.make_parser().parse(['--max_iter', '100', '--batch_norm_decay', '0.5'])
-      params = {'learning_rate_policy': 'poly', 'initial_learning_rate': 0.1, 'end_learning_rate': 0,
-                'max_iter': 100, 'batch_norm_decay': 0.5, 'batch_size': 10}
-      training.announce(args, params, num_train=50, step=0, last=20, position=0)
-      training.announce(args, params, num_train=50, step=20, last=100, position=200)
-    line, warning, other = output.getvalue().splitlines()
-    # 0.1 * (1 - 19/100)^0.9
-    self.assertRegex(line, (r'Training steps 1 to 20: 200 images, epochs 0 to 4, 10 images a step; learning '
-                            r'rate 0.1 to 0.0827 \(poly\); on the CPU: \d+ cores, '))
-    self.assertIn('--max_iter 20 lets it fall', warning)
-    self.assertRegex(other, 'Training steps 21 to 100: 800 images, epochs 4 to 20')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,4 @@
 """The scripts as a user runs them: data, training, evaluation, inference, export, and every wrong turn."""
-import contextlib
 import glob
 import io
 import json
@@ -19,8 +18,6 @@ from PIL import Image
 import create_pascal_tf_record
 import export_inference_graph
 import inference
-import train
-from cli import training
 from tests.support import CLASSES, ROOT, SCRIPTS, ScriptsTest, run
 from tests.tiny_net import LEAN, TINY
 from utils.errors import DataError, UsageError
@@ -365,36 +362,6 @@ class BadInputTest(ScriptsTest):
         DataError, f'--output_dir {blocked}/x cannot be written', run, inference, '--model_dir', self.model,
         '--data_dir', f'{self.data}/JPEGImages', '--infer_data_list', self.write_list('a.jpg'),
         '--output_dir', f'{blocked}/x')
-
-
-class RoundsTest(unittest.TestCase):
-
-  def _ends(self, *argv, num_train=103, step=0):
-    args = train.make_parser().parse([str(arg) for arg in argv])
-    position = (step - args.initial_global_step) * args.batch_size
-    return training.round_ends(args, num_train, step, position)
-
-  def test_last_partial_round_is_trained_too(self):
-    self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])
-
-  def test_stopped_run_trains_the_remaining_epochs_from_the_initial_step(self):
-    # 12 of 26 epochs of 20 steps are done, counted from step 1000.
-    ends = self._ends('--initial_global_step', 1000, num_train=200, step=1240)
-    self.assertEqual(ends, [1000 + 20 * epoch for epoch in range(12, 27)])
-
-  def test_max_steps_cuts_the_rounds(self):
-    self.assertEqual(self._ends('--max_steps', 25), [10, 20, 25])
-    self.assertEqual(self._ends('--max_steps', 25, step=25), [25])  # a round ends where it begins
-
-  def test_short_run_at_the_backbones_decay_is_warned_of(self):
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-      training.warn_of_slow_averages(0.9997, 300)
-      training.warn_of_slow_averages(0.983, 300)
-      training.warn_of_slow_averages(0.9997, 30000)
-      training.warn_of_slow_averages(0.9, 12)  # less would be no average any more
-    self.assertRegex(output.getvalue(), r'^Warning: after 300 steps .* still 91% initial; '
-                                        r'try --batch_norm_decay 0.983\n'
-                                        r'Warning: after 12 steps .* still 28% initial; train longer\n$')
 
 
 class CommandLineTest(unittest.TestCase):

@@ -1,0 +1,171 @@
+"""cli/training.py: when rounds end, what is counted and weighed, and what is refused or warned of at once."""
+import contextlib
+import io
+import tempfile
+import unittest
+from unittest import mock
+
+import pytest
+
+import train
+from cli import training
+from utils import batch_size, history, validation
+from utils.errors import UsageError
+
+pytestmark = pytest.mark.compat
+
+
+def parsed(*argv):
+  return train.make_parser().parse([str(arg) for arg in argv])
+
+
+class RoundsTest(unittest.TestCase):
+
+  def _ends(self, *argv, num_train=103, step=0):
+    args = parsed(*argv)
+    position = (step - args.initial_global_step) * args.batch_size
+    return training.round_ends(args, num_train, step, position)
+
+  def test_last_partial_round_is_trained_too(self):
+    self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])
+
+  def test_stopped_run_trains_the_remaining_epochs_from_the_initial_step(self):
+    # 12 of 26 epochs of 20 steps are done, counted from step 1000.
+    ends = self._ends('--initial_global_step', 1000, num_train=200, step=1240)
+    self.assertEqual(ends, [1000 + 20 * epoch for epoch in range(12, 27)])
+
+  def test_max_steps_cuts_the_rounds(self):
+    self.assertEqual(self._ends('--max_steps', 25), [10, 20, 25])
+    self.assertEqual(self._ends('--max_steps', 25, step=25), [25])  # a round ends where it begins
+
+  def test_accumulated_batches_are_one_step(self):
+    args = parsed('--batch_size', 5, '--accumulate_steps', 4, '--train_epochs', 3)
+    self.assertEqual(training.images_per_step(args), 20)
+    # Epochs of 103 images: 5.15, 10.3 and 15.45 steps, of which one was done.
+    self.assertEqual(training.round_ends(args, 103, 1, 20), [5, 10, 15])
+    self.assertEqual(training.round_ends(args, 103, 11, 220), [15])  # the others lie before it
+
+
+class PositionTest(unittest.TestCase):
+
+  def test_images_are_counted_at_the_batch_sizes_of_their_time(self):
+    args = parsed('--batch_size', 6, '--accumulate_steps', 2, '--initial_global_step', 40)
+    past = [history.entry(0, 10, 103, {}), history.entry(100, 4, 103, {})]
+    self.assertEqual(training.find_position(args, past, 130), 60 * 10 + 30 * 4)
+    self.assertEqual(training.find_position(args, [], 130), 90 * 12)
+    self.assertEqual(training.find_position(args, past, 40), 0)
+
+  def test_initial_step_ahead_is_refused(self):
+    with self.assertRaisesRegex(UsageError, '--initial_global_step 40 lies ahead of .* starts, 39; give 39,'):
+      training.find_position(parsed('--initial_global_step', 40), [], 39)
+
+
+class CropTest(unittest.TestCase):
+
+  def test_crop_has_a_feature_at_least(self):
+    training.check_crop(parsed('--crop_size', 16, 40, '--output_stride', 16))
+    for height, width in ((15, 40), (40, 15)):
+      with self.assertRaisesRegex(UsageError, f'--crop_size {height} {width} is smaller than .*stride 16;'):
+        training.check_crop(parsed('--crop_size', height, width, '--output_stride', 16))
+
+
+class EndTest(unittest.TestCase):
+
+  def scored(self, since, **scores):
+    """Returns a Validation in memory with a mean IoU for each step, such as s2=0.5."""
+    with tempfile.TemporaryDirectory() as folder:
+      found = validation.Validation(folder)
+    found.since = since
+    found.evaluations = [{'step': int(step[1:]), 'mean_iou': value} for step, value in scores.items()]
+    return found
+
+  def test_saved_round_without_its_scores_is_evaluated(self):
+    found = self.scored(2, s4=0.5)
+    self.assertEqual([training.is_unscored(found, step) for step in (0, 2, 3, 4, 5)],
+                     [False, False, True, False, True])
+    self.assertFalse(training.is_unscored(self.scored(None), 3))  # of a version that kept none
+    self.assertFalse(training.is_unscored(None, 3))
+
+  def test_nothing_is_left_after_the_last_round_or_evaluations_without_a_better_one(self):
+    found = self.scored(0, s1=0.5, s2=0.4, s3=0.5)  # the first is the best of equals
+
+    def finished(argv, ends, validation=found):
+      with contextlib.redirect_stdout(io.StringIO()) as output:
+        return training.is_finished(parsed(*argv), 'm/model.ckpt-3', 3, ends, validation), output.getvalue()
+
+    self.assertEqual(finished((), [9]), (False, ''))
+    self.assertEqual(finished(('--early_stopping_evals', 3), [9]), (False, ''))
+    self.assertEqual(finished(('--early_stopping_evals', 2), [9], None), (False, ''))
+    is_finished, printed = finished(('--early_stopping_evals', 2), [9])
+    self.assertTrue(is_finished)
+    self.assertIn('the last 2 evaluations found no better mean IoU', printed)
+    for argv, words in ((('--train_epochs', 7), 'raise --train_epochs 7, or give --initial_global_step 3 '),
+                        (('--train_epochs', 7, '--max_steps', 3), 'raise --train_epochs 7 or --max_steps, ')):
+      is_finished, printed = finished(argv, [])
+      self.assertTrue(is_finished)
+      self.assertIn(f'm/model.ckpt-3 has reached step 3; {words}', printed)
+
+
+class ClassWeightsFlagTest(unittest.TestCase):
+  index = {'dataset': {'class_names': ['sky', 'bird', 'road', 'cat', 'dog']},
+           'class_pixels': [9_000_000, 1, 30_000, 300, 0]}
+
+  def find(self, *argv):
+    """Returns the weights, and what is printed."""
+    args = parsed(*argv)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      return training.find_class_weights(args, self.index), output.getvalue()
+
+  def test_weights_are_printed_with_what_was_bounded(self):
+    weights, printed = self.find('--class_weights', 'median_frequency')
+    self.assertEqual(weights, [0.1, 10, 0.505, 10, 1])
+    self.assertEqual(printed, 'class weights: sky 0.1, bird 10, road 0.505, cat 10, dog 1; bounded by '
+                              '--class_weight_limit 10: sky, bird, cat; without a pixel: dog\n')
+    weights, printed = self.find('--class_weights', 'median_frequency', '--class_weight_limit', '1e6')
+    self.assertEqual(weights[1], 15_150)
+    self.assertNotIn('bounded', printed)
+
+  def test_none_prints_nothing_and_takes_no_limit(self):
+    self.assertEqual(self.find(), (None, ''))
+    with self.assertRaisesRegex(UsageError, '--class_weight_limit bounds what --class_weights median_freq'):
+      self.find('--class_weight_limit', '5')
+
+
+class BatchSizeTest(unittest.TestCase):
+
+  def test_all_gpus_get_as_many_and_no_more_than_there_are_examples(self):
+    for num_train, expected in ((1000, 48), (41, 40), (3, 4)):
+      args = parsed('--batch_size', 'auto', '--num_gpus', 4)
+      with mock.patch.object(batch_size, 'largest_on_gpu', return_value=12):
+        self.assertEqual(training.find_batch_size(args, {'num_train': num_train, 'num_classes': 3}), expected)
+
+
+class AnnounceTest(unittest.TestCase):
+
+  def test_short_run_at_the_backbones_decay_is_warned_of(self):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      training.warn_of_slow_averages(0.9997, 300)
+      training.warn_of_slow_averages(0.983, 300)
+      training.warn_of_slow_averages(0.9997, 30000)
+      training.warn_of_slow_averages(0.9, 12)  # less would be no average any more
+    self.assertRegex(output.getvalue(), r'^Warning: after 300 steps .* still 91% initial; '
+                                        r'try --batch_norm_decay 0.983\n'
+                                        r'Warning: after 12 steps .* still 28% initial; train longer\n$')
+
+  def test_rate_that_hardly_falls_is_said_before_training(self):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      args = parsed('--max_iter', 100, '--batch_norm_decay', 0.5)
+      params = {'learning_rate_policy': 'poly', 'initial_learning_rate': 0.1, 'end_learning_rate': 0,
+                'max_iter': 100, 'batch_norm_decay': 0.5, 'batch_size': 10}
+      training.announce(args, params, num_train=50, step=0, last=20, position=0)
+      training.announce(args, params, num_train=50, step=20, last=100, position=200)
+    line, warning, other = output.getvalue().splitlines()
+    # 0.1 * (1 - 19/100)^0.9
+    self.assertRegex(line, (r'Training steps 1 to 20: 200 images, epochs 0 to 4, 10 images a step; learning '
+                            r'rate 0.1 to 0.0827 \(poly\); on the CPU: \d+ cores, '))
+    self.assertIn('--max_iter 20 lets it fall', warning)
+    self.assertRegex(other, 'Training steps 21 to 100: 800 images, epochs 4 to 20')
+
+
+if __name__ == '__main__':
+  unittest.main()
