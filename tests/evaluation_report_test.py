@@ -18,7 +18,6 @@ from cli import evaluation_report
 from dataset import descriptors, schema, tf_records
 from tests.color_model import EvaluateTest, read_index, write_model, write_photo
 from tests.support import run
-from utils import confusion_picture
 from utils.errors import UsageError
 
 _CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -201,27 +200,6 @@ class ReportTest(EvaluateTest):
                           ('leaves nothing to score', ('--label_data_dir', 'none', '--report', 'x'))):
       with self.subTest(message), self.assertRaisesRegex(UsageError, message):
         self.evaluate(*argv)
-
-
-class ConfusionPictureTest(unittest.TestCase):
-
-  def test_cells_show_the_shares_of_their_row(self):
-    picture = np.asarray(confusion_picture.draw(np.array([[4, 0], [0, 0]]), ['a', 'b']))
-    right, bottom = picture.shape[1], picture.shape[0]
-    deep, empty = (np.argwhere((picture == colour).all(2)) for colour in ((8, 64, 140), (238, 239, 241)))
-    self.assertGreater(len(deep), 10000)
-    self.assertGreater(len(empty), 20000)
-    self.assertLess(deep[:, 0].max(), empty[:, 0].min())  # the first row lies above the second
-    self.assertLess(empty.max(0)[0], bottom)
-    self.assertLess(empty.max(0)[1], right)
-
-  def test_any_number_of_classes_and_any_name_can_be_drawn(self):
-    self.assertEqual([confusion_picture._drawable(name, 7) for name in ('Bär', '空', 'x' * 30)],
-                     ['Bar', 'class 7', 'x' * 21 + '...'])
-    for count in (2, 21, 256):
-      picture = confusion_picture.draw(np.eye(count), ['é中' * 20] * count)
-      self.assertLess(max(picture.size), 3000)
-      self.assertGreater(min(picture.size), 200)
 
 
 if __name__ == '__main__':
