@@ -22,6 +22,7 @@ import create_pascal_tf_record
 import evaluate
 import train
 from dataset import descriptors
+from nets import layers
 from tests import tiny_net
 from tests.golden import formula
 from utils import visualization
@@ -112,6 +113,27 @@ def load_formula(session):
   session.run([variable.initializer for variable in variables],
               {variable.initial_value: formula.fill(variable.op.name, variable.shape.as_list())
                for variable in variables})
+
+
+def run_unit(build, inputs, **values):
+  """Returns what a part of a network, build(inputs, norm), makes of inputs, with weights given by hand.
+
+  Args:
+    build: function of a tensor and a layers.BatchNorm that changes nothing while gamma, beta are 1 and 0.
+    inputs: nested lists of numbers, [B, h, w, C].
+    values: what variables are filled with whose names have this end, '__' standing for '/': a number, or
+      an array that broadcasts to their shapes. All other weights are 0.
+  """
+  with tf.Graph().as_default(), tf.Session() as session:
+    outputs = build(tf.constant(inputs, tf.float32), layers.BatchNorm(False, 0.9))
+    session.run(tf.global_variables_initializer())
+    for end, value in {'weights': 0, **values}.items():
+      found = [variable for variable in tf.global_variables()
+               if variable.op.name.endswith(end.replace('__', '/'))]
+      assert found, f'no variable ends in {end}'
+      for variable in found:
+        variable.load(np.broadcast_to(np.float32(value), variable.shape.as_list()), session)
+    return session.run(outputs)
 
 
 def pixels():
