@@ -1,0 +1,53 @@
+"""cli/export_check.py: when an export agrees with its model, and what is told where it does not."""
+import os
+import tempfile
+import unittest
+
+import numpy as np
+import pytest
+
+from cli import export_check
+from utils.errors import DataError
+
+pytestmark = pytest.mark.compat
+
+
+class AgreementTest(unittest.TestCase):
+
+  def agreement(self, probabilities):
+    """Returns the Agreement of a picture of 1 x 4 pixels, of which the model predicts 0 with 0.9."""
+    agreement = export_check.Agreement('the checkpoint')
+    expected = np.full((1, 4, 2), (0.9, 0.1), np.float32)
+    agreement.add({'probabilities': np.float32(probabilities)[None]},
+                  {'probabilities': expected, 'classes': np.zeros((1, 4, 1), np.int32)})
+    return agreement
+
+  def test_equal_classes_are_counted(self):
+    agreement = self.agreement([[[.9, .1], [.9, .1], [.4, .6], [.9, .1]]])
+    self.assertEqual(str(agreement), '75.00% of 4 pixels in 1 picture(s) have the same class; probabilities '
+                                     'differ by up to 0.5')
+    agreement.require(0.75, is_float=False)
+    for least, is_float, words in ((0.76, False, '75.00% of .* and 76.0% is the least .* Give --calibration'),
+                                   (0.5, True, r'differs from it by 0\.5 in the prob')):
+      with self.assertRaisesRegex(DataError, words):
+        agreement.require(least, is_float)
+
+  def test_what_is_no_number_or_of_another_size_is_refused(self):
+    for value in (np.nan, np.inf):
+      with self.assertRaisesRegex(DataError, 'what was exported of the checkpoint predicts .* no finite'):
+        self.agreement([[[value, .1], *[[.9, .1]] * 3]])
+    with self.assertRaisesRegex(DataError, r'\[1, 3, 2\] probabilities, and the model \[1, 4, 2\]'):
+      self.agreement([[[.9, .1]] * 3])
+
+  def test_what_a_runtime_cannot_read_ends_in_a_sentence(self):
+    with tempfile.TemporaryDirectory() as folder:
+      path = os.path.join(folder, 'model.pb')
+      with open(path, 'wb') as file:
+        file.write(b'no graph')
+      with export_check.fresh('frozen_graph', path, 'what was exported of x') as fresh:
+        with self.assertRaisesRegex(DataError, 'of x does not run in a fresh process: .*error: '):
+          fresh.predict({'image': np.zeros((1, 9, 9, 3), np.float32)})
+
+
+if __name__ == '__main__':
+  unittest.main()
