@@ -16,8 +16,8 @@ gc.set_threshold(50_000, 10, 10)
 _LONGEST = ('cluster_test', 'torture_test', 'resume_test', 'scripts_test', 'fuzz_test',
             'convert_checkpoint_test', 'gpu_graph_test', 'benchmark_test', 'conversion_test',
             'benchmark_memory_test', 'gpu_check_test', 'deeplab_model_test', 'replicas_test', 'quiet_test',
-            'backbones_test', 'resnet_v2_test', 'readme_test', 'devices_test', 'ending_test', 'inputs_test', 'layers_test',
-            'cpu_convolution_test', 'run_config_test')
+            'backbones_test', 'resnet_v2_test', 'readme_test', 'devices_test', 'ending_test', 'inputs_test',
+            'layers_test', 'cpu_convolution_test', 'run_config_test')
 
 
 def pytest_collection_modifyitems(items):

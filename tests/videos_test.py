@@ -1,0 +1,93 @@
+"""cli/videos.py: the frames of a video, each with its own prediction, and videos that are none."""
+import os
+import tempfile
+import unittest
+
+import cv2
+import numpy as np
+
+from cli import photos, videos
+from utils.errors import DataError
+
+
+class Writer:
+  """Stands in for inference.Writer: keeps what it is given; an overlay is as bright as its class says."""
+
+  def __init__(self, *outputs):
+    self.video_outputs, self.masks, self.counts = outputs, {}, {}
+
+  def overlay(self, frame, classes):
+    assert frame.shape == (*classes.shape, 3)
+    return np.full_like(frame, 20 * classes[0, 0])
+
+  def save_mask(self, path, classes):
+    self.masks[path] = classes[0, 0]
+
+  def count(self, name, classes):
+    self.counts[name] = classes[0, 0]
+
+
+def predictor(frames, read):
+  """Predicts the redness of a frame in steps of 20; some frames are read before the first comes back."""
+  frames = [read(frame) for frame in frames]
+  for frame in frames:
+    yield {'classes': np.uint8(np.round(frame[:, :, :1] / 20))}
+
+
+class VideosTest(unittest.TestCase):
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+
+  def photo(self, reds, name='clip.avi'):
+    """Writes a video whose frames are of these reds, RGB; returns its Photo."""
+    path = os.path.join(self.folder, name)
+    out = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (48, 32))
+    for red in reds:
+      out.write(np.full((32, 48, 3), (0, 0, red), np.uint8))  # OpenCV has blue first
+    out.release()
+    return photos.Photo(path, os.path.join(self.folder, 'out', 'clip'))
+
+  def test_each_frame_gets_its_own_prediction(self):
+    photo, writer = self.photo((40, 200, 120)), Writer('mask', 'overlay')
+    videos.predict(photo, predictor, writer)
+    self.assertEqual(writer.counts, {f'{photo.path}#{n}': red for n, red in ((1, 2), (2, 10), (3, 6))})
+    self.assertEqual(writer.masks, {f'{photo.output}_mask/{n:06d}.png': red
+                                    for n, red in ((1, 2), (2, 10), (3, 6))})
+    self.assertEqual(sorted(os.listdir(os.path.dirname(photo.output))), ['clip_mask', 'clip_overlay.mp4'])
+    reader = cv2.VideoCapture(photo.output + videos.ENDING)
+    self.assertEqual(reader.get(cv2.CAP_PROP_FPS), 5)
+    seen = [reader.read()[1] for _ in range(3)]
+    np.testing.assert_allclose([frame.mean() for frame in seen], [40, 200, 120], atol=4)
+    self.assertEqual(seen[0].shape, (32, 48, 3))
+    self.assertFalse(reader.read()[0])
+
+  def test_masks_are_written_only_if_asked_for(self):
+    photo, writer = self.photo((40,)), Writer('overlay')
+    videos.predict(photo, predictor, writer)
+    self.assertEqual((writer.masks, os.listdir(os.path.dirname(photo.output))), ({}, ['clip_overlay.mp4']))
+
+  def test_what_is_no_video_is_refused_and_leaves_nothing(self):
+    path = os.path.join(self.folder, 'x.mp4')
+    with open(path, 'w') as file:
+      file.write('no video')
+    with self.assertRaisesRegex(DataError, "video '.*x.mp4' is nothing that OpenCV reads; convert it"):
+      videos.predict(photos.Photo(path, os.path.join(self.folder, 'out', 'x')), predictor, Writer('mask'))
+    self.assertEqual(os.listdir(self.folder), ['x.mp4'])
+
+  def test_video_is_not_replaced_by_a_prediction_that_fails(self):
+    photo = self.photo((40, 200))
+
+    def failing(frames, read):
+      yield next(predictor(frames, read))
+      raise DataError('out of memory')
+
+    with self.assertRaisesRegex(DataError, 'out of memory'):
+      videos.predict(photo, failing, Writer('overlay'))
+    self.assertNotIn('clip_overlay.mp4', os.listdir(os.path.dirname(photo.output)))
+
+
+if __name__ == '__main__':
+  unittest.main()
