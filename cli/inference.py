@@ -141,6 +141,7 @@ def predict_photos(found, order, bad, predict, writer):
   def tell(position, error):
     bad[order[position]] = str(error)
 
+  ranks = {index: rank for rank, index in enumerate(order, 1)}
   progress = Progress(len(order), 'predicting', 'image')
 
   def on_view(number, total):
@@ -164,7 +165,7 @@ def predict_photos(found, order, bad, predict, writer):
       pending.append((index, pool.submit(writer.write, found[index], prediction)))
       if len(pending) > 2 * _WRITERS:
         finish()
-      progress.update(order.index(index) + 1 - progress.done)
+      progress.update(ranks[index] - progress.done)  # more than one if others before it were bad
     while pending:
       finish()
     progress.update(len(order) - progress.done)
