@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 	  --infer_data_list $(DEMO)/val_images.txt --output_dir $(DEMO)/masks --overlay
 	$(RUN) export_inference_graph.py --model_dir $(DEMO)/model --export_dir $(DEMO)/export
 	@echo
-	@grep '^mean' $(DEMO)/scores.txt
+	@grep '^mean Inter' $(DEMO)/scores.txt
 	@name=$$(head -n 1 $(DEMO)/data/val.txt); \
 	  echo "A mask:     $(DEMO)/masks/$${name}_mask.png"; \
 	  echo "An overlay: $(DEMO)/masks/$${name}_overlay.png"
