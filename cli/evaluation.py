@@ -316,15 +316,14 @@ def run_views(params, examples, looks, results):
     return loaded[index][0]
 
   count = len(examples.names)
-  advice = 'give a smaller --sliding_window, or fewer and smaller --eval_scales'
   with (tempfile.TemporaryDirectory() as scratch, devices.without_autotuning(),
-        failures.explaining(advice, examples.find_bad), Progress(count, 'evaluating', 'image') as progress):
+        failures.explaining(looks.memory_advice, examples.find_bad),
+        Progress(count, 'evaluating', 'image') as progress):
     estimator = Estimator(deeplabv3_plus_model_fn, scratch, run_config.run_config(), params)
     predictions = estimator.predict(
         functools.partial(inputs.view_dataset, range(count), looks, sizes, None, read), 'probabilities',
         None, params['checkpoint'])
-    merged = views.merged(predictions, sizes, looks, params['num_classes'],
-                          lambda number, total: progress.update(0, f'view {number} of {total}'))
+    merged = views.merged(predictions, sizes, looks, params['num_classes'], progress.view)
     for index, prediction in enumerate(merged):
       image, label = loaded.pop(index)
       results.add(prediction['classes'][:, :, 0], label, image)

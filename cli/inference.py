@@ -49,8 +49,9 @@ def main(args):
   print(f'Predicting {what} by {checkpoint}; on {devices.describe()}', flush=True)
   predict = Predictor(estimator, checkpoint, looks, dataset.num_classes, args)
   writer = Writer(dataset, args)
-  with devices.without_autotuning(), failures.explaining(
-      'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory'):
+  advice = looks.memory_advice if not looks.is_plain else (
+      'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory')
+  with devices.without_autotuning(), failures.explaining(advice):
     images = [index for index, photo in enumerate(found) if not photo.is_video]
     predict_photos(found, [index for index in images if index not in bad], bad, predict, writer)
     for index, photo in enumerate(found):
@@ -144,11 +145,7 @@ def predict_photos(found, order, bad, predict, writer):
   ranks = {index: rank for rank, index in enumerate(order, 1)}
   progress = Progress(len(order), 'predicting', 'image')
 
-  def on_view(number, total):
-    if total > 1:
-      progress.update(0, f'view {number} of {total}')
-
-  predictions = predict([found[index].path for index in order], tell, on_view=on_view)
+  predictions = predict([found[index].path for index in order], tell, on_view=progress.view)
   # What is bad is known before the prediction of a later image arrives.
   positions = (index for index in order if index not in bad)
   pending = collections.deque()

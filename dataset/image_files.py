@@ -40,7 +40,8 @@ _MAX_SENSOR = 4095  # of cameras of 10 and 12 bits, whose values some programs s
 # several FFs the last counts.
 _JPEG_MARKER, _JPEG_SCAN_END = re.compile(rb'\xff[\x01-\xfe]'), re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
 _JPEG_SCAN, _JPEG_END, _JPEG_LONELY = 0xda, 0xd9, {0x01, *range(0xd0, 0xd9)}  # without a length
-_EXIF_ORIENTATION, _TIFF_BITS = 0x0112, 258
+_EXIF_ORIENTATION = 0x0112
+TIFF_BITS = 258  # the tag of the bits of each channel
 # A PNG that PIL would turn holds one of these, maybe after its pixels.
 _PNG_EXIF = (b'eXIf', b'Raw profile type exif', b'tiff:Orientation')
 _TURNS = {
@@ -155,7 +156,7 @@ def _is_deep(image, encoded):
   if image.format == 'PNG':
     bits = encoded[png.BITS],
   elif image.format == 'TIFF':
-    bits = image.tag_v2.get(_TIFF_BITS, bits)
+    bits = image.tag_v2.get(TIFF_BITS, bits)
   return max(bits) > 8
 
 

@@ -8,7 +8,6 @@ sentences.
 """
 import contextlib
 import functools
-import io
 import typing
 
 import numpy as np
@@ -23,7 +22,6 @@ MAX_CLASSES = 256
 POLYGONS = '.json'  # the extension of labelme's files
 # Of PIL's pictures whose values or colours are exact.
 _MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
-_TIFF_BITS = 258  # the tag of the bits of each channel
 # The sentences, which the training graph completes in its own way.
 WHAT_IT_IS = ('a label is a grey or palette PNG whose values are the class ids; if it shows classes by '
               "colours, give a descriptor with 'colors'")
@@ -207,10 +205,11 @@ def _stretch(label, encoded):
 
   They stretch grey of 2 and 4 bits, and TensorFlow that of 1 bit, to 0..255, but not a palette's indices.
   """
+  bits = 8
   if label.format == 'PNG' and encoded[png.COLOUR_TYPE] == png.GREY:
     bits = encoded[png.BITS]
-  else:
-    bits = label.tag_v2.get(_TIFF_BITS, (8,))[0] if label.format == 'TIFF' and label.mode == 'L' else 8
+  elif label.format == 'TIFF' and label.mode == 'L':
+    bits = label.tag_v2.get(image_files.TIFF_BITS, (bits,))[0]
   return png.stretch(bits) if bits <= 8 else 1
 
 
@@ -266,9 +265,7 @@ def _store(labels, dataset):
   """Returns the Stored of label values, uint8 [H, W]: a palette PNG in the dataset's colours."""
   image = Image.fromarray(labels)
   image.putpalette(visualization.color_table(dataset.palette, dataset.ignore_label).tobytes())
-  buffer = io.BytesIO()
-  image.save(buffer, 'PNG')
-  return Stored(buffer.getvalue(), labels.shape, image.histogram())
+  return Stored(image_files.as_png(image), labels.shape, image.histogram())
 
 
 def _draw(path, dataset):

@@ -73,18 +73,19 @@ def find_pairable(folders):
   """
   images, labels = _candidates(folders)
   found = _without_images(folders, images, labels)
-  affixes, where = folders.affixes, _listed(folders.labels)
+  affixes, where = folders.affixes, lists.quoted(folders.labels, 'and')
   if not labels:
     raise DataError(f"there is no label in {where} whose name "
                     + (f"begins with '{affixes.label_prefix}' and " * bool(affixes.label_prefix))
                     + f"ends in {affixes.label_suffix}.png (or {', '.join(lists.LABEL_EXTENSIONS[1:])}); "
                     'check --labels, --label_prefix and --label_suffix')
   if not found.images:
+    there = lists.quoted(folders.images, 'and')
     if images:
-      raise DataError(f'all {len(images)} files in {_listed(folders.images)} were taken for labels, since '
-                      'they lie in --labels too and nothing in their names tells which are images; give '
-                      '--label_suffix or --label_prefix, what only the labels have in their names')
-    raise DataError(f'there is no image in {_listed(folders.images)}; check --images')
+      raise DataError(f'all {len(images)} files in {there} were taken for labels, since they lie in --labels '
+                      'too and nothing in their names tells which are images; give --label_suffix or '
+                      '--label_prefix, what only the labels have in their names')
+    raise DataError(f'there is no image in {there}; check --images')
   stems = [{lists.stem_of(path, prefix, suffix) for path in paths} for paths, prefix, suffix in (
       (found.images, affixes.image_prefix, affixes.image_suffix),
       (found.labels, affixes.label_prefix, affixes.label_suffix))]
@@ -126,10 +127,6 @@ def _without_images(folders, images, labels):
       not path.lower().endswith(label_files.POLYGONS)
       or lists.stem_of(path, affixes.label_prefix, affixes.label_suffix) in stems or not images)]
   return Files(images, labels)
-
-
-def _listed(folders):
-  return ' and '.join(f"'{folder}'" for folder in folders)
 
 
 def stem(path):
@@ -193,26 +190,28 @@ def _affixes_of_kinds(images, labels):
 
 def _affix_around(inner, outer):
   """Returns (prefix, suffix) by which most names of `outer` hold one of `inner`, or None."""
-  votes = collections.Counter()
   sample = sorted(outer)[::max(1, len(outer) // _SAMPLE)]
-  for name in sample:
-    votes.update({(name[:at], name[at + len(part):]) for part in inner if part != name
-                  for at in [name.find(part)] if at >= 0 and part})
-  for affix, count in votes.most_common(1):
+  for affix, count in _affix_votes(sample, inner).most_common(1):
     named = {lists.core_of(name, *affix) for name in outer} - {None}
     if 2 * count >= len(sample) and 2 * len(named & inner) >= min(len(inner), len(outer)):
       return affix
   return None
 
 
+def _affix_votes(sample, parts):
+  """Returns the Counter of (prefix, suffix) by which names of a sample hold other names, of `parts`."""
+  votes = collections.Counter()
+  for name in sample:
+    votes.update({(name[:at], name[at + len(part):]) for part in parts if part != name
+                  for at in [name.find(part)] if at >= 0 and part})
+  return votes
+
+
 def find_affixes_among(stems):
   """Returns the Affixes of the labels among the names of images and labels, or None if there are none."""
-  names, votes = set(stems), collections.Counter()
+  names = set(stems)
   sample = sorted(names)[::max(1, len(names) // (2 * _SAMPLE))]
-  for name in sample:
-    votes.update({(name[:at], name[at + len(part):]) for part in names if part != name
-                  for at in [name.find(part)] if at >= 0 and part})
-  for affix, _ in votes.most_common(1):
+  for affix, _ in _affix_votes(sample, names).most_common(1):
     labels = {name for name in names if lists.core_of(name, *affix) in names}
     if 3 * len(labels) >= len(names):
       return lists.Affixes('', '', *affix)

@@ -114,7 +114,7 @@ def _find_columns(folders, line):
   for folder in folders.images:
     if not os.path.isdir(folder):
       raise DataError(f"image folder '{folder}' does not exist; check the folder flags")
-  raise DataError(f"image '{line}' is not in {_listed(folders.images)}, neither as that nor with "
+  raise DataError(f"image '{line}' is not in {quoted(folders.images, 'or')}, neither as that nor with "
                   f"{', '.join(IMAGE_EXTENSIONS)} added; check the list and the folder")
 
 
@@ -193,8 +193,9 @@ def _spelt(path):
   return next((form for form in forms if os.path.isfile(form)), None)
 
 
-def _listed(folders):
-  return ' or '.join(f"'{folder}'" for folder in folders)
+def quoted(folders, joint):
+  """Returns folders as text: 'a' or 'b', if the joint is or."""
+  return f' {joint} '.join(f"'{folder}'" for folder in folders)
 
 
 def spellings(extensions):

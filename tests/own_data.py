@@ -60,3 +60,28 @@ class ToolTest(unittest.TestCase):
   def assert_fails(self, result, status, sentence):
     self.assertEqual(result[0], status)
     self.assertRegex(result[2], sentence)
+
+
+class LayoutTest(unittest.TestCase):
+  """A test with a folder in which files are images or labels by their names."""
+
+  def setUp(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.folder = folder.name
+    self.random = np.random.RandomState(0)
+
+  def path(self, name):
+    return os.path.join(self.folder, name)
+
+  def write(self, *names):
+    """Writes photos, or labels if the name says mask, label or Class; JSON is labelme's, but of mine."""
+    for name in names:
+      os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+      if name.endswith('.json'):
+        with open(self.path(name), 'w') as file:
+          file.write('{}' if 'mine' in name else '{"shapes": []}')
+        continue
+      is_label = 'mask' in name or 'label' in name or 'Class' in name
+      values = self.random.randint(0, 2, (9, 7)) if is_label else self.random.randint(0, 256, (9, 7, 3))
+      Image.fromarray(values.astype(np.uint8)).save(self.path(name))

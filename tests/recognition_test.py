@@ -2,38 +2,17 @@
 import contextlib
 import io
 import os
-import tempfile
 import unittest
 
 import numpy as np
 from PIL import Image
 
 from dataset import recognition
+from tests.own_data import LayoutTest
 from utils.errors import DataError
 
 
-class RecognitionTest(unittest.TestCase):
-
-  def setUp(self):
-    folder = tempfile.TemporaryDirectory()
-    self.addCleanup(folder.cleanup)
-    self.folder = folder.name
-    self.random = np.random.RandomState(0)
-
-  def path(self, name):
-    return os.path.join(self.folder, name)
-
-  def write(self, *names):
-    """Writes photos, or labels where the name says mask or label or ends in .png and photo is not in it."""
-    for name in names:
-      os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-      if name.endswith('.json'):
-        with open(self.path(name), 'w') as file:
-          file.write('{}' if 'mine' in name else '{"shapes": []}')
-        continue
-      is_label = 'mask' in name or 'label' in name or 'Class' in name
-      values = self.random.randint(0, 2, (9, 7)) if is_label else self.random.randint(0, 256, (9, 7, 3))
-      Image.fromarray(values.astype(np.uint8)).save(self.path(name))
+class RecognitionTest(LayoutTest):
 
   def write_photo(self, *names):
     """Writes photos of more colours than a label can have."""

@@ -181,10 +181,10 @@ def is_own_split(names, args):
 
 def tell_unlisted(part, matched, place):
   """Prints how many images that have a label are in no list."""
-  listed = {pair.image for pairs, _ in matched.values() for pair in pairs}
+  listed = {os.path.abspath(pair.image) for pairs, _ in matched.values() for pair in pairs}
   found = layouts.find_pairable(part.folders)
   more = lists.match_pairs(part.folders, part_names(part, found))[0]
-  unlisted = [pair.name for pair in more if os.path.abspath(pair.image) not in map(os.path.abspath, listed)]
+  unlisted = [pair.name for pair in more if os.path.abspath(pair.image) not in listed]
   if unlisted:
     print(f"Left out: {len(unlisted)} images with a label, such as '{unlisted[0]}', which are in neither "
           f"list in '{place}'")
@@ -235,7 +235,6 @@ def convert(args):
   found = {split: None if part.list_path else layouts.find_pairable(part.folders)
            for split, part in parts.items()}
   names = {split: part_names(part, found[split]) for split, part in parts.items()}
-  only = next(iter(parts))
   if 'val' not in parts:
     only, = parts
     names = split_names(names[only], args.val_fraction, args.seed)
@@ -360,13 +359,13 @@ def unpaired_labels(used, found, folders):
     folders: lists.Folders.
   """
   stems = {os.path.splitext(path)[0] for path in used}
-  doubled = [path for path in found.labels if path not in used and os.path.splitext(path)[0] in stems]
+  unused = [path for path in found.labels if path not in used]
+  doubled = [path for path in unused if os.path.splitext(path)[0] in stems]
   if doubled:
     print(f"Left out: {len(doubled)} labels beside others of the same name, which count, such as "
           f"'{doubled[0]}'")
-  where = ' or '.join(f"'{folder}'" for folder in folders.images)
-  return [f"label '{path}' has no image in {where}; add it or remove the label"
-          for path in found.labels if path not in used and path not in doubled]
+  return [f"label '{path}' has no image in {lists.quoted(folders.images, 'or')}; add it or remove the label"
+          for path in unused if os.path.splitext(path)[0] not in stems]
 
 
 # --- Suggestion ----------------------------------------------------------------------------------
@@ -441,9 +440,10 @@ def find_classes(args, parts):
 def print_table(found):
   """Prints the share of pixels, and the number of labels, of each value, colour or name of a Survey."""
   total = sum(found.pixels.values())
-  width = max(9, *(len(suggestion.key_text(key)) for key in suggestion.in_order(found)[:_SHOWN]))
+  shown = suggestion.in_order(found)[:_SHOWN]
+  width = max(9, *(len(suggestion.key_text(key)) for key in shown))
   print(f'{"found":>{width}}  share of pixels  in labels (of {found.num_labels})')
-  for key in suggestion.in_order(found)[:_SHOWN]:
+  for key in shown:
     print(f'{suggestion.key_text(key):>{width}}  {found.pixels[key] / total:15.4%}  {found.labels[key]:9d}')
   if len(found.pixels) > _SHOWN:
     print(f'and {len(found.pixels) - _SHOWN} more')

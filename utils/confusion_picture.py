@@ -2,7 +2,9 @@
 import unicodedata
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from utils import visualization
 
 _TITLE = 'Row: true class. Column: predicted class. % of the true class.'
 _FONT = 15         # pixels
@@ -21,7 +23,7 @@ def draw(matrix: np.ndarray, class_names: list[str]) -> Image.Image:
   """
   count = len(class_names)
   cell = max(9, min(110, 480 // count)) if count < 11 or count > 45 else 42
-  font, large = _font(min(_FONT, cell - 1)), _font(_FONT)
+  font, large = visualization.font(min(_FONT, cell - 1)), visualization.font(_FONT)
   names = [_drawable(name, index) for index, name in enumerate(class_names)]
   margin = max(_size(font, name)[0] for name in names) + 2 * _GAP
   left, top = margin, margin + _FONT + 2 * _GAP
@@ -71,13 +73,6 @@ def _write(picture, text, font, end, is_upright=False):
     picture.paste(strip, (end[0] - strip.width // 2, end[1] - strip.height))
   else:
     picture.paste(strip, (end[0] - strip.width, end[1] - strip.height // 2))
-
-
-def _font(size):
-  try:
-    return ImageFont.load_default(size)
-  except TypeError:  # Pillow before 10.1
-    return ImageFont.load_default()
 
 
 def _size(font, text):

@@ -58,6 +58,11 @@ class Progress:
     elif not _is_quiet:
       print(self._line(now - self._begun, note), file=sys.stderr, flush=True)
 
+  def view(self, number: int, total: int) -> None:
+    """Says how many views of the next one are done, if it has several; see views.merged."""
+    if total > 1:
+      self.update(0, f'view {number} of {total}')
+
   def _line(self, seconds, note):
     text = f'{self._title}: {self.done}'
     if self._total:

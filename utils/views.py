@@ -36,6 +36,11 @@ class Views(typing.NamedTuple):
     """Whether there is one view, the image itself."""
     return self.scales == (1.0,) and not self.flip and not self.window
 
+  @property
+  def memory_advice(self) -> str:
+    """What to do if the memory is not enough."""
+    return 'give a smaller --sliding_window, or fewer and smaller --eval_scales'
+
   def plan(self, size: tuple) -> list:
     """Returns the list of View of an image of (height, width), windows from the top to the bottom."""
     height, width = (min(pair) for pair in zip(self.window or size, size))

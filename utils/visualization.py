@@ -1,4 +1,5 @@
 """Colours: label maps as palette PNGs, label maps blended over photos, and both as pictures of pages."""
+import functools
 import io
 
 import numpy as np
@@ -69,15 +70,35 @@ def with_legend(image, classes, names, palette, background=None):
   height, width = classes.shape
   pixels = np.bincount(classes.ravel(), minlength=len(names))
   found = [label for label in np.argsort(-pixels, kind='stable') if pixels[label] and label != background]
+  size = max(10, min(height, width) // 28)
   while found:
-    box = legend([names[label] for label in found], [palette[label] for label in found],
-                 max(10, min(height, width) // 28))
-    if box.shape[1] <= width and 4 * box.shape[0] * box.shape[1] <= height * width:
+    box_height, box_width = _legend_size([names[label] for label in found], size)
+    if box_width <= width and 4 * box_height * box_width <= height * width:
       image = image.copy()
-      image[-box.shape[0]:, :box.shape[1]] = box
+      image[-box_height:, :box_width] = legend([names[label] for label in found],
+                                               [palette[label] for label in found], size)
       return image
     found.pop()
   return image
+
+
+def _legend_size(names, size):
+  """Returns (height, width) of the legend of these names."""
+  width = max(int(font(size).getlength(name)) for name in names)
+  return _legend_line(size) * len(names) + size // 2, width + 5 * size // 2
+
+
+def _legend_line(size):
+  return size + size // 3
+
+
+@functools.lru_cache
+def font(size):
+  """Returns Pillow's own font, with letters of so many pixels if it can be scaled."""
+  try:
+    return ImageFont.load_default(size)
+  except TypeError:  # Pillow before 10.1
+    return ImageFont.load_default()
 
 
 def legend(names, palette, size=14):
@@ -88,27 +109,25 @@ def legend(names, palette, size=14):
     palette: their colours (r, g, b).
     size: int, the height of letters in pixels.
   """
-  font, line = ImageFont.load_default(size), size + size // 3
-  width = max(int(font.getlength(name)) for name in names) + 5 * size // 2
-  canvas = Image.new('RGB', (width, line * len(names) + size // 2), (255, 255, 255))
+  height, width = _legend_size(names, size)
+  canvas = Image.new('RGB', (width, height), (255, 255, 255))
   pen = ImageDraw.Draw(canvas)
   for row, (name, color) in enumerate(zip(names, palette)):
-    y = size // 4 + row * line
+    y = size // 4 + row * _legend_line(size)
     pen.rectangle((size // 2, y + size // 6, 3 * size // 2, y + size // 6 + size), tuple(color), (0, 0, 0))
-    pen.text((2 * size, y), name, (0, 0, 0), font)
+    pen.text((2 * size, y), name, (0, 0, 0), font(size))
   return np.asarray(canvas)
 
 
 def save(path, image):
-  """Writes a picture, uint8 [H, W, 3], as a PNG, under a temporary name first."""
+  """Writes a picture, uint8 [H, W] or [H, W, 3], as a PNG, under a temporary name first."""
   with files.replacing(path) as temporary:
     Image.fromarray(image).save(temporary, format='PNG')
 
 
 def save_grey(path, values):
-  """Writes integers [H, W], 0..255, as an 8-bit grey PNG; under a temporary name first."""
-  with files.replacing(path) as temporary:
-    Image.fromarray(values.astype(np.uint8)).save(temporary, format='PNG')
+  """Writes integers [H, W], 0..255, as an 8-bit grey PNG; see save."""
+  save(path, values.astype(np.uint8))
 
 
 def shown_size(shape, width):
