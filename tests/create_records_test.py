@@ -1,4 +1,3 @@
-import contextlib
 import io
 import os
 import tempfile
@@ -11,22 +10,10 @@ from PIL import Image
 
 import create_cityscapes_tf_record
 import create_pascal_tf_record
-from cli import flags
 from dataset import conversion, descriptors, tf_records
+from tests.own_data import run_script as run
 
 pytestmark = pytest.mark.compat
-
-
-def run(script, *argv):
-  """Runs a script's main; returns its exit status, standard output and standard error."""
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    try:
-      flags.run(script.main, script.make_parser(), [str(a) for a in argv])
-      status = 0
-    except SystemExit as end:
-      status = end.code
-  return status, out.getvalue(), err.getvalue()
 
 
 class ScriptTest(unittest.TestCase):

@@ -1,5 +1,6 @@
-"""tools/create_tf_record.py as tests run it, in folders of their own."""
+"""The scripts that write records, as tests run them, in folders of their own."""
 import contextlib
+import functools
 import io
 import json
 import os
@@ -13,16 +14,19 @@ from cli import flags
 from tools import create_tf_record
 
 
-def run(*argv):
-  """Runs the script's main; returns its exit status, standard output and standard error."""
+def run_script(script, *argv):
+  """Runs a script's main; returns its exit status, standard output and standard error."""
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
     try:
-      flags.run(create_tf_record.main, create_tf_record.make_parser(), [str(arg) for arg in argv])
+      flags.run(script.main, script.make_parser(), [str(arg) for arg in argv])
       status = 0
     except SystemExit as end:
       status = end.code
   return status, out.getvalue(), err.getvalue()
+
+
+run = functools.partial(run_script, create_tf_record)
 
 
 class ToolTest(unittest.TestCase):
