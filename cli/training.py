@@ -376,6 +376,7 @@ def announce(args, params, num_train, step, last, position):
             f'steps, and this run ends after {all_steps}; raise --max_iter')
   if not args.freeze_batch_norm:
     warn_of_slow_averages(params['batch_norm_decay'], last)
+    warn_of_folded_batch_norm(params['pre_trained_model'])
 
 
 def images_per_step(args):
@@ -389,6 +390,14 @@ def warn_of_slow_averages(decay, steps):
     print(f'Warning: after {steps} steps at --batch_norm_decay {decay} the moving averages, which evaluation '
           f'uses, are still {initial:.0%} initial; '
           + (f'try --batch_norm_decay {better:.3g}' if better < decay else 'train longer'))
+
+
+def warn_of_folded_batch_norm(prefix):
+  """Says so if the checkpoint to start from, which may be None, does not survive batch norm's training."""
+  if prefix and checkpoints.is_folded(prefix):
+    print(f'Warning: batch norm is folded into the convolutions of {prefix} (its averages are 0); training it '
+          'destroys such weights at once. Unfold them first by tools/recalibrate.py --unfold, or give '
+          '--freeze_batch_norm')
 
 
 def check_cleanable(model_dir):

@@ -71,6 +71,7 @@ class Way:
     prepare: bool, weights are folded and cast once, when a session starts, and not in every run; for networks
       whose variables do not change meanwhile. It is done by tf.tables_initializer(), which monitored sessions
       and SavedModels run after the variables have been restored.
+    fold: bool, batch norm that uses its averages becomes part of the convolution's weights.
     skip_padding: bool, convolutions with large atrous rates do not multiply their padding, on CPUs and in
       float32; the result is the same up to rounding.
     differentiable: bool, there may be a backward pass, which on CPUs has kernels of its own.
@@ -80,6 +81,7 @@ class Way:
   channels_first: bool = False
   recompute: bool = False
   prepare: bool = False
+  fold: bool = True
   skip_padding: bool = False
   differentiable: bool = True
   recorded: list | None = None
@@ -474,4 +476,4 @@ def folds(norm):
 
   A convolution with bias and activation is one kernel; with batch norm it would be two or three.
   """
-  return not norm.is_training
+  return not norm.is_training and _way.get().fold

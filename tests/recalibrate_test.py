@@ -1,0 +1,106 @@
+"""tools/recalibrate.py: averages measured anew, and batch norm unfolded."""
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import deeplab_model
+from cli import model_config
+from dataset import descriptors, inputs
+from nets import backbones
+from tests import tiny_net
+from tests.support import ScriptsTest, run
+from tools import recalibrate, recalibration
+from utils import checkpoint_store
+
+pytestmark = pytest.mark.compat
+_CROP = (33, 49)
+
+
+class RecalibrateTest(ScriptsTest):
+
+  def recalibrate(self, *argv, model_dir=None):
+    output_dir = self.temporary('new')
+    printed = run(recalibrate, '--model_dir', model_dir or self.model, '--data_dir', self.data,
+                  '--output_dir', output_dir, '--crop_size', *_CROP, '--batch_size', 5, *argv)
+    self.assertIn(f'{output_dir}/model.ckpt-5: 16 batch norms', printed)
+    return output_dir
+
+  def batch(self):
+    """Returns the first batch of training, uint8 [5, 33, 49, 3]."""
+    options = inputs.TrainOptions(_CROP, 5, 0, backbones.get(tiny_net.TINY).padding_color, num_examples=5)
+    with tf.Graph().as_default(), tf.Session() as session:
+      batches = inputs.train_dataset([f'{self.data}/train.record'],
+                                     descriptors.get_dataset(f'{self.data}/tiny.json'), options)
+      return session.run(tf.data.make_one_shot_iterator(batches).get_next())[0]
+
+  def logits(self, model_dir, images, is_training=False):
+    with tf.Graph().as_default(), tf.Session() as session:
+      logits = deeplab_model.network(tf.constant(images), model_config.read(model_dir).architecture,
+                                     is_training)
+      tf.train.Saver().restore(session, checkpoint_store.find(model_dir).prefix)
+      return session.run(logits)
+
+  def test_of_one_batch_the_network_predicts_what_it_trains_on(self):
+    images = self.batch()
+    expected = self.logits(self.model, images, is_training=True)
+    self.assertGreater(np.abs(self.logits(self.model, images) - expected).max(), 0.1)
+    np.testing.assert_allclose(self.logits(self.recalibrate('--batches', 1), images), expected, atol=2e-4)
+
+  def test_unfolded_it_predicts_as_before_and_trains_on_the_same(self):
+    images = self.batch()
+    expected = self.logits(self.model, images)
+    new = self.recalibrate('--unfold', '--batches', 1)
+    np.testing.assert_allclose(self.logits(new, images), expected, atol=2e-4)
+    np.testing.assert_allclose(self.logits(new, images, is_training=True), expected, atol=2e-4)
+    reader = tf.train.NewCheckpointReader(checkpoint_store.find(new).prefix)
+    for name, axes in (('tiny_net/conv2/weights', (0, 1, 2)),
+                       ('tiny_net/conv4_depthwise/depthwise_weights', (0, 1, 3))):
+      norms = np.square(reader.get_tensor(name)).sum(axes)
+      np.testing.assert_allclose(norms, 2, rtol=1e-5)
+
+  def test_moments_of_several_batches_are_those_of_all_values(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      values = np.float32([[1, 10], [3, 10], [8, 40]])  # three batches of two values, one channel
+      position = tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices(values)).get_next()
+      moments = recalibration.Moments(*tf.nn.moments(position[:, tf.newaxis], [0]))
+      found = recalibration.measure(session, {'a': moments}, 3)['a']
+    np.testing.assert_allclose(found, [[12.0], [1874 / 6 - 144]], rtol=1e-6)
+
+  def test_it_goes_on_training_and_evaluates(self):
+    new = self.recalibrate('--batches', 2)
+    self.assertIn('mean Intersection over Union', self.evaluate(model_dir=new))
+    self.assertIn('is at step 7', self.train('--train_epochs', 3, model_dir=new))
+
+  def test_training_warns_of_folded_batch_norm(self):
+    reader = tf.train.NewCheckpointReader(checkpoint_store.find(self.model).prefix)
+    names = [name for name in reader.get_variable_to_shape_map() if name != 'global_step']
+    values = [reader.get_tensor(name) * (not name.endswith('moving_mean')) for name in names]
+    os.mkdir(self.temporary('folded'))
+    prefix = os.path.join(self.temporary('folded'), 'model.ckpt')
+    with tf.Graph().as_default(), tf.Session() as session:
+      session.run(tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, tensors=values,
+                                    shape_and_slices=[''] * len(names)))
+    for argv, count in ((('--pre_trained_model', prefix), 1), (('--pre_trained_model', self.model), 0),
+                        (('--pre_trained_model', prefix, '--freeze_batch_norm'), 0)):
+      printed = self.train('--max_steps', 1, *argv, '--clean_model_dir', model_dir=self.temporary('new'))
+      self.assertEqual(printed.count('Warning: batch norm is folded into the convolutions of'), count)
+
+  def test_what_cannot_be_done_is_said(self):
+    flags = ['--model_dir', self.model, '--data_dir', self.data, '--crop_size', *_CROP]
+    for argv, words in ((['--output_dir', self.model], 'holds a checkpoint already'),
+                        (['--output_dir', self.temporary('x'), '--batch_size', 1], '--batch_size 1 has no'),
+                        (['--output_dir', self.temporary('x')], '5 training examples, fewer than')):
+      with self.assertRaisesRegex((recalibration.UsageError, recalibration.DataError), words):
+        run(recalibrate, *flags, *argv)
+      self.assertFalse(os.path.exists(self.temporary('x')))
+
+
+def test_a_layer_stays_the_same_function():
+  before = recalibration.Layer(*map(np.float32, ([2, 1], [1, -1], [0, 3], [3, 0])))
+  moments = recalibration.Moments(*map(np.float32, ([5, 1], [7, 0])))
+  after = recalibration.unfolded(before, moments, np.float32([2, 1]), epsilon=1.0)
+  # By hand: y = 2 (x - 0) / 2 + 1 and y = (x - 3) / 1 - 1; then, of 2 x and x,
+  # y = gamma (2 x - 10) / sqrt(29) + beta and y = gamma (x - 1) / 1 + beta.
+  np.testing.assert_allclose(after, [[np.sqrt(29) / 2, 1], [6, -3], [10, 1], [28, 0]], rtol=1e-6)

@@ -1,0 +1,169 @@
+"""Measures what batch norm's layers see, and writes a model of these averages (tools/recalibrate.py)."""
+import dataclasses
+import typing
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import deeplab_model
+from cli import model_config
+from dataset import conversion, inputs, tf_records
+from nets import backbones, layers
+from utils import checkpoint_store, checkpoints, failures, files, locks
+from utils.errors import DataError, UsageError
+from utils.progress import Progress
+
+
+class Moments(typing.NamedTuple):
+  """Mean and variance of each channel of what a layer sees, float32 [C]."""
+  mean: np.ndarray
+  variance: np.ndarray
+
+
+class Layer(typing.NamedTuple):
+  """The variables of a batch norm, float32 [C], in the order of its arguments."""
+  gamma: np.ndarray
+  beta: np.ndarray
+  moving_mean: np.ndarray
+  moving_variance: np.ndarray
+
+
+def main(args):
+  """Writes the recalibrated model as the flags say."""
+  if args.batch_size < 2:
+    raise UsageError('--batch_size 1 has no variance between images; give 2 or more')
+  if checkpoint_store.indexes(args.output_dir):
+    raise UsageError(f'--output_dir {args.output_dir} holds a checkpoint already; give a new folder')
+  stored = model_config.read(args.model_dir)
+  architecture, dataset = model_config.resolve(args, stored)
+  prefix = checkpoints.latest_or_error(args.model_dir)
+  records = tf_records.record_files(args.data_dir, 'train')
+  index = conversion.read_index(args.data_dir, 'train')
+  count = index['examples'] if index else sum(tf_records.count_examples(records))
+  if count < args.batch_size:
+    raise DataError(f'{args.data_dir} has {count} training examples, fewer than --batch_size '
+                    f'{args.batch_size}; give a smaller one')
+  # A class for every value, since the labels may be those of another dataset.
+  labels = dataclasses.replace(dataset, class_names=tuple(map(str, range(256))))
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    measured = moments_in_graph(args, architecture, records, labels, count)
+    step = tf.train.get_or_create_global_step()
+    variables = {variable.op.name: variable for variable in tf.global_variables()}
+    tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(
+        variable for variable in variables.values() if variable is not step)
+    with failures.explaining('give a smaller --batch_size or --crop_size',
+                             lambda: tf_records.find_bad_example(records, labels)):
+      checkpoints.Restorer(list(variables.values())).restore(session, prefix)
+      moments = measure(session, measured, args.batches)
+    update(session, variables, moments, args.unfold)
+    files.make_folder(args.output_dir, '--output_dir')
+    with locks.locked(args.output_dir):
+      model_config.write(args.output_dir, architecture, dataset, {'recalibrated_from': prefix},
+                         stored.history if stored else ())
+      written = checkpoint_store.save(tf.train.Saver(list(variables.values())), session, args.output_dir,
+                                      checkpoint_store.step_of(prefix), keep_max=0)
+  print(f'{written}: {len(moments)} batch norms, measured on {args.batches * args.batch_size} crops of '
+        f'{args.data_dir}' + ('; the predictions stay those of ' + prefix) * args.unfold)
+
+
+def moments_in_graph(args, architecture, records, labels, count):
+  """Builds the network on batches of training; returns scope -> Moments of tensors, of every batch norm.
+
+  To measure new averages, the network normalises as in training; to unfold it, as it predicts.
+  """
+  row = backbones.get(architecture.base_architecture)
+  options = inputs.TrainOptions(
+      crop_size=tuple(args.crop_size), images_per_replica=args.batch_size, seed=args.seed,
+      padding_color=row.padding_color, num_examples=count)
+  batches = inputs.train_dataset(records, labels, options)
+  images, _ = tf.data.make_one_shot_iterator(batches).get_next()
+  with layers.way(fold=False):
+    deeplab_model.network(images, dataclasses.replace(architecture, eval_crop_size=None),
+                          is_training=not args.unfold)
+  return {scope: Moments(*tf.nn.moments(tf.cast(operation.inputs[0], tf.float32), [0, 1, 2]))
+          for scope, operation in norms_in_graph().items()}
+
+
+def norms_in_graph():
+  """Returns scope -> operation of every batch norm in the graph."""
+  operations = [operation for operation in tf.get_default_graph().get_operations()
+                if operation.type.startswith('FusedBatchNorm')]
+  return {operation.name.rsplit('/', 1)[0]: operation for operation in operations}
+
+
+def measure(session, measured, batches):
+  """Returns scope -> Moments over all batches together (arXiv 2105.07576 sec. 3.1).
+
+  Args:
+    session: tf.Session.
+    measured: scope -> Moments, tensors of a batch each.
+    batches: int.
+  """
+  sums = {scope: [0.0, 0.0] for scope in measured}
+  with Progress(batches, 'measuring', 'batch') as bar:
+    for _ in range(batches):
+      for scope, (mean, variance) in session.run(measured).items():
+        sums[scope][0] += mean.astype(np.float64) / batches
+        sums[scope][1] += (variance + np.square(mean, dtype=np.float64)) / batches
+      bar.update()
+  return {scope: Moments(mean.astype(np.float32), np.float32(np.maximum(square - mean ** 2, 0)))
+          for scope, (mean, square) in sums.items()}
+
+
+def update(session, variables, moments, is_unfolding):
+  """Gives the variables, a dict by name, the values that belong to scope -> Moments."""
+  epsilons = {scope: operation.get_attr('epsilon') for scope, operation in norms_in_graph().items()}
+  for scope, found in moments.items():
+    named = {name: variables[f'{scope}/{name}'] for name in Layer._fields}
+    before = Layer(**session.run(named))
+    after = before._replace(moving_mean=found.mean, moving_variance=found.variance)
+    if is_unfolding:
+      scale = rescale(session, variables, scope.rsplit('/', 1)[0])
+      after = unfolded(before, found, scale, epsilons[scope])
+    for name, variable in named.items():
+      variable.load(getattr(after, name), session)
+
+
+def rescale(session, variables, scope):
+  """Gives the filters of a scope's convolution the norm of new ones; returns by what they were multiplied.
+
+  Returns:
+    float32 [C]; or 1.0 if the scope has no convolution, as those of resnet_v2 that come before theirs.
+  """
+  weights = variables.get(scope + '/weights', variables.get(scope + '/depthwise_weights'))
+  if weights is None:
+    return 1.0
+  values = session.run(weights)
+  scale = filter_scale(values)
+  weights.load(values * (scale[:, np.newaxis] if values.shape[-1] == 1 else scale), session)
+  return scale
+
+
+def filter_scale(weights):
+  """Returns float32 [C], what gives each filter the norm that new weights have, the square root of 2.
+
+  Batch norm undoes the scale of a filter, but a step of training turns it by an angle that falls with the
+  square of its norm. Filters that had batch norm folded into them have norms that differ a hundredfold.
+
+  Args:
+    weights: float32 [k, k, C', C], or [k, k, C, 1] of a depthwise convolution.
+  """
+  is_depthwise = weights.shape[-1] == 1
+  norms = np.sqrt(np.sum(np.square(weights), axis=(0, 1, 3) if is_depthwise else (0, 1, 2)))
+  return np.where(norms > 0, np.sqrt(2) / np.maximum(norms, 1e-12), 1).astype(np.float32)
+
+
+def unfolded(layer, moments, scale, epsilon):
+  """Returns the Layer that is the same function of the inputs times `scale`, and averages as these have.
+
+  Args:
+    layer: Layer.
+    moments: Moments of the inputs, before they are scaled.
+    scale: float32 [C], or a float.
+    epsilon: float, of batch norm.
+  """
+  factor = layer.gamma / np.sqrt(layer.moving_variance + epsilon)
+  variance = moments.variance * scale ** 2
+  return Layer(gamma=factor / scale * np.sqrt(variance + epsilon),
+               beta=layer.beta + factor * (moments.mean - layer.moving_mean),
+               moving_mean=moments.mean * scale, moving_variance=variance)
