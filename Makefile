@@ -11,16 +11,12 @@ CASES ?= 400
 .PHONY: demo test torture fuzz lint clean
 
 # Scenes are drawn, packed into records, learnt from scratch, scored, predicted and exported.
-# MobileNetV2 with the ASPP and decoder of DeepLabv3+ is so small that 300 steps of 16 crops take about a minute
-# and a half of CPU time. Batch norm's averages follow within so few steps at a decay of 0.95.
 demo: $(VENV)/.installed
 	$(RUN) dataset/make_sample_data.py --output_dir $(DEMO)/data
 	$(RUN) create_pascal_tf_record.py --dataset $(DEMO)/data/sample.json --data_dir $(DEMO)/data \
 	  --train_data_list $(DEMO)/data/train.txt --valid_data_list $(DEMO)/data/val.txt --output_path $(DEMO)
-	$(RUN) train.py --dataset $(DEMO)/data/sample.json --data_dir $(DEMO) --model_dir $(DEMO)/model \
-	  --clean_model_dir --base_architecture mobilenet_v2 --decoder on --atrous_rates 6 12 18 \
-	  --pre_trained_model none --crop_size 97 97 --batch_size 16 --train_epochs 20 --epochs_per_eval 20 \
-	  --initial_learning_rate 0.1 --max_iter 300 --batch_norm_decay 0.95 --save_summary_steps 50
+	$(RUN) train.py --recipe recipes/demo.flags --dataset $(DEMO)/data/sample.json --data_dir $(DEMO) \
+	  --model_dir $(DEMO)/model --clean_model_dir
 	$(RUN) evaluate.py --model_dir $(DEMO)/model --image_data_dir $(DEMO)/data/JPEGImages \
 	  --label_data_dir $(DEMO)/data/SegmentationClassAug --evaluation_data_list $(DEMO)/data/val.txt \
 	  | tee $(DEMO)/scores.txt

@@ -13,7 +13,7 @@ from cli import flags
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared(*flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
+  parser.shared('recipe', *flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
 
   parser.group('model')
   parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')

@@ -9,25 +9,30 @@ what libraries print utils/quiet.py's, and which devices it computes on utils/de
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
-and can contradict those that were (cli/model_config.py).
+and can contradict those that were (cli/model_config.py). They can also stand in a file, --recipe.
 """
 import argparse
 import contextlib
 import dataclasses
+import glob
 import os
 import platform
+import shlex
 import sys
 import typing
 
 from nets import backbones
 from utils import devices, ending, progress, quiet
 from utils.architecture import Architecture
+from utils.errors import UsageError
 from utils.settings import Settings
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
 # These too cannot be empty.
 _NAMES = (*_PATHS, 'NAME', 'SET')
+
+_RECIPES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'recipes')
 
 _LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of TensorFlow's sizes and counters; of float32
 
@@ -41,6 +46,7 @@ class Parser(argparse.ArgumentParser):
     self.defaults: dict[str, typing.Any] = {}
     self._titled: dict[str, argparse._ArgumentGroup] = {}
     self._group: argparse._ActionsContainer = self
+    self._place = ''  # of what is being parsed, for errors
     self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
               action='store_true')
     self.flag('quiet', False, 'show no progress', action='store_true')
@@ -78,17 +84,38 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> typing.NoReturn:
     """Ends the script with one sentence; argparse would print every flag before it."""
-    self.exit(2, f'{self.prog}: error: {ending.printable(message)}; see --help\n')
+    self.exit(2, f'{self.prog}: error: {ending.printable(self._place + message)}; see --help\n')
 
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
     given = vars(self.parse_args(self._joined(sys.argv[1:] if argv is None else argv)))
+    given = {**self._recipe(given.get('recipe')), **given}
     for action in self._actions:
       for text in _texts(given.get(action.dest)):
         self._check_text(action, text)
     args = argparse.Namespace(**{**self.defaults, **given})
     args.explicit = frozenset(given)
     return args
+
+  def _recipe(self, path):
+    """Returns the flags that a recipe gives, a dict; of none if the path is None."""
+    given: dict[str, typing.Any] = {}
+    for number, line in enumerate(_recipe_lines(path) if path else (), 1):
+      try:
+        words = shlex.split(line, comments=True)
+      except ValueError as error:  # such as a quotation mark without its partner
+        raise UsageError(f'--recipe {path}, line {number}: {error}; give one flag a line, as on a command '
+                         f'line') from error
+      if words and (not words[0].startswith('--') or words[0].split('=')[0] == '--recipe'):
+        raise UsageError(f'--recipe {path}, line {number}: {line.strip()} is no flag of a recipe; give one '
+                         f'flag a line, such as --batch_size 8, and comments after a #')
+      self._place = f'--recipe {path}, line {number}: '
+      found = vars(self.parse_args(self._joined(words)))
+      if twice := sorted(set(found) & set(given)):
+        self.error(f'--{twice[0]} stands in an earlier line too; give it once')
+      given.update(found)
+    self._place = ''
+    return given
 
   def _joined(self, argv):
     """Returns a command line in which a text may begin with a dash, as in `--label_suffix -mask`."""
@@ -119,6 +146,18 @@ class Parser(argparse.ArgumentParser):
     return [(action.option_strings[0] if action.option_strings else action.metavar, text)
             for action in self._actions if action.metavar in _PATHS
             for text in _texts(getattr(args, action.dest, None))]
+
+
+def _recipe_lines(path):
+  """Returns the lines of a recipe; raises UsageError if it cannot be read."""
+  try:
+    with open(path, encoding='utf-8') as file:
+      return file.read().splitlines()
+  except (OSError, ValueError) as error:
+    reason = 'is no text' if isinstance(error, ValueError) else f'cannot be read ({error.strerror})'
+    known = sorted(glob.glob(os.path.join(_RECIPES, '*.flags')))
+    raise UsageError(f'--recipe {path} {reason}; give a file of flags, such as one of '
+                     f'{", ".join(os.path.relpath(name) for name in known)}') from error
 
 
 def _texts(value):
@@ -266,6 +305,10 @@ SHARED: dict[str, dict[str, typing.Any]] = {
     'overlap': dict(
         default=0.33, type=fraction, metavar='X',
         help='the share of a window that the next one sees too, at least'),
+    'recipe': dict(
+        default=None, metavar='FILE',
+        help='file of flags, one a line, with comments after a #, such as those in recipes/; what the '
+             'command line gives too is taken from there'),
     'debug': dict(
         default=False, action='store_true',
         help="stop in tfdbg's command line at every session run"),
@@ -290,7 +333,7 @@ CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 GROUPS = {
     'model': tuple(name for name in MODEL_FLAGS if name != 'dataset'),
     'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast'),
-    'schedule': (),
+    'schedule': ('recipe',),
     'scales and windows': VIEW_FLAGS,
     'speed and memory': (*COMPUTE_FLAGS, 'processes'),
     'output': ('debug',),

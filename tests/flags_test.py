@@ -4,12 +4,14 @@ import io
 import resource
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import pytest
 
 from cli import flags
 from tests.support import ROOT
+from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
 
@@ -27,9 +29,9 @@ class ParserTest(unittest.TestCase):
       parser.flag(kind, None, kind, type=getattr(flags, kind))
     return parser
 
-  def refused(self, *argv):
+  def refused(self, *argv, parser=None):
     with (contextlib.redirect_stderr(io.StringIO()) as error, self.assertRaises(SystemExit) as ended):
-      self.parser().parse(list(argv))
+      (parser or self.parser()).parse(list(argv))
     self.assertEqual(ended.exception.code, 2)
     self.assertRegex(error.getvalue(), r'^script.py: error: .*; see --help\n$')
     return error.getvalue()
@@ -68,6 +70,37 @@ class ParserTest(unittest.TestCase):
     parser = self.parser()
     args = parser.parse(['--many', 'a', 'b', '--name', 'c', '--suffix', 'd'])
     self.assertEqual(parser.places(args), [('--folder', './x'), ('--many', 'a'), ('--many', 'b')])
+
+  def test_a_recipe_gives_flags_and_the_command_line_wins(self):
+    with tempfile.NamedTemporaryFile('w', suffix='.flags') as file:
+      file.write("# What it is.\n--folder 'a b'  # a comment\n\n--positive_int=3\n--many x y\n")
+      file.flush()
+      args = self.recipe_parser().parse(['--positive_int', '4', '--recipe', file.name])
+    self.assertEqual((args.folder, args.positive_int, args.many, args.name), ('a b', 4, ['x', 'y'], None))
+    self.assertEqual(args.explicit, {'recipe', 'folder', 'positive_int', 'many'})
+
+  def test_what_is_no_recipe_is_refused_with_its_line(self):
+    for text, words in (('--positive_int 0', 'line 2: argument --positive_int: 0 is not'),
+                        ('--unknown 1', 'line 2: unrecognized arguments: --unknown'),
+                        ('--folder ""', 'argument --folder: the text given is empty'),
+                        ('--folder a\n--folder b', 'line 3: --folder stands in an earlier line')):
+      with tempfile.NamedTemporaryFile('w') as file:
+        file.write(f'#\n{text}\n')
+        file.flush()
+        self.assertRegex(self.refused('--recipe', file.name, parser=self.recipe_parser()), words)
+    for content, words in ((b'folder a', 'line 1: folder a is no flag'), (b'--recipe x', 'is no flag'),
+                           (b'--folder "a', 'line 1: No closing'), (b'\xff', 'is no text')):
+      with tempfile.NamedTemporaryFile() as file, self.assertRaisesRegex(UsageError, words):
+        file.write(content)
+        file.flush()
+        self.recipe_parser().parse(['--recipe', file.name])
+    with self.assertRaisesRegex(UsageError, r'--recipe /none cannot be read .*recipes/demo\.flags'):
+      self.recipe_parser().parse(['--recipe', '/none'])
+
+  def recipe_parser(self):
+    parser = self.parser()
+    parser.shared('recipe')
+    return parser
 
   def test_help_does_not_wait_for_tensorflow(self):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,7 +7,7 @@ import typing
 
 # What changes neither weights nor the order of the data, or has sentences of its own (the model's flags).
 _OF_NO_CONSEQUENCE = {
-    'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads',
+    'recipe', 'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads',
     'collectives', 'save_summary_steps', 'save_checkpoints_secs', 'save_checkpoints_steps',
     'keep_checkpoint_max', 'tensorboard_images_max_outputs'}
 
