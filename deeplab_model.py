@@ -220,8 +220,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
 
   labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
   trained = trained_variables(settings.freeze_batch_norm)
-  data_loss = losses.LOSSES[settings.loss](logits, labels, settings.ignore_label,
-                                           training and settings.weight_of_class)
+  parts = losses.parts(logits, labels, settings, training)
+  data_loss = losses.total(parts, settings)
   with layers.way(prepare=prepare):
     decay = layers.prepared(losses.weight_decay(trained, settings.weight_decay), tf.float32)
   loss = data_loss + decay
@@ -232,7 +232,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
                          eval_metric_ops=metrics.evaluation_metrics(matrix, settings.class_names))
 
   rate = optimizers.learning_rate(settings)
-  scalars = {'loss': loss, settings.loss: data_loss, 'learning_rate': rate,
+  scalars = {'loss': loss, **parts, 'learning_rate': rate,
              'train_px_accuracy': metrics.pixel_accuracy(matrix),
              'train_mean_iou': metrics.mean_iou(matrix)}
   # The Estimator itself writes the loss, the mean over all replicas.

@@ -25,7 +25,7 @@ from nets import backbones
 from utils import devices, ending, progress, quiet
 from utils.architecture import Architecture
 from utils.errors import UsageError
-from utils.settings import Settings
+from utils.settings import Settings, weight_of_loss
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
@@ -216,6 +216,15 @@ def on_off(text: str) -> bool:
   if text not in ('on', 'off'):
     raise argparse.ArgumentTypeError(f'{text} is not allowed; give on or off')
   return text == 'on'
+
+
+def loss(text: str) -> str:
+  """An argparse type: one or several losses, as utils/settings.py reads them."""
+  try:
+    weight_of_loss(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+  return text
 
 
 def default_of(name: str) -> typing.Any:

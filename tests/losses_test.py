@@ -1,5 +1,7 @@
 """Losses and learning rates against numbers worked out by hand."""
+import contextlib
 import functools
+import io
 import unittest
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
-from utils import losses, optimizers
+from tests import support
+from utils import losses, optimizers, settings
 from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
@@ -59,7 +62,6 @@ class CrossEntropyTest(unittest.TestCase):
 
   def test_flags_offer_what_the_tables_have(self):
     offered = {action.dest: action.choices for action in train.make_parser()._actions}
-    self.assertEqual(offered['loss'], tuple(losses.LOSSES))
     self.assertEqual(offered['learning_rate_policy'], tuple(optimizers.POLICIES))
 
   def test_median_frequency_weighs_rare_classes_up(self):
@@ -118,6 +120,201 @@ class CrossEntropyTest(unittest.TestCase):
   def test_weight_decay_halves_the_squared_norm(self):
     loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))
     self.assertAlmostEqual(loss, 1.3, places=6)
+
+
+def softmax(logits):
+  values = np.exp(logits - logits.max(-1, keepdims=True))
+  return values / values.sum(-1, keepdims=True)
+
+
+def dice_by_numpy(logits, labels, ignore_label, weights=None):
+  """The definition, class by class, in float64."""
+  probabilities, valid, labels = softmax(logits.astype('d')), labels[..., 0] != ignore_label, labels[..., 0]
+  total = weight = 0
+  for number in range(logits.shape[-1]):
+    of_class, probability = (labels == number)[valid], probabilities[..., number][valid]
+    if of_class.any():
+      share = 2 * probability[of_class].sum() / ((probability ** 2).sum() + of_class.sum())
+      total += (weights[number] if weights else 1) * (1 - share)
+      weight += weights[number] if weights else 1
+  return total / weight if weight else 0.
+
+
+def lovasz_by_numpy(logits, labels, ignore_label, weights=None):
+  """The sum of the paper's eq. 7 over sets: the pixels of the k largest errors are wrong, k = 1, 2, ..."""
+  probabilities, valid, labels = softmax(logits.astype('d')), labels[..., 0] != ignore_label, labels[..., 0]
+  total = weight = 0
+  for number in range(logits.shape[-1]):
+    of_class, probability = (labels == number)[valid], probabilities[..., number][valid]
+    if not of_class.any():
+      continue
+    errors = np.where(of_class, 1 - probability, probability)
+    order, wrong, before, value = np.argsort(-errors), np.zeros(len(errors), bool), 0., 0.
+    for pixel in order:
+      wrong[pixel] = True
+      predicted = of_class ^ wrong
+      after = 1 - (predicted & of_class).sum() / (predicted | of_class).sum()
+      value += errors[pixel] * (after - before)
+      before = after
+    total += (weights[number] if weights else 1) * value
+    weight += weights[number] if weights else 1
+  return total / weight if weight else 0.
+
+
+def differences(function, logits):
+  """Returns the gradient of a function of float64 logits by central differences."""
+  found, step = np.zeros(logits.shape), 1e-6
+  for index in np.ndindex(logits.shape):
+    values = []
+    for sign in (1, -1):
+      moved = logits.astype('d')
+      moved[index] += sign * step
+      values.append(function(moved))
+    found[index] = (values[0] - values[1]) / (2 * step)
+  return found
+
+
+class OverlapTest(unittest.TestCase):
+  """Dice and Lovasz."""
+
+  def setUp(self):
+    rng = np.random.RandomState(0)
+    self.logits = (2 * rng.randn(2, 3, 5, 4)).astype('f')
+    self.labels = rng.choice([0, 1, 3, 255], (2, 3, 5, 1))  # none of class 2
+
+  def found(self, loss, labels, ignore_label=255, weights=None):
+    def build():
+      logits = tf.constant(self.logits)
+      value = loss(logits, tf.constant(labels, tf.int64), ignore_label, weights)
+      return value, tf.gradients(value, logits)[0]
+    return evaluate(build)
+
+  def test_values_and_gradients_are_those_of_the_definition(self):
+    for loss, by_numpy in ((losses.dice, dice_by_numpy), (losses.lovasz, lovasz_by_numpy)):
+      for weights in (None, [3., 1, 5, .5]):
+        for labels, ignore_label in ((self.labels, 255), (np.where(self.labels == 255, 1, self.labels), 1),
+                                     (np.full_like(self.labels, 3), 255)):
+          with self.subTest(loss=loss.__name__, weights=weights, ignore_label=ignore_label):
+            value, gradient = self.found(loss, labels, ignore_label, weights)
+            expected = [labels, ignore_label, weights]
+            self.assertAlmostEqual(value, by_numpy(self.logits, *expected), places=5)
+            self.assertGreater(value, 0.1)
+            slope = differences(lambda logits: by_numpy(logits, *expected), self.logits)  # noqa: B023
+            np.testing.assert_allclose(gradient, slope, atol=1e-6)
+            self.assertGreater(np.abs(gradient).max(), 1e-3)
+
+  def test_by_hand(self):
+    # Of class 0 one pixel has 0.5; of class 1 one has 0.8, and one of class 0 has 0.5.
+    self.logits = np.log(np.array([[[[.5, .5], [.2, .8], [.9, .1]]]], 'f'))
+    labels = np.array([[[[0], [1], [255]]]])
+    expected = (1 - 2 * .5 / (.25 + .04 + 1) + 1 - 2 * .8 / (.25 + .64 + 1)) / 2
+    self.assertAlmostEqual(self.found(losses.dice, labels)[0], expected, places=6)
+    # Class 0: the miss by 0.5 makes the IoU 0. Class 1: the false pixel by 0.5 makes it 1/2, the miss by 0.2
+    # then 0.
+    self.assertAlmostEqual(self.found(losses.lovasz, labels)[0], (.5 + .5 / 2 + .2 / 2) / 2, places=6)
+
+  def test_perfect_and_ignored_batches_cost_nothing(self):
+    right = self.labels.copy()
+    self.logits = np.where(np.arange(4) == right, 200, -200).astype('f')
+    for loss in (losses.dice, losses.lovasz):
+      for labels, tolerance in ((right, 1e-6), (np.full_like(right, 255), 0)):
+        value, gradient = self.found(loss, labels)
+        self.assertLessEqual(abs(value), tolerance)
+        np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=tolerance)
+
+  def test_sums_keep_their_digits_among_many_pixels(self):
+    rng = np.random.RandomState(1)
+    self.logits = rng.randn(1, 500, 600, 2).astype('f')
+    labels = (rng.rand(1, 500, 600, 1) < 0.1).astype(int)
+    probabilities = softmax(self.logits.astype('d')).reshape(-1, 2)
+    expected = dice_by_numpy(self.logits, labels, 255)
+    self.assertLess(abs(self.found(losses.dice, labels)[0] / expected - 1), 1e-6)
+    losses_of_class = []
+    for number in (0, 1):
+      truth = labels.ravel() == number
+      errors = np.abs(truth - probabilities[:, number])
+      order = np.argsort(-errors)
+      missed, false = np.cumsum(truth[order]), np.cumsum(~truth[order])
+      iou = (truth.sum() - missed) / (truth.sum() + false)
+      losses_of_class.append((errors[order] * -np.diff(iou, prepend=1)).sum())
+    self.assertLess(abs(self.found(losses.lovasz, labels)[0] / np.mean(losses_of_class) - 1), 1e-6)
+
+  def test_two_replicas_share_the_sums_of_dice(self):
+    code = """
+      import numpy as np
+      from utils import losses
+      rng = np.random.RandomState(0)
+      logits, labels = rng.randn(4, 3, 5, 4).astype('f'), rng.choice([0, 1, 255], (4, 3, 5, 1))
+      labels[2:][labels[2:] == 1] = 3  # which classes there are differs
+      labels[2, :2] = 255
+      def computed(logits, labels, loss):
+        value = loss(logits, labels, 255, [3., 1, 5, .5])
+        return value, tf.gradients(value, logits)[0]
+      def run(fetches):
+        with tf.Session(config=tf.ConfigProto(device_count={'CPU': 2})) as session:
+          return session.run(fetches)
+      for loss, joint in ((losses.cross_entropy, True), (losses.dice, True), (losses.lovasz, False)):
+        with tf.Graph().as_default():
+          inputs = [tf.constant(logits), tf.constant(labels)]
+          whole, slope = run(computed(*inputs, loss))
+          halves = run([computed(tf.constant(logits[part]), tf.constant(labels[part]), loss)
+                        for part in (slice(0, 2), slice(2, 4))])
+        strategy = two_replicas()
+        def replica():
+          number = tf.distribute.get_replica_context().replica_id_in_sync_group
+          return computed(*(tf.gather(values.reshape(2, 2, *values.shape[1:]), number)
+                            for values in (logits, labels)), loss)
+        with tf.Graph().as_default(), strategy.scope():
+          results = map(strategy.experimental_local_results, strategy.extended.call_for_each_replica(replica))
+          values, slopes = run([list(result) for result in results])
+        if joint:
+          np.testing.assert_allclose(np.mean(values), whole, rtol=1e-6)
+          np.testing.assert_allclose(np.concatenate(slopes) / 2, slope, atol=1e-7)
+        else:
+          np.testing.assert_allclose(values, [value for value, _ in halves], rtol=1e-6)
+          np.testing.assert_allclose(slopes, [half for _, half in halves], atol=1e-7)
+    """
+    support.run_on_two_cpus(code)
+
+
+class PartsTest(unittest.TestCase):
+
+  def test_parts_are_summed_by_their_weights(self):
+    rng = np.random.RandomState(0)
+    logits, labels = rng.randn(2, 3, 5, 4).astype('f'), rng.choice([0, 1, 3, 255], (2, 3, 5, 1))
+    weights = [3., 1, 5, .5]
+
+    def build(loss, training):
+      given = Settings(loss=loss, weight_of_class=weights)
+      parts = losses.parts(tf.constant(logits), tf.constant(labels), given, training)
+      alone = {name: function(tf.constant(logits), tf.constant(labels), 255, weights if training else None)
+               for name, function in losses.LOSSES.items()}
+      return parts, losses.total(parts, given), alone
+
+    for training in (True, False):
+      parts, total, alone = evaluate(lambda: build('dice:0.5,cross_entropy,lovasz:2e0', training))  # noqa: B023
+      self.assertEqual(list(parts), ['dice', 'cross_entropy', 'lovasz'])
+      self.assertEqual(parts, {name: alone[name] for name in parts})
+      expected = .5 * parts['dice'] + parts['cross_entropy'] + 2 * parts['lovasz']
+      self.assertAlmostEqual(total, expected, places=5)
+    parts, total, alone = evaluate(lambda: build('focal', True))
+    self.assertEqual((parts, total), ({'focal': alone['focal']}, alone['focal']))
+
+  def test_every_loss_can_be_named_and_nothing_else(self):
+    self.assertEqual(list(settings.FLAGS_OF_LOSS), list(losses.LOSSES))
+    self.assertEqual(train.make_parser().parse(['--loss', 'lovasz,focal:.25']).loss, 'lovasz,focal:.25')
+    self.assertEqual(settings.weight_of_loss('lovasz,focal:.25'), {'lovasz': 1, 'focal': 0.25})
+    weighed = [(f'dice:{bad}', f"dice has the weight '{bad}', which is no number above 0")
+               for bad in ('', '0', '-1', 'nan', 'inf', 'x', '1:2', '1e39')]
+    for text, words in (('hinge', "'hinge' is no loss; give one or several of cross_entropy, focal, dice"),
+                        ('', "'' is no loss"), ('dice,', "'' is no loss"),
+                        ('dice, focal', "' focal' is no loss"), ('dice,focal,dice:2', 'dice is named twice'),
+                        *weighed):
+      error = io.StringIO()
+      with self.subTest(text), contextlib.redirect_stderr(error), self.assertRaises(SystemExit):
+        train.make_parser().parse(['--loss', text])
+      self.assertIn('argument --loss: ', error.getvalue())
+      self.assertIn(words, error.getvalue())
 
 
 class LearningRateTest(unittest.TestCase):

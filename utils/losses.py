@@ -1,9 +1,10 @@
-"""The training loss: one of LOSSES over the valid pixels, plus weight decay."""
+"""The training loss: of LOSSES one, or a weighted sum, over the valid pixels; plus weight decay."""
 import statistics
 
 import tensorflow.compat.v1 as tf
 
 from utils import replicas
+from utils.settings import weight_of_loss
 
 
 def valid_pixels(labels, ignore_label):
@@ -40,8 +41,66 @@ def focal(logits, labels, ignore_label, weight_of_class=None):
   return _weighted_mean(per_pixel * tf.square(tf.math.expm1(-per_pixel)), weights)
 
 
-# --loss; all have the arguments of cross_entropy.
-LOSSES = {'cross_entropy': cross_entropy, 'focal': focal}
+def dice(logits, labels, ignore_label, weight_of_class=None):
+  """Returns 1 - Dice, the soft Dice coefficient of V-Net (arXiv 1606.04797 sec. 3), mean over the classes.
+
+  A class's coefficient is 2 * sum(p * t) / (sum(p^2) + sum(t^2)), over the batch's valid pixels, p being its
+  softmax probability and t 1 where it is the label, else 0. V-Net has one class; here it is the mean over
+  those that the batch has a label of. Under several replicas these are the sums over all of their pixels:
+  the loss is that of their joint batch. See cross_entropy for the arguments; weight_of_class weighs the mean.
+  """
+  probabilities, truth = _valid_probabilities(logits, labels, ignore_label)
+  # Row by row: a sum of millions of values one after the other would lose digits.
+  sums = tf.stack([tf.reduce_sum(tf.reduce_sum(values, axis=2), [0, 1])
+                   for values in (probabilities * truth, tf.square(probabilities), truth)])
+  overlap, squares, pixels = tf.unstack(replicas.joint_mean(sums))  # [K] each
+  return _mean_of_present(1 - 2 * tf.math.divide_no_nan(overlap, squares + pixels), pixels, weight_of_class)
+
+
+def lovasz(logits, labels, ignore_label, weight_of_class=None):
+  """Returns the Lovasz-Softmax loss (arXiv 1705.08790 sec. 3): a convex surrogate of 1 - mean IoU.
+
+  The mean is over the classes that the batch has a label of, and each class's IoU that of all valid pixels of
+  the batch. Under several replicas each has the loss of its own batch, and their mean is minimised: an order
+  of all of their pixels would have to be exchanged. See cross_entropy for the arguments; weight_of_class
+  weighs the mean.
+  """
+  num_classes = int(logits.shape[-1])
+  probabilities, truth = (tf.reshape(tf.transpose(values, [3, 0, 1, 2]), [num_classes, -1])
+                          for values in _valid_probabilities(logits, labels, ignore_label))
+  errors = tf.abs(truth - probabilities)  # [K, B * H * W], 0 where the label is ignored, which adds nothing
+  pixels = tf.reduce_sum(truth, axis=1)
+  fixed = tf.stop_gradient(errors)
+
+  def slopes(number):  # sorting is slow: only for classes that count
+    return tf.cond(pixels[number] > 0, lambda: _lovasz_slopes(fixed[number], truth[number]),
+                   lambda: tf.zeros_like(fixed[number]))
+
+  # As long as the order of the errors stays, the loss is a linear function of them.
+  factors = tf.stop_gradient(tf.map_fn(slopes, tf.range(num_classes), fn_output_signature=tf.float32))
+  return _mean_of_present(tf.reduce_sum(errors * factors, axis=1), pixels, weight_of_class)
+
+
+# What --loss may name; all have the arguments of cross_entropy.
+LOSSES = {'cross_entropy': cross_entropy, 'focal': focal, 'dice': dice, 'lovasz': lovasz}
+
+
+def parts(logits, labels, settings, training):
+  """Returns dict: name -> float32 scalar of each loss that settings.loss names, unweighted.
+
+  Args:
+    logits, labels: see cross_entropy.
+    settings: Settings.
+    training: bool; class weights do not count in evaluation.
+  """
+  return {name: LOSSES[name](logits, labels, settings.ignore_label, training and settings.weight_of_class)
+          for name in weight_of_loss(settings.loss)}
+
+
+def total(parts, settings):
+  """Returns the sum of the parts, a dict of name to float32 scalar, by the weights of settings.loss."""
+  weights = weight_of_loss(settings.loss)
+  return tf.add_n([part if weights[name] == 1 else weights[name] * part for name, part in parts.items()])
 
 
 def _per_pixel(logits, labels, ignore_label, weight_of_class):
@@ -54,6 +113,43 @@ def _per_pixel(logits, labels, ignore_label, weight_of_class):
   if weight_of_class:
     weights *= tf.gather(tf.constant(weight_of_class, tf.float32), labels)
   return per_pixel, weights
+
+
+def _valid_probabilities(logits, labels, ignore_label):
+  """Returns the softmax and the labels as one-hot vectors, float32 [B, H, W, K]; 0 at ignored pixels."""
+  labels = tf.squeeze(labels, axis=3)  # [B, H, W]
+  valid = valid_pixels(labels, ignore_label)
+  # Of -1 the one-hot vector is 0; ignore_label may be one of the classes.
+  truth = tf.one_hot(tf.where(valid, labels, -tf.ones_like(labels)), int(logits.shape[-1]))
+  return tf.nn.softmax(logits) * tf.cast(valid, tf.float32)[..., tf.newaxis], truth
+
+
+def _mean_of_present(values, pixels, weight_of_class):
+  """Returns the mean, a float32 scalar, of a value of each class, [K], over those that have pixels, [K]."""
+  weights = tf.cast(pixels > 0, tf.float32)
+  if weight_of_class:
+    weights *= tf.constant(weight_of_class, tf.float32)
+  return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+
+
+def _lovasz_slopes(errors, truth):
+  """Returns float32 [N], what each pixel's error of a class is multiplied by (arXiv 1705.08790 alg. 1).
+
+  It is the step of 1 - IoU as the pixels become wrong one after the other, those of the largest errors first.
+  The algorithm's difference of two values of 1 - IoU would lose all digits among millions of pixels.
+
+  Args:
+    errors: float32 [N], from 0 to 1.
+    truth: float32 [N], 1 at the pixels of the class, which has one at least, and else 0.
+  """
+  order = tf.argsort(errors, direction='DESCENDING')
+  of_class = tf.gather(truth, order)
+  missed = tf.cumsum(of_class)  # this pixel's included
+  left = tf.reduce_sum(truth) - missed
+  union = left + tf.range(1., tf.cast(tf.size(errors), tf.float32) + 1)
+  # A missed pixel takes 1 from the intersection, a false one adds 1 to the union.
+  steps = tf.where(of_class > 0, 1 / union, left / (union * (union - 1)))
+  return tf.tensor_scatter_nd_update(errors, order[:, tf.newaxis], steps)
 
 
 def _weighted_mean(values, weights):

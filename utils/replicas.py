@@ -27,6 +27,14 @@ def mean(value):
   return tf.stop_gradient(tf.distribute.get_replica_context().merge_call(reduce, (value,)))
 
 
+def joint_mean(value):
+  """Returns the mean of a tensor over the replicas; its gradient is that of this replica's own value.
+
+  So the mean of the replicas' gradients, which the strategy applies, is that of a function of the mean.
+  """
+  return value if count() == 1 else value + (mean(value) - tf.stop_gradient(value))
+
+
 def jointly(function, variable):
   """Returns function(value): once for all replicas, each of which has a part of the value.
 

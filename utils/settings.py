@@ -5,6 +5,37 @@ Flags take their defaults from here (cli/flags.py). Free of TensorFlow.
 import dataclasses
 import typing
 
+# What a loss is made of (utils/losses.py), and the flags that change such a part.
+FLAGS_OF_LOSS: dict[str, tuple[str, ...]] = {
+    'cross_entropy': (), 'focal': (), 'dice': (), 'lovasz': ()}
+_LARGEST_WEIGHT = 3.4e38  # of float32
+
+
+def weight_of_loss(text: str) -> dict[str, float]:
+  """Returns name -> weight of each part of a loss, such as 'cross_entropy,dice:0.5'.
+
+  Args:
+    text: names of FLAGS_OF_LOSS, each once and perhaps with a weight above 0, which is 1 if it is left out.
+
+  Raises:
+    ValueError: it is none, with what is allowed.
+  """
+  allowed = f'give one or several of {", ".join(FLAGS_OF_LOSS)}, each with a weight if not 1: focal,dice:0.5'
+  weights: dict[str, float] = {}
+  for part in text.split(','):
+    name, colon, number = part.partition(':')
+    if name not in FLAGS_OF_LOSS:
+      raise ValueError(f"'{name[:40]}' is no loss; {allowed}")
+    if name in weights:
+      raise ValueError(f'{name} is named twice; {allowed}')
+    try:
+      weights[name] = float(number) if colon else 1.0
+    except ValueError:
+      weights[name] = 0.0
+    if not 0 < weights[name] <= _LARGEST_WEIGHT:
+      raise ValueError(f"{name} has the weight '{number[:40]}', which is no number above 0; {allowed}")
+  return weights
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -12,7 +43,7 @@ class Settings:
 
   Attributes:
     class_names: K str. palette: K (red, green, blue). ignore_label: int, of pixels that do not count.
-    loss: str, a name in losses.LOSSES.
+    loss: str, names in losses.LOSSES, perhaps with weights; see weight_of_loss.
     weight_of_class: K floats by which the pixels of each class count in the training loss, or None.
     batch_norm_decay: float, or None for the backbone's own.
     freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
