@@ -47,13 +47,16 @@ def make_parser():
               'into the memory of the GPUs', type=flags.positive_int_or_auto, metavar='N')
   parser.setting('accumulate_steps', 'batches whose mean gradient makes one step', type=flags.positive_int,
                  metavar='N')
-  parser.setting('learning_rate_policy', 'poly, or piecewise, which ignores the two rates below',
-                 choices=('poly', 'piecewise'))
-  parser.setting('initial_learning_rate', "poly's first learning rate", type=flags.positive_float)
-  parser.setting('end_learning_rate', "poly's last learning rate", type=flags.non_negative_float)
-  parser.setting('max_iter', 'steps over which poly falls', type=flags.positive_int)
-  parser.setting('initial_global_step', 'the step from which poly and train_epochs count',
+  parser.setting('learning_rate_policy', 'poly, cosine, or piecewise, which ignores the two rates below',
+                 choices=('poly', 'piecewise', 'cosine'))
+  parser.setting('initial_learning_rate', 'first learning rate of poly and cosine',
+                 type=flags.positive_float)
+  parser.setting('end_learning_rate', 'their last learning rate', type=flags.non_negative_float)
+  parser.setting('max_iter', 'steps over which they fall', type=flags.positive_int)
+  parser.setting('initial_global_step', 'the step from which they, the warm-up and train_epochs count',
                  type=flags.non_negative_int)
+  parser.setting('warmup_steps', 'steps over which the learning rate rises to that of the policy; 0 is none',
+                 type=flags.non_negative_int, metavar='N')
   parser.setting('last_layers_lr_multiplier', 'learning-rate factor of all that is not the backbone',
                  type=flags.positive_float)
   parser.setting('weight_decay', 'L2 factor on all trained variables', type=flags.non_negative_float)

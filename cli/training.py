@@ -366,8 +366,11 @@ def announce(args, params, num_train, step, last, position):
         f'{(position + images) / num_train:.4g}, {count} images a step; learning rate {rates[0]:.3g} to '
         f'{rates[1]:.3g} ({args.learning_rate_policy}); on {devices.describe()}',
         flush=True)
-  if args.learning_rate_policy == 'poly':
-    done, all_steps = step - args.initial_global_step, last - args.initial_global_step
+  done, all_steps = step - args.initial_global_step, last - args.initial_global_step
+  if args.warmup_steps >= all_steps:
+    print(f'Warning: the learning rate only rises: --warmup_steps {args.warmup_steps} are no fewer than the '
+          f'{all_steps} steps of this run; give fewer')
+  if args.learning_rate_policy != 'piecewise':  # which does not fall by --max_iter
     if all_steps < args.max_iter / 2:
       print(f'Warning: the learning rate hardly falls: its end is after --max_iter {args.max_iter} steps, '
             f'that of this run after {all_steps}; --max_iter {all_steps} lets it fall to --end_learning_rate')

@@ -338,6 +338,25 @@ class LearningRateTest(unittest.TestCase):
     for step, factor in ((250, 1), (251, .1), (376, .01), (501, .001)):
       self.assertAlmostEqual(self._rate(step, **params) / (0.1 * 10 / 128), factor, places=5)
 
+  def test_cosine_falls_as_half_a_cosine_to_the_end_rate(self):
+    params = dict(learning_rate_policy='cosine', initial_learning_rate=0.05, end_learning_rate=0.01,
+                  max_iter=120, initial_global_step=7)
+    # At a third of the way the cosine is 1/2, at two thirds -1/2.
+    for step, rate in ((7, 0.05), (47, 0.01 + 0.04 * 0.75), (67, 0.03), (87, 0.01 + 0.04 * 0.25),
+                       (127, 0.01), (300, 0.01)):
+      self.assertAlmostEqual(self._rate(step, **params), rate, places=7)
+
+  def test_warmup_raises_every_policy_in_equal_steps_from_the_initial_step(self):
+    for policy in optimizers.POLICIES:
+      params = dict(learning_rate_policy=policy, initial_learning_rate=0.02, max_iter=50, batch_size=10,
+                    num_train=25, initial_global_step=1000)
+      steps = (1000, 1001, 1003, 1004, 1010)
+      whole = optimizers.rates_at(steps, Settings.from_params(params))
+      risen = optimizers.rates_at(steps, Settings.from_params({**params, 'warmup_steps': 4}))
+      for before, rate, share in zip(whole, risen, (0.25, 0.5, 1, 1, 1), strict=True):
+        self.assertAlmostEqual(rate / before, share, places=6)
+      self.assertEqual(self._rate(1001, **params, warmup_steps=4), np.float32(risen[1]))
+
 
 if __name__ == '__main__':
   unittest.main()

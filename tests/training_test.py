@@ -166,6 +166,23 @@ class AnnounceTest(unittest.TestCase):
     self.assertIn('--max_iter 20 lets it fall', warning)
     self.assertRegex(other, 'Training steps 21 to 100: 800 images, epochs 4 to 20')
 
+  def test_cosine_and_warmup_are_warned_of_too(self):
+    def announced(steps, *argv):
+      args = parsed('--batch_norm_decay', 0.5, '--max_iter', 100, *argv)
+      with contextlib.redirect_stdout(io.StringIO()) as output:
+        training.announce(args, {**training.flag_values(args), 'num_train': 50}, 50, 0, steps, 0)
+      return output.getvalue().splitlines()
+
+    line, warning = announced(20, '--learning_rate_policy', 'cosine', '--warmup_steps', 10)
+    # A tenth of 0.007 first; (0.007 - 1e-6) * (1 + cos(0.19 pi)) / 2 + 1e-6 last.
+    self.assertIn('learning rate 0.0007 to 0.00639 (cosine);', line)
+    self.assertIn('--max_iter 20 lets it fall', warning)
+    self.assertIn('raise --max_iter', announced(200, '--learning_rate_policy', 'cosine')[1])
+    self.assertEqual(len(announced(100, '--learning_rate_policy', 'cosine', '--warmup_steps', 99)), 1)
+    self.assertEqual(len(announced(20, '--learning_rate_policy', 'piecewise')), 1)
+    _, warning = announced(100, '--warmup_steps', 100)
+    self.assertIn('only rises: --warmup_steps 100 are no fewer than the 100 steps', warning)
+
 
 if __name__ == '__main__':
   unittest.main()

@@ -1,4 +1,5 @@
 """Learning-rate policies and the training operation."""
+import math
 import typing
 
 import tensorflow.compat.v1 as tf
@@ -17,6 +18,16 @@ def poly(global_step, settings):
       settings.max_iter, settings.end_learning_rate, power=settings.power)
 
 
+def cosine(global_step, settings):
+  """Half a cosine (SGDR, arXiv 1608.03983 eq. 5, without restarts), over the same steps as poly.
+
+  (initial - end) * (1 + cos(pi * min(step - initial_global_step, max_iter) / max_iter)) / 2 + end
+  """
+  steps = tf.cast(tf.minimum(global_step - settings.initial_global_step, settings.max_iter), tf.float32)
+  height = settings.initial_learning_rate - settings.end_learning_rate
+  return height / 2 * (1 + tf.cos(steps * (math.pi / settings.max_iter))) + settings.end_learning_rate
+
+
 def piecewise(global_step, settings):
   """0.1 * batch/128, a tenth of it after epochs 100, 150 and 200, as the ResNet scripts for ImageNet.
 
@@ -29,7 +40,7 @@ def piecewise(global_step, settings):
       global_step, boundaries, [initial * factor for factor in (1, 0.1, 0.01, 0.001)])
 
 
-POLICIES = {'poly': poly, 'piecewise': piecewise}
+POLICIES = {'poly': poly, 'piecewise': piecewise, 'cosine': cosine}
 
 
 def learning_rate(settings):
@@ -38,16 +49,27 @@ def learning_rate(settings):
   Args:
     settings: Settings.
   """
-  global_step = tf.cast(tf.train.get_or_create_global_step(), tf.int64)
-  return POLICIES[settings.learning_rate_policy](global_step, settings)
+  return _rate(tf.cast(tf.train.get_or_create_global_step(), tf.int64), settings)
 
 
 def rates_at(steps, settings):
   """Returns the learning rates of a list of global steps, a list of floats; see learning_rate."""
   config = tf.ConfigProto(device_count={'GPU': 0})
   with tf.Graph().as_default(), tf.Session(config=config) as session:
-    policy = POLICIES[settings.learning_rate_policy]
-    return list(map(float, session.run([policy(tf.constant(step, tf.int64), settings) for step in steps])))
+    return list(map(float, session.run([_rate(tf.constant(step, tf.int64), settings) for step in steps])))
+
+
+def _rate(global_step, settings):
+  """Returns the policy's rate of a step, int64 [], times the factor of the warm-up.
+
+  It rises to 1 in equal steps: (step - initial_global_step + 1) / warmup_steps, so that no step is lost to a
+  rate of 0. The policy counts the steps of the warm-up too (arXiv 1706.02677 sec. 2.2).
+  """
+  rate = POLICIES[settings.learning_rate_policy](global_step, settings)
+  if not settings.warmup_steps:
+    return rate
+  number = tf.cast(global_step - settings.initial_global_step + 1, tf.float32)
+  return rate * tf.minimum(1., number / settings.warmup_steps)
 
 
 def dropout_seed(settings):

@@ -60,10 +60,11 @@ class Settings:
     last_step: int, at which training ends, for the time left, or None; `max_steps` in a dict.
     num_train: int, the training examples, for the piecewise policy, or None.
     weight_decay, momentum: floats.
-    learning_rate_policy: str, a name in optimizers.POLICIES; the following are poly's.
-    initial_learning_rate, end_learning_rate, power: floats.
+    learning_rate_policy: str, a name in optimizers.POLICIES; the following are those of poly and cosine.
+    initial_learning_rate, end_learning_rate: floats; power is poly's alone.
     max_iter: int, steps over which the rate falls.
     initial_global_step: int, the step from which it falls.
+    warmup_steps: int, steps from that one on over which the rate of any policy rises; 0 is none.
     last_layers_lr_multiplier: float, factor of the rate of all that is not the backbone.
     tensorboard_images_max_outputs: int, pictures of an image summary.
   """
@@ -94,6 +95,7 @@ class Settings:
   power: float = 0.9
   max_iter: int = 30000
   initial_global_step: int = 0
+  warmup_steps: int = 0
   last_layers_lr_multiplier: float = 1.0
   tensorboard_images_max_outputs: int = 6
 
