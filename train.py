@@ -66,6 +66,8 @@ def make_parser():
   parser.flag('class_weights', 'none', "what a class's pixels (in dice and lovasz: its overlap) weigh in the "
               'loss: median_frequency takes the shares from train.json, which the conversion writes',
               choices=('none', 'median_frequency'))
+  parser.setting('clip_gradients', 'norm of the whole gradient, weight decay included, to which longer ones '
+                 'are scaled; 0 leaves them', type=flags.non_negative_float, metavar='NORM')
   parser.flag('class_weight_limit', 10.0, 'the largest of these weights; the smallest is 1 over it',
               type=flags.one_or_more, metavar='X')
 

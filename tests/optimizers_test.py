@@ -12,6 +12,71 @@ from utils.settings import Settings
 pytestmark = pytest.mark.compat
 
 
+SHAPES = {'net/conv/weights': (1, 1, 2, 3), 'net/depthwise_weights': (3, 3, 2, 1), 'net/conv/biases': (5,),
+          'head/gamma': (3,)}
+
+
+def numbers(seed):
+  """Returns name -> float64 array of SHAPES."""
+  rng = np.random.RandomState(seed)
+  return {name: rng.randn(*shape) for name, shape in SHAPES.items()}
+
+
+class ReferenceTest(unittest.TestCase):
+  """Some steps on the loss factor * sum(slope * weight), beside the same in NumPy."""
+
+  def trained(self, factors, multipliers=None, **settings):
+    """Returns name -> value of all variables after a step for each row of factors, one of a batch each."""
+    settings = Settings(accumulate_steps=len(factors[0]), weight_decay=0.1, **settings)
+    with tf.Graph().as_default():
+      factor = tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices(
+          np.float32(factors).ravel())).get_next()
+      tf.train.get_or_create_global_step()
+      weights = [tf.get_variable(name, initializer=np.float32(value)) for name, value in numbers(0).items()]
+      slopes = [np.float32(value) for value in numbers(1).values()]
+      loss = factor * tf.add_n([tf.reduce_sum(s * w) for s, w in zip(slopes, weights, strict=True)])
+      step = optimizers.train_op(loss, 0., tf.constant(0.5), weights, settings, multipliers)
+      with tf.train.MonitoredSession(hooks=step.hooks) as session:
+        for _ in factors:
+          session.run(step.train_op)
+        return session._tf_sess().run({v.op.name: v for v in tf.global_variables()})
+
+  def check(self, factors, multipliers=None, **settings):
+    found = self.trained(factors, multipliers, **settings)
+    for name, value in reference(factors, multipliers or {}, **settings).items():
+      np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+  def test_gradients_longer_than_the_norm_are_scaled_to_it(self):
+    # Their norms are about 5.8, 13.8 and 0.66: two are clipped.
+    self.check([[1], [-2.5], [0.01]])
+    self.check([[1], [-2.5], [0.01]], clip_gradients=4.)
+
+  def test_the_mean_of_batches_is_clipped_before_its_rates_are_multiplied(self):
+    multipliers = {'head/gamma': 10., 'net/conv/weights': 3.}
+    self.check([[1, 5, -1], [2, -2, 4]], multipliers, clip_gradients=3.)
+
+  def test_overflow_in_float16_is_skipped_with_clipping_too(self):
+    for bad in (np.inf, np.nan):
+      found = self.trained([[1], [bad], [2]], precision='fp16', clip_gradients=4.)
+      self.assertEqual((found['loss_scale/skipped_steps'], found['global_step']), (1, 3))
+      for name, value in reference([[1], [2]], {}, clip_gradients=4.).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def reference(factors, multipliers, clip_gradients=0.):
+  """Returns name -> value of the variables after momentum SGD in float64; see ReferenceTest.trained."""
+  weights, slopes = numbers(0), numbers(1)
+  momenta = {name: 0. for name in SHAPES}
+  for row in factors:
+    gradients = {name: np.mean(row) * slopes[name] + 0.1 * weights[name] for name in SHAPES}
+    norm = np.sqrt(sum((gradient ** 2).sum() for gradient in gradients.values()))
+    scale = min(1, clip_gradients / norm) if clip_gradients else 1
+    for name, gradient in gradients.items():
+      momenta[name] = 0.9 * momenta[name] + scale * gradient * multipliers.get(name, 1)
+      weights[name] = weights[name] - 0.5 * momenta[name]
+  return weights
+
+
 class TrainOpTest(unittest.TestCase):
 
   def steps(self, losses, precision='fp32', accumulate_steps=1, weight_decay=0.):
@@ -84,5 +149,35 @@ class TrainOpTest(unittest.TestCase):
               np.testing.assert_allclose(session.run(variable), -2 - 0.5 * (0.9 * 4 + 7.8), rtol=1e-5)
           skipped, = tf.global_variables('loss_scale/skipped_steps')[:1]
           assert session.run(skipped) == 1
+    """
+    support.run_on_two_cpus(code)
+
+  def test_two_replicas_clip_the_sum_of_their_gradients(self):
+    code = """
+      import numpy as np
+      from utils import optimizers
+      from utils.settings import Settings
+      strategy = two_replicas()
+
+      def replica():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        table = tf.constant([[9, -7], [np.inf, 1], [0.5, 0.25]], tf.float32)
+        factor = tf.gather(table[tf.cast(tf.train.get_or_create_global_step(), tf.int32)], number)
+        weights = [tf.get_variable(name, [2], initializer=tf.zeros_initializer()) for name in ('one', 'two')]
+        loss = factor * tf.add_n([tf.reduce_sum(weight) for weight in weights])
+        step = optimizers.train_op(loss, 0., tf.constant(0.5), weights,
+                                   Settings(precision='fp16', weight_decay=0., clip_gradients=2.))
+        return tf.group(step.train_op)
+
+      with tf.Graph().as_default(), strategy.scope():
+        tf.train.get_or_create_global_step()
+        steps = strategy.experimental_local_results(strategy.extended.call_for_each_replica(replica))
+        with tf.Session() as session:
+          session.run(tf.global_variables_initializer())
+          for _ in range(3):
+            session.run(steps)
+          # The sums are 2 in each of four places, of norm 4, which becomes 2; nothing; 0.75, of norm 1.5.
+          for variable in tf.trainable_variables():
+            np.testing.assert_allclose(session.run(variable), -0.5 - 0.5 * (0.9 * 1 + 0.75), rtol=1e-5)
     """
     support.run_on_two_cpus(code)

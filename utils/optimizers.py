@@ -106,9 +106,11 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
   """Returns the Step of a training.
 
   A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
-  it takes N batches, and applies the mean of their gradients; batch norm sees each batch by itself. In
-  float16 the loss is scaled (arXiv 1710.03740 sec. 3.2), and a step whose gradients overflow changes no
-  variable; such steps are counted in loss_scale/skipped_steps.
+  it takes N batches, and applies the mean of their gradients; batch norm sees each batch by itself. With
+  clip_gradients that gradient, of the loss with weight decay and of all replicas, is scaled down to that norm
+  if it is longer; multipliers come after it, as they are about the rate. In float16 the loss is scaled
+  (arXiv 1710.03740 sec. 3.2), and a step whose gradients overflow changes no variable; such steps are counted
+  in loss_scale/skipped_steps.
 
   Args:
     data_loss: float32 scalar, of one batch.
@@ -126,12 +128,9 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
   # The strategy adds up what the replicas give.
   gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count())
   pairs = list(zip(gradients, variables, strict=True))
-  if multipliers:  # with momentum SGD a larger gradient is a larger rate
-    pairs = [(gradient * multipliers.get(variable_name(variable), 1.0), variable)
-             for gradient, variable in pairs]
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   if settings.accumulate_steps == 1:
-    return Step(_step(optimizer, pairs, updates, loss), [], loss)
+    return Step(_step(optimizer, _as_applied(pairs, settings, multipliers), updates, loss), [], loss)
 
   share = 1 / settings.accumulate_steps
   sums = [tf.get_local_variable('accumulated/' + variable_name(variable), variable.shape,
@@ -144,18 +143,33 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
                         *(total.assign_add(gradient * share)
                           for total, (gradient, _) in zip(sums, pairs, strict=True)))
   mean_loss = total_loss + loss * share
-  step = _step(optimizer, [(total + gradient * share, variable)
-                           for total, (gradient, variable) in zip(sums, pairs, strict=True)],
-               updates, mean_loss)
+  means = [(total + gradient * share, variable)
+           for total, (gradient, variable) in zip(sums, pairs, strict=True)]
+  step = _step(optimizer, _as_applied(means, settings, multipliers), updates, mean_loss)
   with tf.control_dependencies([step]):
     step = tf.group(*(total.assign(tf.zeros_like(total)) for total in (*sums, total_loss, batches)))
   return Step(step, [AccumulateHook(accumulate, settings.accumulate_steps)], mean_loss)
 
 
+def _as_applied(pairs, settings, multipliers):
+  """Returns pairs of gradient and variable, clipped and multiplied as train_op says; writes the norm before.
+
+  If the norm is not finite all gradients become NaN: in float16 the step is skipped, as without clipping.
+  """
+  gradients = [gradient for gradient, _ in pairs]
+  if replicas.count() == 1 or settings.clip_gradients:  # of several replicas each has but its part
+    norm = tf.linalg.global_norm(replicas.total(gradients))
+    tf.summary.scalar('gradient_norm', norm)
+  if settings.clip_gradients:
+    gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_gradients, norm)
+  if multipliers:  # with momentum SGD a larger gradient is a larger rate
+    gradients = [gradient * multipliers.get(variable_name(variable), 1.0)
+                 for gradient, (_, variable) in zip(gradients, pairs, strict=True)]
+  return [(gradient, variable) for gradient, (_, variable) in zip(gradients, pairs, strict=True)]
+
+
 def _step(optimizer, gradients, updates, loss):
   """Returns the operation that applies the gradients and counts the step, whether it is skipped or not."""
-  if replicas.count() == 1:  # of several each has but its part of the gradient
-    tf.summary.scalar('gradient_norm', tf.linalg.global_norm([gradient for gradient, _ in gradients]))
   # The loss reads all variables, for weight decay: it is to be that of the variables before the step.
   with tf.control_dependencies([loss]):
     applied = optimizer.apply_gradients(gradients)

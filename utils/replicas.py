@@ -35,6 +35,18 @@ def joint_mean(value):
   return value if count() == 1 else value + (mean(value) - tf.stop_gradient(value))
 
 
+def total(tensors):
+  """Returns a list of float tensors, each summed over the replicas, in each of them."""
+  if count() == 1:
+    return tensors
+
+  def reduce(strategy, *values):
+    return strategy.extended.batch_reduce_to(
+        tf.distribute.ReduceOp.SUM, [(value, value) for value in values])
+
+  return tf.distribute.get_replica_context().merge_call(reduce, tensors)
+
+
 def jointly(function, variable):
   """Returns function(value): once for all replicas, each of which has a part of the value.
 
