@@ -223,7 +223,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   parts = losses.parts(logits, labels, settings, training)
   data_loss = losses.total(parts, settings)
   with layers.way(prepare=prepare):
-    decay = layers.prepared(losses.weight_decay(trained, settings.weight_decay), tf.float32)
+    decay = layers.prepared(
+        losses.weight_decay(trained, settings.weight_decay, settings.weight_decay_scope), tf.float32)
   loss = data_loss + decay
   matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,
                                     settings.ignore_label, settings.deterministic)

@@ -59,15 +59,17 @@ def make_parser():
                  type=flags.non_negative_int, metavar='N')
   parser.setting('last_layers_lr_multiplier', 'learning-rate factor of all that is not the backbone',
                  type=flags.positive_float)
-  parser.setting('weight_decay', 'L2 factor on all trained variables', type=flags.non_negative_float)
+  parser.setting('weight_decay', 'L2 factor on the trained variables', type=flags.non_negative_float)
+  parser.setting('weight_decay_scope', 'the variables that weight decay shrinks: all, or weights, those of '
+                 'convolutions that are not depthwise', choices=('all', 'weights'))
+  parser.setting('clip_gradients', 'norm of the whole gradient, weight decay included, to which longer ones '
+                 'are scaled; 0 leaves them', type=flags.non_negative_float, metavar='NORM')
   parser.setting('loss', 'what is minimised: cross_entropy; focal, in which easy pixels count less; dice or '
                  'lovasz, which measure the overlap of each class; or a weighted sum: cross_entropy,dice:0.5',
                  type=flags.loss, metavar='LOSS')
   parser.flag('class_weights', 'none', "what a class's pixels (in dice and lovasz: its overlap) weigh in the "
               'loss: median_frequency takes the shares from train.json, which the conversion writes',
               choices=('none', 'median_frequency'))
-  parser.setting('clip_gradients', 'norm of the whole gradient, weight decay included, to which longer ones '
-                 'are scaled; 0 leaves them', type=flags.non_negative_float, metavar='NORM')
   parser.flag('class_weight_limit', 10.0, 'the largest of these weights; the smallest is 1 over it',
               type=flags.one_or_more, metavar='X')
 

@@ -63,6 +63,7 @@ class CrossEntropyTest(unittest.TestCase):
   def test_flags_offer_what_the_tables_have(self):
     offered = {action.dest: action.choices for action in train.make_parser()._actions}
     self.assertEqual(offered['learning_rate_policy'], tuple(optimizers.POLICIES))
+    self.assertEqual(offered['weight_decay_scope'], tuple(losses.DECAY_SCOPES))
 
   def test_median_frequency_weighs_rare_classes_up(self):
     # The median of 10, 40 and 400 is 40; the class that never occurs is left alone.
@@ -116,6 +117,17 @@ class CrossEntropyTest(unittest.TestCase):
       np.testing.assert_array_equal(value, expected)
     of_matrices, = evaluate(lambda: losses.weight_decay_gradients([tf.ones([2, 1])], [tf.ones([2, 1])], 2.))
     np.testing.assert_array_equal(of_matrices, [[3.], [3]])
+
+  def test_weight_decay_of_weights_leaves_out_depthwise_ones_biases_and_batch_norm(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      variables = [tf.get_variable(f'unit/{name}', initializer=value) for name, value in (
+          ('weights', [[[[3., 4.]]]]), ('depthwise_weights', [[[[5.]]]]), ('biases', [7.]),
+          ('BatchNorm/gamma', [11.]), ('BatchNorm/beta', [13.]), ('pointwise/weights', [[[[1.]]]]))]
+      sums = [losses.weight_decay(variables, 0.1, scope) for scope in ('all', 'weights')]
+      session.run(tf.global_variables_initializer())
+      of_all, of_weights = session.run(sums)
+    self.assertAlmostEqual(of_weights, 0.1 * (9 + 16 + 1) / 2, places=6)
+    self.assertAlmostEqual(of_all, 0.1 * (9 + 16 + 25 + 49 + 121 + 169 + 1) / 2, places=4)
 
   def test_weight_decay_halves_the_squared_norm(self):
     loss = evaluate(lambda: losses.weight_decay([tf.constant([3., 4.]), tf.constant([[1.]])], 0.1))

@@ -63,12 +63,18 @@ class ReferenceTest(unittest.TestCase):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def reference(factors, multipliers, clip_gradients=0.):
+  def test_weight_decay_can_leave_out_all_but_the_weights_of_full_convolutions(self):
+    self.check([[1], [2], [3]], weight_decay_scope='weights')
+    self.check([[1, 2], [3, 4]], weight_decay_scope='weights', clip_gradients=2.)
+
+
+def reference(factors, multipliers, clip_gradients=0., weight_decay_scope='all'):
   """Returns name -> value of the variables after momentum SGD in float64; see ReferenceTest.trained."""
   weights, slopes = numbers(0), numbers(1)
   momenta = {name: 0. for name in SHAPES}
   for row in factors:
-    gradients = {name: np.mean(row) * slopes[name] + 0.1 * weights[name] for name in SHAPES}
+    decay = {name: 0.1 * (weight_decay_scope == 'all' or name == 'net/conv/weights') for name in SHAPES}
+    gradients = {name: np.mean(row) * slopes[name] + decay[name] * weights[name] for name in SHAPES}
     norm = np.sqrt(sum((gradient ** 2).sum() for gradient in gradients.values()))
     scale = min(1, clip_gradients / norm) if clip_gradients else 1
     for name, gradient in gradients.items():

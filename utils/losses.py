@@ -1,9 +1,11 @@
 """The training loss: of LOSSES one, or a weighted sum, over the valid pixels; plus weight decay."""
+import itertools
 import statistics
 
 import tensorflow.compat.v1 as tf
 
 from utils import replicas
+from utils.replicas import variable_name
 from utils.settings import weight_of_loss
 
 
@@ -172,18 +174,39 @@ def median_frequency_weights(class_pixels, limit):
           for pixels in class_pixels]
 
 
-def weight_decay(variables, rate):
-  """Returns rate * sum of 0.5*|w|^2, a float32 scalar, over all the given variables.
+# --weight_decay_scope: the ends of the names of the variables that weight decay shrinks, or None for all.
+# `weights` are convolutions, but for depthwise ones, as in Google's DeepLab and MobileNet: their
+# training_scope has weights_regularizer=None for separable_conv2d, and regularize_depthwise is False.
+DECAY_SCOPES = {'all': None, 'weights': ('weights',)}
 
-  As in the original scripts these are all trainable variables, biases and batch norm's included.
+
+def weight_decay(variables, rate, scope='all'):
+  """Returns rate * sum of 0.5*|w|^2, a float32 scalar, over those of the variables that are in the scope.
+
+  As in the original scripts `all` are all trainable variables, biases and batch norm's included.
   """
-  return rate * tf.add_n([tf.nn.l2_loss(part) for part in vectors_joined(variables)])
+  decayed = list(itertools.compress(variables, _are_decayed(variables, scope)))
+  return rate * tf.add_n([tf.nn.l2_loss(part) for part in vectors_joined(decayed)])
 
 
-def weight_decay_gradients(gradients, variables, rate):
+def weight_decay_gradients(gradients, variables, rate, scope='all'):
   """Returns a list of tensors: the gradients, of which a None counts as 0, plus those of weight_decay."""
   gradients = [tf.zeros(variable.shape) if gradient is None else gradient
                for gradient, variable in zip(gradients, variables, strict=True)]
+  chosen = _are_decayed(variables, scope)
+  decayed = iter(_decayed(list(itertools.compress(gradients, chosen)),
+                          list(itertools.compress(variables, chosen)), rate))
+  return [next(decayed) if is_chosen else gradient
+          for gradient, is_chosen in zip(gradients, chosen, strict=True)]
+
+
+def _are_decayed(variables, scope):
+  """Returns a list of bools: which of the variables are in the scope, a name in DECAY_SCOPES."""
+  ends = DECAY_SCOPES[scope]
+  return [ends is None or variable_name(variable).split('/')[-1] in ends for variable in variables]
+
+
+def _decayed(gradients, variables, rate):
   for gradient, variable in zip(gradients, variables, strict=True):
     gradient.set_shape(variable.shape)  # both are to be sorted alike
   sums = [part + rate * values for part, values in

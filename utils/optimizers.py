@@ -126,7 +126,8 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
   loss = data_loss + weight_decay
   gradients, variables = zip(*optimizer.compute_gradients(data_loss, variables), strict=True)
   # The strategy adds up what the replicas give.
-  gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count())
+  gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count(),
+                                            settings.weight_decay_scope)
   pairs = list(zip(gradients, variables, strict=True))
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   if settings.accumulate_steps == 1:

@@ -60,6 +60,7 @@ class Settings:
     last_step: int, at which training ends, for the time left, or None; `max_steps` in a dict.
     num_train: int, the training examples, for the piecewise policy, or None.
     weight_decay, momentum: floats.
+    weight_decay_scope: str, a name in losses.DECAY_SCOPES.
     clip_gradients: float, the norm to which longer gradients are scaled; 0 leaves them.
     learning_rate_policy: str, a name in optimizers.POLICIES; the following are those of poly and cosine.
     initial_learning_rate, end_learning_rate: floats; power is poly's alone.
@@ -89,6 +90,7 @@ class Settings:
   last_step: int | None = None
   num_train: int | None = None
   weight_decay: float = 2e-4
+  weight_decay_scope: str = 'all'
   momentum: float = 0.9
   clip_gradients: float = 0.0
   learning_rate_policy: str = 'poly'
