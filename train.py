@@ -29,11 +29,9 @@ def make_parser():
 
   parser.group('data')
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
-  parser.flag('crop_size', (513, 513), 'height and width of the training crops', type=flags.positive_int,
-              nargs=2, metavar=('H', 'W'))
+  parser.shared(*flags.AUGMENTATION_FLAGS)
   parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
               action='store_true')
-  parser.setting('seed', 'of the order, the augmentation and new weights', type=flags.non_negative_int)
 
   parser.group('schedule')
   parser.flag('train_epochs', 26, 'epochs in all, counted from --initial_global_step',

@@ -76,10 +76,10 @@ class Parser(argparse.ArgumentParser):
     """Adds flags of SHARED by name; `new_defaults` replaces the default of some of them."""
     before = self._group
     for name in (*names, *new_defaults):
-      spec = dict(SHARED[name])
+      spec = {'name': name, **SHARED[name]}
       spec['default'] = new_defaults.get(name, spec['default'])
       self.group(next(title for title, named in GROUPS.items() if name in named))
-      self.flag(name, **spec)
+      self.flag(**spec)
     self._group = before
 
   def error(self, message: str) -> typing.NoReturn:
@@ -303,6 +303,21 @@ SHARED: dict[str, dict[str, typing.Any]] = {
     'processes': dict(
         default=min(16, os.cpu_count() or 1), type=positive_int, metavar='N',
         help='processes that read and check images; copying them by --fast takes no more than one'),
+    'crop_size': dict(
+        default=(513, 513), type=positive_int, nargs=2, metavar=('H', 'W'),
+        help='height and width of the training crops'),
+    'scale_range': dict(
+        default=(0.5, 2.0), type=scale, nargs=2, metavar=('MIN', 'MAX'),
+        help='images are scaled at random between these, and then cropped'),
+    'scale_step': dict(
+        default=0.0, type=non_negative_float, metavar='X',
+        help="draw one of MIN, MIN + X, ... up to MAX, as Google's DeepLab by 0.25; 0 draws any between"),
+    'random_flip': dict(
+        name='flip', default=True, type=on_off, metavar='on|off',
+        help='mirror half of the images; off where left and right differ, such as lanes'),
+    'seed': dict(
+        default=default_of('seed'), type=non_negative_int,
+        help='of the order, the augmentation and new weights'),
     'eval_scales': dict(
         default=(1.0,), type=scale, nargs='+', metavar='X',
         help='average the probabilities of the image at these scales, such as 0.5 0.75 1 1.25 1.5 1.75'),
@@ -338,10 +353,15 @@ VIEW_FLAGS = ('eval_scales', 'flip', 'sliding_window', 'overlap')
 # The flags of the scripts that write records.
 CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
+# The flags of what training makes of an example (dataset/inputs.py). random_flip is called --flip, as is what
+# averages views elsewhere.
+AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', 'seed')
+
 # The titles of the help, and the shared flags that stand under them.
 GROUPS = {
     'model': tuple(name for name in MODEL_FLAGS if name != 'dataset'),
-    'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast'),
+    'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast',
+             *AUGMENTATION_FLAGS),
     'schedule': ('recipe',),
     'scales and windows': VIEW_FLAGS,
     'speed and memory': (*COMPUTE_FLAGS, 'processes'),

@@ -67,6 +67,7 @@ def run(args, requests, stack):
   """
   task = cluster.task_from_environment()
   check_crop(args)
+  inputs.read_flags(args)  # refuses an augmentation that cannot be
   compute_params = check_devices(args, task)
   if args.deterministic:
     run_config.make_deterministic()
@@ -480,9 +481,8 @@ class Training:
     """Returns the inputs.TrainOptions of a training that has seen `position` images."""
     args = self.args
     return inputs.TrainOptions(
-        crop_size=tuple(args.crop_size),
-        images_per_replica=args.batch_size // (args.num_gpus * self.task.workers),
-        seed=args.seed, padding_color=backbones.get(self.params['base_architecture']).padding_color,
+        **inputs.read_flags(args), images_per_replica=args.batch_size // (args.num_gpus * self.task.workers),
+        padding_color=backbones.get(self.params['base_architecture']).padding_color,
         num_examples=self.counts['train'], first_example=position, cache=args.cache,
         threads=devices.input_threads() if args.input_threads is None else args.input_threads)
 

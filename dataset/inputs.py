@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from dataset import image_files, preprocessing, schema, tf_records
 from utils import failures, views
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
 # 1.2 GB) fit. Of a larger data set it holds as many records as do, so that the host's memory is left
@@ -45,6 +45,8 @@ class TrainOptions:
     num_examples: int, the examples in all files.
     first_example: int, the position in the endless stream to start from.
     min_scale, max_scale: floats, the range of the random scale.
+    scale_step: float, between two of the scales that are drawn; 0 draws any of the range.
+    flip: bool, mirror half of the examples.
     cache: bool, keep decoded examples in memory: 4 bytes a pixel of all of them. The stream stays the same,
       but for several record files, whose order no longer changes.
     threads: int, of a pool of the pipeline's own; 0 takes part in the one of all operations, a thread a core.
@@ -57,8 +59,26 @@ class TrainOptions:
   first_example: int = 0
   min_scale: float = 0.5
   max_scale: float = 2.0
+  scale_step: float = 0.0
+  flip: bool = True
   cache: bool = False
   threads: int = 0
+
+
+def read_flags(args):
+  """Returns what parsed flags that hold flags.AUGMENTATION_FLAGS say of TrainOptions, a dict.
+
+  Raises:
+    UsageError: they contradict one another.
+  """
+  (least, most), step = args.scale_range, args.scale_step
+  if least > most:
+    raise UsageError(f'--scale_range {least:g} {most:g} begins above its end; give the smaller scale first')
+  if step and step > most - least:
+    raise UsageError(f'--scale_step {step:g} is wider than --scale_range {least:g} {most:g}, of which it '
+                     f'would leave {least:g} alone; give a smaller step, or 0 for any scale of the range')
+  return dict(crop_size=tuple(args.crop_size), seed=args.seed, min_scale=least, max_scale=most,
+              scale_step=step, flip=args.flip)
 
 
 def train_dataset(files, dataset, options, input_context=None):
@@ -174,7 +194,8 @@ def _augmented(example, dataset, options, seed):
   else:
     image_encoded, size, label = _checked(example, dataset)
   window = preprocessing.random_window(size, options.crop_size,
-                                       (options.min_scale, options.max_scale), seed)
+                                       (options.min_scale, options.max_scale), seed,
+                                       options.scale_step, options.flip)
   image = (preprocessing.cut_window(image, window) if options.cache else
            preprocessing.decode_window(image_encoded, window))
   image = preprocessing.resize_image(image, window)

@@ -171,7 +171,7 @@ def check_sizes(image_size, label_size, name):
                  lambda: label_files.different_sizes(name, label_size, image_size))
 
 
-def random_window(size, crop_size, scales, seed):
+def random_window(size, crop_size, scales, seed, scale_step=0., flips=True):
   """Returns the Window of a random scale, crop and flip.
 
   The stored image times the scale is cut, if it is larger than the crop, to a part of the crop's
@@ -182,16 +182,23 @@ def random_window(size, crop_size, scales, seed):
     crop_size: (height, width), ints.
     scales: (smallest, largest), floats; uniform between.
     seed: int64 [2]; the window is a pure function of it.
+    scale_step: float; above 0 the scale is one of smallest, smallest + scale_step, ... up to largest.
+    flips: bool, whether half of the windows are flipped.
   """
   scale, top, left, flip = tf.unstack(tf.random.stateless_uniform([4], seed))
-  scale = scales[0] + scale * (scales[1] - scales[0])
+  if scale_step:
+    number = 1 + int((scales[1] - scales[0]) / scale_step + 1e-6)  # 2.0 of 0.1, 0.2, ... is one of them
+    scale = scales[0] + tf.floor(scale * number) * scale_step
+  else:
+    scale = scales[0] + scale * (scales[1] - scales[0])
   size = tf.cast(size, tf.float32)
   crop_size = tf.cast(tf.constant(crop_size), tf.float32)
   target = tf.maximum(1., tf.minimum(tf.round(size * scale), crop_size))  # [2]: t, u
   is_cut = target < tf.round(size * scale)
   part = tf.where(is_cut, tf.clip_by_value(tf.round(crop_size / scale), 1., size), size)
   begin = tf.floor(tf.stack([top, left]) * (size - part + 1.))
-  return Window(*(tf.cast(value, tf.int32) for value in (begin, part, target)), flip < .5)
+  return Window(*(tf.cast(value, tf.int32) for value in (begin, part, target)),
+                flip < .5 if flips else tf.constant(False))
 
 
 def resize_image(image, window):

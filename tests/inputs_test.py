@@ -14,10 +14,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image, PngImagePlugin
 
+from cli import flags
 from dataset import image_files, inputs, label_files, schema
 from dataset.descriptors import Dataset
 from utils import failures
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
 
@@ -243,6 +244,13 @@ class AugmentationTest(TestCase):
     for part in (np.s_[:, 4:], np.s_[:, :, 6:]):
       self.assertTrue((images[part] == [124, 117, 104]).all() and (labels[part] == 255).all())
 
+  def test_step_and_flip_of_the_options_are_heeded(self):
+    row = np.arange(40)
+    image, label = encoded(np.dstack([np.broadcast_to(5 * row, (24, 40))] * 3)), encoded(np.zeros((24, 40)))
+    images, labels = self.batch(image, label, DATASET, 40, crop_size=(48, 80), scale_step=1.5, flip=False)
+    self.assertEqual({int((one[:, 0] != 255).sum()) for one in labels}, {12, 48})  # half or twice the size
+    self.assertTrue((np.diff(images[:, 0, :20, 0].astype(int)) >= 0).all())
+
   def test_scale_one_without_crop_keeps_every_pixel(self):
     image, label = numbered(3)
     images, labels = self.batch(image, label, DATASET, 8, crop_size=(17, 23), min_scale=1., max_scale=1.)
@@ -255,6 +263,31 @@ class AugmentationTest(TestCase):
       np.testing.assert_array_equal(image, stored[0])
       np.testing.assert_array_equal(label[:, :, 0], stored[1])
     self.assertEqual(mirrored, {True, False})
+
+
+class FlagsTest(unittest.TestCase):
+
+  def read(self, *argv):
+    parser = flags.Parser('test')
+    parser.shared(*flags.AUGMENTATION_FLAGS)
+    return inputs.read_flags(parser.parse([str(arg) for arg in argv]))
+
+  def test_defaults_are_those_of_the_options(self):
+    others = dict(images_per_replica=1, padding_color=(0, 0, 0), num_examples=1)
+    self.assertEqual(inputs.TrainOptions(**self.read(), **others),
+                     inputs.TrainOptions(crop_size=(513, 513), seed=0, **others))
+
+  def test_flags_become_options(self):
+    found = self.read('--crop_size', 33, 49, '--scale_range', .75, 1.5, '--scale_step', .25, '--flip', 'off',
+                      '--seed', 7)
+    self.assertEqual(found, dict(crop_size=(33, 49), min_scale=.75, max_scale=1.5, scale_step=.25, flip=False,
+                                 seed=7))
+
+  def test_ranges_that_cannot_be_are_refused(self):
+    for sentence, argv in (('--scale_range 2 0.5 begins above its end', ('--scale_range', 2, .5)),
+                           ('--scale_step 2 is wider than --scale_range 0.5 2', ('--scale_step', 2))):
+      with self.subTest(argv), self.assertRaisesRegex(UsageError, sentence):
+        self.read(*argv)
 
 
 class BadExampleTest(TestCase):

@@ -231,10 +231,10 @@ class CheckTest(TestCase):
 
 class RandomWindowTest(TestCase):
 
-  def windows(self, size, crop_size, scales, number=300):
+  def windows(self, size, crop_size, scales, number=300, **options):
     dataset = tf.data.Dataset.range(number).map(
         lambda position: preprocessing.random_window(
-            tf.constant(size), crop_size, scales, tf.stack([tf.constant(3, tf.int64), position])))
+            tf.constant(size), crop_size, scales, tf.stack([tf.constant(3, tf.int64), position]), **options))
     return [preprocessing.Window(*(value.numpy() for value in window)) for window in dataset]
 
   def test_small_image_is_taken_whole_at_its_scaled_size(self):
@@ -272,6 +272,21 @@ class RandomWindowTest(TestCase):
     self.assertLess(min(scales), .55)
     self.assertGreater(max(scales), 1.95)
     self.assertAlmostEqual(np.mean([window.flip for window in windows]), .5, delta=.1)
+
+  def test_scales_of_a_step_are_each_as_likely_and_the_places_stay(self):
+    windows = self.windows((100, 100), (1000, 1000), (.5, 2.), 700, scale_step=.25)
+    scales, counts = np.unique([window.target[0] for window in windows], return_counts=True)
+    self.assertEqual(scales.tolist(), [50, 75, 100, 125, 150, 175, 200])
+    self.assertLess(np.abs(counts - 100).max(), 4 * 100 ** .5)
+    last = self.windows((100, 100), (1000, 1000), (.1, 2.05), 700, scale_step=.1)  # 2.0 of 1.9 / 0.1 steps
+    self.assertEqual({window.target[0] for window in last}, set(range(10, 201, 10)))
+
+  def test_without_flips_nothing_else_changes(self):
+    flipped, plain = (self.windows((60, 50), (31, 33), (.5, 2.), 40, flips=flips) for flips in (True, False))
+    self.assertTrue(any(window.flip for window in flipped))
+    for one, other in zip(flipped, plain, strict=True):
+      self.assertFalse(other.flip)
+      np.testing.assert_array_equal(np.concatenate(one[:3]), np.concatenate(other[:3]))
 
   def test_tiny_image_keeps_a_pixel(self):
     for window in self.windows((1, 1), (8, 8), (.2, .3), 9):
