@@ -315,6 +315,9 @@ SHARED: dict[str, dict[str, typing.Any]] = {
     'random_flip': dict(
         name='flip', default=True, type=on_off, metavar='on|off',
         help='mirror half of the images; off where left and right differ, such as lanes'),
+    'photometric_distortion': dict(
+        default=False, action='store_true',
+        help='change brightness, contrast, saturation and hue at random, as SSD does'),
     'seed': dict(
         default=default_of('seed'), type=non_negative_int,
         help='of the order, the augmentation and new weights'),
@@ -355,7 +358,8 @@ CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 
 # The flags of what training makes of an example (dataset/inputs.py). random_flip is called --flip, as is what
 # averages views elsewhere.
-AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', 'seed')
+AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', 'photometric_distortion',
+                      'seed')
 
 # The titles of the help, and the shared flags that stand under them.
 GROUPS = {

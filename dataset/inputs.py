@@ -47,6 +47,7 @@ class TrainOptions:
     min_scale, max_scale: floats, the range of the random scale.
     scale_step: float, between two of the scales that are drawn; 0 draws any of the range.
     flip: bool, mirror half of the examples.
+    photometric_distortion: bool, change the colours of images at random.
     cache: bool, keep decoded examples in memory: 4 bytes a pixel of all of them. The stream stays the same,
       but for several record files, whose order no longer changes.
     threads: int, of a pool of the pipeline's own; 0 takes part in the one of all operations, a thread a core.
@@ -61,6 +62,7 @@ class TrainOptions:
   max_scale: float = 2.0
   scale_step: float = 0.0
   flip: bool = True
+  photometric_distortion: bool = False
   cache: bool = False
   threads: int = 0
 
@@ -78,7 +80,7 @@ def read_flags(args):
     raise UsageError(f'--scale_step {step:g} is wider than --scale_range {least:g} {most:g}, of which it '
                      f'would leave {least:g} alone; give a smaller step, or 0 for any scale of the range')
   return dict(crop_size=tuple(args.crop_size), seed=args.seed, min_scale=least, max_scale=most,
-              scale_step=step, flip=args.flip)
+              scale_step=step, flip=args.flip, photometric_distortion=args.photometric_distortion)
 
 
 def train_dataset(files, dataset, options, input_context=None):
@@ -199,6 +201,8 @@ def _augmented(example, dataset, options, seed):
   image = (preprocessing.cut_window(image, window) if options.cache else
            preprocessing.decode_window(image_encoded, window))
   image = preprocessing.resize_image(image, window)
+  if options.photometric_distortion:
+    image = preprocessing.distort(image, seed)
   label = preprocessing.resize_label(label, window)
   means = tuple(round(mean) for mean in options.padding_color)
   return (preprocessing.pad(image, options.crop_size, means),

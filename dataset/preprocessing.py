@@ -16,6 +16,12 @@ from utils.failures import SENTENCE_BEGIN, SENTENCE_END
 
 _BYTES = [bytes([value]) for value in range(256)]
 
+# Luma and two axes of colour, of red, green and blue (NTSC).
+_YIQ = np.array([[.299, .587, .114], [.596, -.274, -.322], [.211, -.523, .312]])
+
+# Random numbers of an example that do not change those of its window; see `stream`.
+_COLORS = 1
+
 Window = collections.namedtuple('Window', 'begin size target flip')
 Window.__doc__ = """A part of a stored image and what becomes of it.
 
@@ -171,6 +177,16 @@ def check_sizes(image_size, label_size, name):
                  lambda: label_files.different_sizes(name, label_size, image_size))
 
 
+def stream(seed, number):
+  """Returns another seed, int64 [2]: stateless draws by it have nothing to do with those by `seed`.
+
+  Args:
+    seed: int64 [2], of which the first is below 2^31, as --seed is.
+    number: int, 1 or more.
+  """
+  return tf.cast(seed, tf.int64) + tf.constant([number << 32, 0], tf.int64)
+
+
 def random_window(size, crop_size, scales, seed, scale_step=0., flips=True):
   """Returns the Window of a random scale, crop and flip.
 
@@ -228,6 +244,51 @@ def resize_label(label, window):
   label = tf.gather(tf.transpose(label), columns)                    # [u, h]
   label = tf.gather(tf.transpose(label), nearest(0))                 # [t, u]
   return tf.expand_dims(label, 2)
+
+
+def distort(image, seed):
+  """Returns uint8 [t, u, 3]: an image (the same) of other brightness, contrast, saturation and hue, or not.
+
+  Args:
+    image: uint8 [t, u, 3].
+    seed: int64 [2]; the colours are a pure function of it.
+  """
+  return recolor(image, *random_colors(seed))
+
+
+def random_colors(seed):
+  """Returns brightness, contrast, saturation and hue, float32 [] each, for `recolor`.
+
+  As in SSD (arXiv 1512.02325, section 2.2 and its code), each of the four changes with probability 1/2:
+  brightness by up to 32 grey levels, contrast and saturation to 0.5..1.5, hue by up to 18 degrees.
+
+  Args:
+    seed: int64 [2].
+  """
+  draws = tf.random.stateless_uniform([2, 4], stream(seed, _COLORS), -1., 1.)
+  brightness, contrast, saturation, hue = tf.unstack(tf.where(draws[0] < 0., draws[1], tf.zeros([4])))
+  return 32. * brightness, 1. + .5 * contrast, 1. + .5 * saturation, np.pi / 10 * hue
+
+
+def recolor(image, brightness, contrast, saturation, hue):
+  """Returns uint8 [t, u, 3]: an image of other colours, rounded.
+
+  Saturation and hue stretch and turn the plane of colours, I and Q of YIQ, and leave the luma Y. The usual
+  ones of HSV do about the same, cost ten times as much, and change the luma. So all is one matrix and one
+  offset: greys stay grey, and contrast comes before or after the rest to the same effect. Values are clipped
+  once, at the end.
+
+  Args:
+    image: uint8 [t, u, 3], RGB.
+    brightness: float32 [], grey levels to add. contrast, saturation: float32 [], factors, 1 for none.
+    hue: float32 [], radians.
+  """
+  cos, sin = saturation * tf.cos(hue), saturation * tf.sin(hue)
+  turn = tf.reshape(tf.stack([1., 0., 0., 0., cos, -sin, 0., sin, cos]), [3, 3])
+  matrix = contrast * tf.matmul(np.float32(np.linalg.inv(_YIQ)), tf.matmul(turn, np.float32(_YIQ)))
+  pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
+  pixels = tf.matmul(pixels, matrix, transpose_b=True) + (contrast * brightness + .5)  # which rounds
+  return tf.reshape(tf.saturate_cast(pixels, tf.uint8), tf.shape(image))
 
 
 def pad(image, crop_size, colour):

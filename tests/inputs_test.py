@@ -251,6 +251,21 @@ class AugmentationTest(TestCase):
     self.assertEqual({int((one[:, 0] != 255).sum()) for one in labels}, {12, 48})  # half or twice the size
     self.assertTrue((np.diff(images[:, 0, :20, 0].astype(int)) >= 0).all())
 
+  def test_distortion_changes_colours_alone_and_not_the_padding(self):
+    image, label = numbered(3)
+    (plain, labels), (images, same_labels) = (
+        self.batch(image, label, DATASET, 80, crop_size=(20, 25), photometric_distortion=on)
+        for on in (False, True))
+    np.testing.assert_array_equal(labels, same_labels)
+    padding = labels[..., 0] == 255
+    self.assertTrue(padding.any())
+    self.assertTrue((images[padding] == [124, 117, 104]).all())
+    changed = (images != plain).any(axis=(1, 2, 3))
+    self.assertTrue(65 < changed.sum() < 80)  # 75 in the mean
+    grey = encoded(np.full((17, 23, 3), 90))
+    images, labels = self.batch(grey, label, DATASET, 20, crop_size=(20, 25), photometric_distortion=True)
+    self.assertGreater(len(np.unique(images[labels[..., 0] != 255], axis=0)), 10)
+
   def test_scale_one_without_crop_keeps_every_pixel(self):
     image, label = numbered(3)
     images, labels = self.batch(image, label, DATASET, 8, crop_size=(17, 23), min_scale=1., max_scale=1.)
@@ -279,9 +294,9 @@ class FlagsTest(unittest.TestCase):
 
   def test_flags_become_options(self):
     found = self.read('--crop_size', 33, 49, '--scale_range', .75, 1.5, '--scale_step', .25, '--flip', 'off',
-                      '--seed', 7)
+                      '--photometric_distortion', '--seed', 7)
     self.assertEqual(found, dict(crop_size=(33, 49), min_scale=.75, max_scale=1.5, scale_step=.25, flip=False,
-                                 seed=7))
+                                 photometric_distortion=True, seed=7))
 
   def test_ranges_that_cannot_be_are_refused(self):
     for sentence, argv in (('--scale_range 2 0.5 begins above its end', ('--scale_range', 2, .5)),

@@ -355,6 +355,69 @@ class ResizeTest(TestCase):
       np.testing.assert_array_equal(flipped, np.fliplr(plain))
 
 
+class ColorsTest(TestCase):
+
+  YIQ = np.array([[.299, .587, .114], [.596, -.274, -.322], [.211, -.523, .312]])
+
+  def recolored(self, image, brightness=0., contrast=1., saturation=1., hue=0.):
+    amounts = map(np.float32, (brightness, contrast, saturation, hue))
+    recolored = in_graph(preprocessing.recolor, image, *amounts)
+    self.assertEqual((recolored.dtype, recolored.shape), (tf.uint8, image.shape))
+    return recolored.numpy()
+
+  def check_within_rounding(self, image, expected):
+    expected = np.clip(expected, 0, 255)
+    self.assertLess(np.abs(image - expected).max(), .501)
+
+  def setUp(self):
+    super().setUp()
+    self.image = np.random.RandomState(8).randint(256, size=(7, 11, 3)).astype(np.uint8)
+
+  def test_no_change_keeps_every_value(self):
+    every = np.arange(256 * 3).astype(np.uint8).reshape(16, 16, 3)
+    for image in (every, self.image):
+      np.testing.assert_array_equal(self.recolored(image), image)
+
+  def test_brightness_is_added_and_contrast_multiplies_after_it(self):
+    pixels = self.image.astype(float)
+    self.check_within_rounding(self.recolored(self.image, -31.6), pixels - 31.6)
+    self.check_within_rounding(self.recolored(self.image, 20., 1.4), 1.4 * (pixels + 20))
+
+  def test_saturation_mixes_with_luma(self):
+    luma = self.image @ np.array([.299, .587, .114])
+    for factor in (0., .5, 1.5):
+      self.check_within_rounding(self.recolored(self.image, saturation=factor),
+                                 luma[..., None] + factor * (self.image - luma[..., None]))
+
+  def test_hue_turns_colours_about_the_greys(self):
+    luma, first, second = np.moveaxis(self.image @ self.YIQ.T, 2, 0)
+    turned = (first + 1j * second) * np.exp(.3j)
+    expected = np.linalg.solve(self.YIQ, np.stack([luma, turned.real, turned.imag]).reshape(3, -1))
+    self.check_within_rounding(self.recolored(self.image, hue=.3), expected.T.reshape(self.image.shape))
+    greys = np.arange(256).astype(np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    np.testing.assert_array_equal(self.recolored(greys, saturation=1.5, hue=-.3), greys)
+
+  def test_colours_are_drawn_as_ssd_draws_them(self):
+    draws = [[value.numpy() for value in colors] for colors in tf.data.Dataset.range(1000).map(
+        lambda position: preprocessing.random_colors(tf.stack([tf.constant(3, tf.int64), position])))]
+    draws = (np.float64(draws) - [0, 1, 1, 0]) / [32, .5, .5, np.radians(18)]
+    changed = draws != 0
+    np.testing.assert_allclose(changed.mean(0), .5, atol=3.5 * .5 / 1000 ** .5)
+    self.assertLess(np.abs(np.corrcoef(changed.T) - np.eye(4)).max(), .12)
+    for values in draws.T:
+      values = values[values != 0]
+      self.assertLess(np.abs(values).max(), 1)
+      self.assertLess(abs(values.mean()), .09)
+      self.assertAlmostEqual(values.std(), 3 ** -.5, delta=.04)  # of a uniform distribution
+
+  def test_streams_of_a_seed_are_others(self):
+    seed = tf.constant([2 ** 31 - 1, 5], tf.int64)
+    draws = [tf.random.stateless_uniform([4], one).numpy().tolist()
+             for one in (seed, preprocessing.stream(seed, 1), preprocessing.stream(seed, 2), seed + [1, 0])]
+    self.assertEqual(len({tuple(draw) for draw in draws}), 4)
+    self.assertEqual(preprocessing.stream(seed, 1).numpy().tolist(), [2 ** 31 - 1 + 2 ** 32, 5])
+
+
 class PadTest(TestCase):
 
   def padded(self, image, crop_size, colour):
