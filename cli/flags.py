@@ -201,6 +201,11 @@ def scale(text: str) -> float:
   return _number(text, float, lambda value: 0.1 <= value <= 10, 'a number from 0.1 to 10')
 
 
+def share(text: str) -> float:
+  """An argparse type: a number above 0, up to 1."""
+  return _number(text, float, lambda value: 0 < value <= 1, 'a number above 0, up to 1')
+
+
 def weight(text: str) -> float:
   """An argparse type: a number from 0 to 1."""
   return _number(text, float, lambda value: 0 <= value <= 1, 'a number from 0 to 1')
@@ -318,6 +323,10 @@ SHARED: dict[str, dict[str, typing.Any]] = {
     'photometric_distortion': dict(
         default=False, action='store_true',
         help='change brightness, contrast, saturation and hue at random, as SSD does'),
+    'max_class_share': dict(
+        default=1.0, type=share, metavar='X',
+        help="of up to ten places for a crop, take the first where no class has more than this share of the "
+             "valid pixels; 0.75 is usual, 1 takes any"),
     'seed': dict(
         default=default_of('seed'), type=non_negative_int,
         help='of the order, the augmentation and new weights'),
@@ -359,7 +368,7 @@ CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 # The flags of what training makes of an example (dataset/inputs.py). random_flip is called --flip, as is what
 # averages views elsewhere.
 AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', 'photometric_distortion',
-                      'seed')
+                      'max_class_share', 'seed')
 
 # The titles of the help, and the shared flags that stand under them.
 GROUPS = {

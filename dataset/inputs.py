@@ -48,6 +48,7 @@ class TrainOptions:
     scale_step: float, between two of the scales that are drawn; 0 draws any of the range.
     flip: bool, mirror half of the examples.
     photometric_distortion: bool, change the colours of images at random.
+    max_class_share: float, what a class should take of a crop's valid pixels at most; 1 is no limit.
     cache: bool, keep decoded examples in memory: 4 bytes a pixel of all of them. The stream stays the same,
       but for several record files, whose order no longer changes.
     threads: int, of a pool of the pipeline's own; 0 takes part in the one of all operations, a thread a core.
@@ -63,6 +64,7 @@ class TrainOptions:
   scale_step: float = 0.0
   flip: bool = True
   photometric_distortion: bool = False
+  max_class_share: float = 1.0
   cache: bool = False
   threads: int = 0
 
@@ -80,7 +82,8 @@ def read_flags(args):
     raise UsageError(f'--scale_step {step:g} is wider than --scale_range {least:g} {most:g}, of which it '
                      f'would leave {least:g} alone; give a smaller step, or 0 for any scale of the range')
   return dict(crop_size=tuple(args.crop_size), seed=args.seed, min_scale=least, max_scale=most,
-              scale_step=step, flip=args.flip, photometric_distortion=args.photometric_distortion)
+              scale_step=step, flip=args.flip, photometric_distortion=args.photometric_distortion,
+              max_class_share=args.max_class_share)
 
 
 def train_dataset(files, dataset, options, input_context=None):
@@ -198,6 +201,8 @@ def _augmented(example, dataset, options, seed):
   window = preprocessing.random_window(size, options.crop_size,
                                        (options.min_scale, options.max_scale), seed,
                                        options.scale_step, options.flip)
+  if options.max_class_share < 1:
+    window = preprocessing.mixed_window(window, label, dataset.ignore_label, options.max_class_share, seed)
   image = (preprocessing.cut_window(image, window) if options.cache else
            preprocessing.decode_window(image_encoded, window))
   image = preprocessing.resize_image(image, window)

@@ -20,7 +20,9 @@ _BYTES = [bytes([value]) for value in range(256)]
 _YIQ = np.array([[.299, .587, .114], [.596, -.274, -.322], [.211, -.523, .312]])
 
 # Random numbers of an example that do not change those of its window; see `stream`.
-_COLORS = 1
+_COLORS, _WINDOWS = 1, 2
+
+_PLACES = 10  # of a window, that are tried
 
 Window = collections.namedtuple('Window', 'begin size target flip')
 Window.__doc__ = """A part of a stored image and what becomes of it.
@@ -215,6 +217,43 @@ def random_window(size, crop_size, scales, seed, scale_step=0., flips=True):
   begin = tf.floor(tf.stack([top, left]) * (size - part + 1.))
   return Window(*(tf.cast(value, tf.int32) for value in (begin, part, target)),
                 flip < .5 if flips else tf.constant(False))
+
+
+def mixed_window(window, label, ignore_label, max_share, seed):
+  """Returns a Window of the same size, scale and flip where no class takes up too much, if one is found.
+
+  Up to ten places are tried, the window's own first. The first is taken whose most frequent class has no more
+  than max_share of the valid pixels, or else the last: mmsegmentation's cat_max_ratio and detectron2's
+  CategoryAreaConstraint. Counted are the pixels of every nth row and column, at least 64 of each if there are
+  as many.
+
+  Args:
+    window: Window.
+    label: uint8 [H, W, 1], the stored label.
+    ignore_label: int.
+    max_share: float, below 1.
+    seed: int64 [2]; the places are a pure function of it.
+  """
+  shape = tf.shape(label)[:2]
+  places = tf.random.stateless_uniform([_PLACES - 1, 2], stream(seed, _WINDOWS))
+  places = tf.cast(tf.floor(places * tf.cast(shape - window.size + 1, tf.float32)), tf.int32)
+  places = tf.concat([window.begin[None], places], 0)  # [_PLACES, 2]
+  stride = tf.maximum(1, tf.reduce_min(window.size) // 64)
+  of_class = tf.constant([value != ignore_label for value in range(256)])
+
+  def is_mixed(begin):
+    end = begin + window.size
+    part = label[begin[0]:end[0]:stride, begin[1]:end[1]:stride, 0]
+    counts = tf.raw_ops.Bincount(arr=tf.cast(part, tf.int32), size=256, weights=tf.zeros([0]))
+    counts = tf.where(of_class, counts, tf.zeros_like(counts))
+    most, valid = tf.reduce_max(counts), tf.reduce_sum(counts)
+    return tf.logical_and(valid > 0, most <= max_share * valid)
+
+  has_choice = tf.reduce_any(window.size < shape)
+  chosen = tf.while_loop(
+      lambda number: tf.logical_and(number < _PLACES - 1, tf.logical_not(is_mixed(places[number]))),
+      lambda number: number + 1, [tf.where(has_choice, 0, _PLACES - 1)])
+  return window._replace(begin=tf.where(has_choice, places[chosen], window.begin))
 
 
 def resize_image(image, window):

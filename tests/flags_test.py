@@ -25,7 +25,7 @@ class ParserTest(unittest.TestCase):
     parser.flag('suffix', '', 'text', metavar='TEXT')
     parser.flag('many', (), 'files', metavar='FILE', nargs='+')
     for kind in ('positive_int', 'non_negative_int', 'positive_float', 'non_negative_float', 'fraction',
-                 'one_or_more', 'positive_int_or_auto'):
+                 'share', 'one_or_more', 'positive_int_or_auto'):
       parser.flag(kind, None, kind, type=getattr(flags, kind))
     return parser
 
@@ -53,7 +53,7 @@ class ParserTest(unittest.TestCase):
         ('positive_float', ('0', '-1', 'nan', 'inf', '-inf', '1e39', '1e999', '1e-999', '', 'x')),
         ('non_negative_float', ('-1', 'nan', 'inf', '1e39')),
         ('one_or_more', ('0.99', 'nan', 'inf')),
-        ('fraction', ('1', '-0.1', 'nan', 'inf'))):
+        ('fraction', ('1', '-0.1', 'nan', 'inf')), ('share', ('0', '1.01', '-0.1', 'nan', 'inf'))):
       for text in texts:
         sentence = self.refused(f'--{kind}={text}')
         self.assertRegex(sentence, f'argument --{kind}: .*is not allowed; give a')
@@ -62,7 +62,7 @@ class ParserTest(unittest.TestCase):
   def test_numbers_in_range_are_taken(self):
     for kind, text, value in (('positive_int', '2147483647', 2**31 - 1), ('non_negative_int', '0', 0),
                               ('positive_float', '1e-30', 1e-30), ('non_negative_float', '0', 0),
-                              ('one_or_more', '1', 1), ('fraction', '0.9997', 0.9997),
+                              ('one_or_more', '1', 1), ('fraction', '0.9997', 0.9997), ('share', '1', 1),
                               ('positive_int_or_auto', 'auto', 'auto')):
       self.assertEqual(getattr(self.parser().parse([f'--{kind}', text]), kind), value)
 

@@ -294,9 +294,9 @@ class FlagsTest(unittest.TestCase):
 
   def test_flags_become_options(self):
     found = self.read('--crop_size', 33, 49, '--scale_range', .75, 1.5, '--scale_step', .25, '--flip', 'off',
-                      '--photometric_distortion', '--seed', 7)
+                      '--photometric_distortion', '--max_class_share', .75, '--seed', 7)
     self.assertEqual(found, dict(crop_size=(33, 49), min_scale=.75, max_scale=1.5, scale_step=.25, flip=False,
-                                 photometric_distortion=True, seed=7))
+                                 photometric_distortion=True, max_class_share=.75, seed=7))
 
   def test_ranges_that_cannot_be_are_refused(self):
     for sentence, argv in (('--scale_range 2 0.5 begins above its end', ('--scale_range', 2, .5)),

@@ -293,6 +293,80 @@ class RandomWindowTest(TestCase):
       self.assertEqual(window.target.tolist(), [1, 1])
 
 
+class MixedWindowTest(TestCase):
+  """A label whose left two thirds are class 0; the right third has stripes of 1, 2 and what is ignored."""
+
+  def setUp(self):
+    super().setUp()
+    self.label = np.zeros((50, 90), np.uint8)
+    self.label[:, 60:] = np.arange(50)[:, None] % 3
+    self.label[self.label == 0] = 255
+    self.label[:, :60] = 0
+
+  def windows(self, max_share, number=300, size=(20, 24), label=None, scales=(1., 1.)):
+    """Returns the windows as drawn, and those that are taken."""
+    label = self.label if label is None else label
+
+    def both(position):
+      seed = tf.stack([tf.constant(3, tf.int64), position])
+      window = preprocessing.random_window(tf.constant(label.shape), size, scales, seed)
+      mixed = preprocessing.mixed_window(window, tf.constant(label[:, :, None]), 255, max_share, seed)
+      return window, mixed
+
+    return zip(*([preprocessing.Window(*(value.numpy() for value in one)) for one in pair]
+                 for pair in tf.data.Dataset.range(number).map(both)))
+
+  def share(self, window):
+    """Returns the largest share of a class in the valid pixels of a window, 1 if none is valid."""
+    (top, left), (height, width) = window.begin, window.size
+    counts = np.bincount(self.label[top:top + height, left:left + width].ravel(), minlength=256)[:255]
+    return counts.max() / counts.sum() if counts.sum() else 1.
+
+  def test_no_window_has_too_much_of_a_class_unless_ten_had(self):
+    drawn, taken = self.windows(.75)
+    before, after = (np.array([self.share(window) for window in windows]) for windows in (drawn, taken))
+    rate = (before > .75).mean()
+    self.assertTrue(.4 < rate < .8)
+    self.assertLess((after > .75).mean(), 3 * rate ** 10 + .01)
+    self.assertEqual({tuple(window.size) for window in taken}, {(20, 24)})
+
+  def test_window_that_is_mixed_stays_and_all_else_of_the_others_too(self):
+    for one, other in zip(*self.windows(.75)):
+      if self.share(one) <= .75:
+        self.assertEqual(one.begin.tolist(), other.begin.tolist())
+      else:
+        self.assertNotEqual(one.begin.tolist(), other.begin.tolist())
+      for name in ('size', 'target', 'flip'):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+  def test_share_is_of_the_valid_pixels_and_may_be_reached(self):
+    label = np.full((20, 48), 255, np.uint8)
+    label[::5, ::4], label[::10, ::4] = 1, 0  # in rows 0 and 10 class 0, in rows 5 and 15 as much of class 1
+    for max_share, is_same in ((.5, True), (.49, False)):
+      drawn, taken = self.windows(max_share, 20, label=label)
+      self.assertEqual(all((a.begin == b.begin).all() for a, b in zip(drawn, taken)), is_same)
+
+  def test_large_windows_are_counted_in_part(self):
+    self.label = self.label.repeat(7, 0).repeat(7, 1)  # 350 x 630, windows of 199 x 203: every third pixel
+    drawn, taken = self.windows(.75, 100, (199, 203))
+    before, after = (np.array([self.share(window) for window in windows]) for windows in (drawn, taken))
+    rate = (before > .75).mean()
+    self.assertGreater(rate, .4)
+    self.assertLess((after > .76).mean(), 3 * rate ** 10 + .01)
+
+  def test_places_of_the_last_resort_are_all_over_the_image(self):
+    _, taken = self.windows(.2, label=np.zeros((23, 27), np.uint8))
+    self.assertEqual({tuple(window.begin) for window in taken},
+                     {(top, left) for top in range(4) for left in range(4)})
+    drawn, taken = self.windows(.2, 30, label=np.full((23, 27), 255, np.uint8))  # nothing but ignored pixels
+    self.assertGreater(sum((a.begin != b.begin).any() for a, b in zip(drawn, taken)), 20)
+
+  def test_image_that_is_taken_whole_stays(self):
+    for one, other in zip(*self.windows(.2, 9, (60, 95), scales=(.9, 1.))):
+      self.assertEqual(other.begin.tolist(), [0, 0])
+      self.assertEqual(one.size.tolist(), other.size.tolist())
+
+
 class ResizeTest(TestCase):
 
   def window(self, begin, size, target, flip=False):
