@@ -399,8 +399,8 @@ def warn_of_slow_averages(decay, steps):
 def warn_of_folded_batch_norm(prefix):
   """Says so if the checkpoint to start from, which may be None, does not survive batch norm's training."""
   if prefix and checkpoints.is_folded(prefix):
-    print(f'Warning: batch norm is folded into the convolutions of {prefix} (its averages are 0); training it '
-          'destroys such weights at once. Unfold them first by tools/recalibrate.py --unfold, or give '
+    print(f'Warning: batch norm is folded into the convolutions of {prefix} (its averages are 0); training '
+          'it destroys such weights. Unfold them first by tools/recalibrate.py --unfold, or give '
           '--freeze_batch_norm')
 
 
