@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from cli import flags, model_config
 from dataset import conversion, inputs, tf_records
-from deeplab_model import deeplabv3_plus_model_fn
+from deeplab_model import deeplabv3_plus_model_fn, resolved
 from nets import backbones
 from utils import (
   batch_size,
@@ -124,6 +124,9 @@ def run(args, requests, stack):
   params.update(batch_size=images_per_step(args), max_steps=ends[-1] if ends else step)
   if ends:
     announce(args, params, counts['train'], step, ends[-1], position)
+    warn_of_untrained_weights(args.crop_size, architecture)
+    if not args.freeze_batch_norm:
+      warn_of_folded_batch_norm(pre_trained_model)
 
   # From here on model_dir is written.
   if task.is_chief:
@@ -380,7 +383,6 @@ def announce(args, params, num_train, step, last, position):
             f'steps, and this run ends after {all_steps}; raise --max_iter')
   if not args.freeze_batch_norm:
     warn_of_slow_averages(params['batch_norm_decay'], last)
-    warn_of_folded_batch_norm(params['pre_trained_model'])
 
 
 def images_per_step(args):
@@ -402,6 +404,20 @@ def warn_of_folded_batch_norm(prefix):
     print(f'Warning: batch norm is folded into the convolutions of {prefix} (its averages are 0); training '
           'it destroys such weights. Unfold them first by tools/recalibrate.py --unfold, or give '
           '--freeze_batch_norm')
+
+
+def warn_of_untrained_weights(crop_size, architecture):
+  """Says so if the outer weights of an atrous convolution see nothing but padding in every crop."""
+  rates = resolved(architecture, backbones.get(architecture.base_architecture)).atrous_rates
+  stride = architecture.output_stride
+  sides = [-(-side // stride) for side in crop_size]  # of the features
+  if unseen := [rate for rate in rates if rate >= min(sides)]:
+    # The largest of the paper reaches over half of its features, 18 of 33.
+    fitting = [max(1, min(sides) * number // (2 * len(rates))) for number in range(1, len(rates) + 1)]
+    print(f'Warning: --crop_size {crop_size[0]} {crop_size[1]} makes features of {sides[0]}x{sides[1]}, in '
+          f'which the outer weights of the ASPP with rate {", ".join(map(str, unseen))} see padding alone, '
+          'are never trained, and disturb what is predicted for larger images. Give crops of '
+          f'{max(unseen) * stride + 1} or more, or --atrous_rates {" ".join(map(str, fitting))}')
 
 
 def check_cleanable(model_dir):

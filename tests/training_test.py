@@ -10,6 +10,7 @@ import pytest
 import train
 from cli import training
 from utils import batch_size, history, validation
+from utils.architecture import Architecture
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -151,6 +152,19 @@ class AnnounceTest(unittest.TestCase):
     self.assertRegex(output.getvalue(), r'^Warning: after 300 steps .* still 91% initial; '
                                         r'try --batch_norm_decay 0.983\n'
                                         r'Warning: after 12 steps .* still 28% initial; train longer\n$')
+
+  def test_atrous_rates_beyond_the_crop_are_warned_of(self):
+    for crop_size, output_stride, rates, words in (
+        ((513, 513), 16, None, ''), ((289, 305), 16, None, ''),
+        ((288, 513), 16, None, 'rate 18 see .*289 or more'),
+        ((256, 256), 16, None, r'features of 16x16, .* rate 18 see .* --atrous_rates 2 5 8\n$'),
+        ((97, 129), 16, (6, 12, 18), 'features of 7x9, .* rate 12, 18 see'),
+        ((513, 513), 8, None, ''), ((65, 65), 16, (), ''),
+        ((257, 257), 8, (36, 1, 2), 'rate 36 see .*289 or more')):
+      with contextlib.redirect_stdout(io.StringIO()) as output:
+        training.warn_of_untrained_weights(crop_size, Architecture(
+            'resnet_v2_50', 21, output_stride=output_stride, atrous_rates=rates))
+      self.assertRegex(output.getvalue(), f'^Warning: --crop_size .*{words}' if words else '^$')
 
   def test_rate_that_hardly_falls_is_said_before_training(self):
     with contextlib.redirect_stdout(io.StringIO()) as output:
