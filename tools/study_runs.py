@@ -1,0 +1,140 @@
+"""Trains the runs of a study, and says what came of them (tools/study.py)."""
+import concurrent.futures
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import typing
+
+from tools import scalar_curves
+from utils import files
+from utils.errors import DataError, UsageError
+from utils.validation import Validation
+
+_TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'train.py')
+_LOG = 'train.log'
+
+
+class Change(typing.NamedTuple):
+  """A line of the study: its name, and its flags of train.py, a list of str."""
+  name: str
+  flags: list[str]
+
+
+class Row(typing.NamedTuple):
+  """What came of a line, in mean IoU.
+
+  Attributes:
+    change: Change.
+    curves: a list for each seed, of (step, mean IoU) of every evaluation.
+  """
+  change: Change
+  curves: list[list[tuple[int, float]]]
+
+  @property
+  def scores(self) -> list[float]:
+    """The mean IoU of each seed's last evaluation."""
+    return [curve[-1][1] for curve in self.curves]
+
+  @property
+  def mean(self) -> float:
+    return statistics.fmean(self.scores)
+
+  @property
+  def spread(self) -> float:
+    """The standard deviation over the seeds; 0 of one."""
+    return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def main(args):
+  """Trains what is not there yet, and prints the table."""
+  changes = read_changes(args.changes)
+  if not os.path.isfile(args.recipe):
+    raise UsageError(f'--recipe {args.recipe} is no file; give one of flags of train.py')
+  files.make_folder(args.output_dir, '--output_dir')
+  runs = [(change, seed) for seed in range(args.seeds) for change in changes]  # all lines soon have one
+  with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+    list(pool.map(lambda run: train(args, *run), runs))
+  rows = [Row(change, [curve(folder_of(args, change, seed)) for seed in range(args.seeds)])
+          for change in changes]
+  print(table(rows))
+  picture = os.path.join(args.output_dir, 'curves.png')
+  scalar_curves.draw(picture, 'mean IoU of validation', {row.change.name: mean_curve(row) for row in rows})
+  print(f'The learning curves are {picture}')
+
+
+def read_changes(path: str) -> list[Change]:
+  """Returns the Changes in a file; raises DataError for a line that is none."""
+  changes: list[Change] = []
+  with open(path, encoding='utf-8') as file:
+    for number, line in enumerate(file, 1):
+      name, colon, flags = line.split('#')[0].strip().partition(':')
+      if not (name or colon):
+        continue
+      if not (colon and re.fullmatch(r'[\w .,+-]+', name)) or name in [change.name for change in changes]:
+        raise DataError(f'--changes {path}, line {number}: give a new name, a colon and flags of train.py, '
+                        'such as cosine: --learning_rate_policy cosine')
+      changes.append(Change(name, shlex.split(flags)))
+  if not changes:
+    raise DataError(f'--changes {path} holds no line to train; give a name, a colon and flags in each')
+  return changes
+
+
+def folder_of(args, change, seed):
+  return os.path.join(args.output_dir, change.name.replace(' ', '_'), str(seed))
+
+
+def train(args, change, seed):
+  """Trains a run in a process of its own, unless it is there; raises DataError if it fails."""
+  folder = folder_of(args, change, seed)
+  log = os.path.join(folder, _LOG)
+  if os.path.exists(log):
+    with open(log, encoding='utf-8', errors='replace') as file:
+      if f'\nDone: {folder} is at step' in file.read():
+        return
+  files.make_folder(folder, '--output_dir')
+  command = [sys.executable, _TRAIN, '--recipe', args.recipe, '--data_dir', args.data_dir,
+             '--model_dir', folder, '--seed', str(seed), '--quiet', *change.flags]
+  with open(log, 'a', encoding='utf-8') as file:
+    file.write(shlex.join(command) + '\n')
+    file.flush()
+    status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+  if status:
+    raise DataError(f'{change.name}, seed {seed} ended with status {status}; {log} says why, and the same '
+                    'command goes on')
+  print(f'{change.name}, seed {seed}: mean IoU {curve(folder)[-1][1]:.4f}', flush=True)
+
+
+def curve(folder: str) -> list[tuple[int, float]]:
+  """Returns the (step, mean IoU) of a run's evaluations, in order."""
+  return [(entry['step'], entry['mean_iou']) for entry in Validation(folder).evaluations]
+
+
+def mean_curve(row: Row) -> tuple[list[int], list[float]]:
+  """Returns the steps of a row's evaluations, and the mean IoU of all seeds at each."""
+  steps = [step for step, _ in row.curves[0]]
+  return steps, [statistics.fmean(scores) for scores in
+                 zip(*([score for _, score in points] for points in row.curves), strict=True)]
+
+
+def table(rows: list[Row]) -> str:
+  """Returns a table in Markdown: the scores in percent, each row beside the first."""
+  first, *_ = rows
+  lines = ['| change | flags | mean IoU of each seed | mean | spread | against the first |',
+           '|---|---|---|---|---|---|']
+  for row in rows:
+    each = ', '.join(f'{100 * score:.2f}' for score in row.scores)
+    flags = f'`{shlex.join(row.change.flags)}`' if row.change.flags else ''
+    lines.append(f'| {row.change.name} | {flags} | {each} | {100 * row.mean:.2f} | {100 * row.spread:.2f} | '
+                 f'{"" if row is first else comparison(row, first)} |')
+  return '\n'.join(lines)
+
+
+def comparison(row: Row, first: Row) -> str:
+  """Returns the difference in percent, and whether it is larger than the spread of either."""
+  difference = row.mean - first.mean
+  is_clear = abs(difference) > max(row.spread, first.spread)
+  return f'{100 * difference:+.2f}, ' + (('better' if difference > 0 else 'worse') if is_clear
+                                         else 'within the spread')
