@@ -65,6 +65,10 @@ def make_parser():
   parser.setting('loss', 'what is minimised: cross_entropy; focal, in which easy pixels count less; dice or '
                  'lovasz, which measure the overlap of each class; or a weighted sum: cross_entropy,dice:0.5',
                  type=flags.loss, metavar='LOSS')
+  parser.setting('hard_pixels', 'take the mean of cross_entropy or focal over this share of the valid '
+                 'pixels, those of the largest loss', type=flags.share, metavar='SHARE')
+  parser.setting('hard_pixels_steps', 'steps over which --hard_pixels falls from 1 to its share, from '
+                 '--initial_global_step on; 0 has it at once', type=flags.non_negative_int, metavar='N')
   parser.flag('class_weights', 'none', "what a class's pixels (in dice and lovasz: its overlap) weigh in the "
               'loss: median_frequency takes the shares from train.json, which the conversion writes',
               choices=('none', 'median_frequency'))

@@ -37,7 +37,7 @@ from utils import (
   validation,
 )
 from utils.errors import DataError, UsageError
-from utils.settings import Settings
+from utils.settings import FLAGS_OF_LOSS, Settings, weight_of_loss
 from utils.tf_estimator import Estimator, debug_hook, run_in_cluster
 from utils.validation import Validation
 
@@ -68,6 +68,7 @@ def run(args, requests, stack):
   task = cluster.task_from_environment()
   check_crop(args)
   inputs.read_flags(args)  # refuses an augmentation that cannot be
+  check_loss(args)
   compute_params = check_devices(args, task)
   if args.deterministic:
     run_config.make_deterministic()
@@ -216,6 +217,18 @@ def check_crop(args):
   if min(args.crop_size) < args.output_stride:
     raise UsageError(f'--crop_size {args.crop_size[0]} {args.crop_size[1]} is smaller than '
                      f'--output_stride {args.output_stride}; give crops of at least that size')
+
+
+def check_loss(args):
+  """Raises UsageError if a flag changes no part of --loss."""
+  for flag in sorted({flag for names in FLAGS_OF_LOSS.values() for flag in names}):
+    takers = [name for name, names in FLAGS_OF_LOSS.items() if flag in names]
+    if getattr(args, flag) != flags.default_of(flag) and not set(takers) & set(weight_of_loss(args.loss)):
+      raise UsageError(f'--{flag} changes {" or ".join(takers)}, and there is none in --loss {args.loss}; '
+                       f'leave it out, or add one, as in --loss {args.loss},{takers[0]}')
+  if args.hard_pixels_steps and args.hard_pixels == 1:
+    raise UsageError('--hard_pixels_steps is how long --hard_pixels takes to fall to its share; give that '
+                     'too, such as --hard_pixels 0.2, or neither')
 
 
 def check_devices(args, task):

@@ -251,7 +251,7 @@ class OverlapTest(unittest.TestCase):
       losses_of_class.append((errors[order] * -np.diff(iou, prepend=1)).sum())
     self.assertLess(abs(self.found(losses.lovasz, labels)[0] / np.mean(losses_of_class) - 1), 1e-6)
 
-  def test_two_replicas_share_the_sums_of_dice(self):
+  def test_two_replicas_have_one_loss_if_it_is_of_sums(self):
     code = """
       import numpy as np
       from utils import losses
@@ -287,6 +287,79 @@ class OverlapTest(unittest.TestCase):
           np.testing.assert_allclose(slopes, [half for _, half in halves], atol=1e-7)
     """
     support.run_on_two_cpus(code)
+
+
+class HardPixelsTest(unittest.TestCase):
+
+  def setUp(self):
+    rng = np.random.RandomState(0)
+    self.logits = (2 * rng.randn(2, 5, 7, 4)).astype('f')
+    self.labels = rng.choice([0, 1, 3, 255], (2, 5, 7, 1))
+
+  def by_numpy(self, logits, share, power, weights):
+    """The mean over the hardest, in float64; the pixels are sorted."""
+    valid = self.labels[..., 0] != 255
+    labels = self.labels[..., 0][valid]
+    true = softmax(logits.astype('d'))[valid][np.arange(len(labels)), labels]
+    values, weight = (1 - true) ** power * -np.log(true), np.array(weights or [1.] * 4)[labels]
+    number = max(1, round(share * len(labels)))
+    hardest = np.argsort(-values * weight)[:number]
+    return (values * weight)[hardest].sum() / weight[hardest].sum()
+
+  def found(self, loss, labels, share, weights=None):
+    def build():
+      logits = tf.constant(self.logits)
+      value = loss(logits, tf.constant(labels), 255, weights, hard_pixels=share)
+      return value, tf.gradients(value, logits)[0]
+    return evaluate(build)
+
+  def test_values_and_gradients_are_those_of_the_hardest(self):
+    for loss, power in ((losses.cross_entropy, 0), (losses.focal, 2)):
+      for share in (1e-9, 0.2, 0.77, 1):
+        for weights in (None, [3., 1, 5, .5]):
+          with self.subTest(loss=loss.__name__, share=share, weights=weights):
+            value, gradient = self.found(loss, self.labels, share, weights)
+            expected = [share, power, weights]
+            self.assertAlmostEqual(value, self.by_numpy(self.logits, *expected), places=5)
+            slope = differences(lambda logits: self.by_numpy(logits, *expected), self.logits)  # noqa: B023
+            np.testing.assert_allclose(gradient, slope, atol=1e-6)
+
+  def test_pixels_as_hard_as_the_last_count_too(self):
+    self.logits = np.log([[[[.5, .5], [.5, .5], [.9, .1], [.1, .9]]]]).astype('f')
+    labels = np.array([[[[0], [1], [0], [255]]]])
+    value, gradient = self.found(losses.cross_entropy, labels, 0.3)
+    self.assertAlmostEqual(value, np.log(2), places=6)
+    np.testing.assert_allclose(gradient, [[[[-.25, .25], [.25, -.25], [0, 0], [0, 0]]]], atol=1e-6)
+
+  def test_threshold_is_exact_among_many_pixels_of_all_sizes(self):
+    values = (10. ** np.random.RandomState(2).uniform(-6, 1.5, (1, 300, 401))).astype('f')
+    for share in (0.03, 0.5, 0.9):
+      kept = evaluate(lambda: losses._of_hardest(tf.constant(values), tf.ones(values.shape), share))  # noqa: B023
+      number = round(share * values.size)
+      smallest = np.sort(values.ravel())[-number]
+      self.assertAlmostEqual(values[kept == 1].min() / smallest, 1, places=4)
+      self.assertLessEqual(abs(kept.sum() - number), 1)
+
+  def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
+    value, gradient = self.found(losses.cross_entropy, np.full_like(self.labels, 255), 0.2)
+    self.assertEqual(value, 0)
+    np.testing.assert_array_equal(gradient, np.zeros(gradient.shape))
+
+  def test_share_falls_over_the_first_steps_of_training_alone(self):
+    given = Settings(hard_pixels=0.2, hard_pixels_steps=40, initial_global_step=100)
+    with tf.Graph().as_default(), tf.Session() as session:
+      step = tf.train.get_or_create_global_step()
+      logits, labels = tf.constant(self.logits), tf.constant(self.labels)
+      share = losses.hard_share(given)
+      parts = [losses.parts(logits, labels, given, training)['cross_entropy'] for training in (True, False)]
+      session.run(tf.global_variables_initializer())
+      for number, expected in ((100, 1), (110, 0.8), (140, 0.2), (999, 0.2)):
+        step.load(number, session)
+        found, in_training, in_evaluation = session.run([share, *parts])
+        self.assertAlmostEqual(found, expected, places=6)
+        self.assertAlmostEqual(in_training, self.by_numpy(self.logits, expected, 0, None), places=5)
+        self.assertAlmostEqual(in_evaluation, self.by_numpy(self.logits, 1, 0, None), places=5)
+    self.assertEqual(losses.hard_share(Settings(hard_pixels=0.3)), 0.3)
 
 
 class PartsTest(unittest.TestCase):

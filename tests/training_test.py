@@ -70,6 +70,19 @@ class CropTest(unittest.TestCase):
         training.check_crop(parsed('--crop_size', height, width, '--output_stride', 16))
 
 
+class LossTest(unittest.TestCase):
+
+  def test_flags_that_change_no_part_of_the_loss_are_refused(self):
+    for argv in ((), ('--loss', 'dice,focal:2', '--hard_pixels', 0.2, '--hard_pixels_steps', 9),
+                 ('--loss', 'dice', '--hard_pixels', 1)):
+      training.check_loss(parsed(*argv))
+    with self.assertRaisesRegex(UsageError, '--hard_pixels changes cross_entropy or focal, and there is none '
+                                            'in --loss dice:2; leave it out, .* in --loss dice:2,cross_entr'):
+      training.check_loss(parsed('--loss', 'dice:2', '--hard_pixels', 0.2))
+    with self.assertRaisesRegex(UsageError, '--hard_pixels_steps is how long --hard_pixels takes'):
+      training.check_loss(parsed('--hard_pixels_steps', 9))
+
+
 class EndTest(unittest.TestCase):
 
   def scored(self, since, **scores):

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from utils import replicas
 from utils.replicas import variable_name
-from utils.settings import weight_of_loss
+from utils.settings import FLAGS_OF_LOSS, weight_of_loss
 
 
 def valid_pixels(labels, ignore_label):
@@ -14,7 +14,7 @@ def valid_pixels(labels, ignore_label):
   return tf.not_equal(labels, ignore_label)
 
 
-def cross_entropy(logits, labels, ignore_label, weight_of_class=None):
+def cross_entropy(logits, labels, ignore_label, weight_of_class=None, hard_pixels=1):
   """Returns the mean cross entropy over the pixels whose label is not `ignore_label`.
 
   A weighted sum, not a selection of pixels: shapes stay static, and a batch without any valid pixel gives
@@ -26,21 +26,25 @@ def cross_entropy(logits, labels, ignore_label, weight_of_class=None):
     labels: int64 [B, H, W, 1], 0..K-1 or ignore_label; int32 would be left to the host by a GPU.
     ignore_label: int.
     weight_of_class: K floats by which each class's pixels count, or None: all count the same.
+    hard_pixels: float or float32 scalar, above 0 and up to 1: the share of the valid pixels, those of the
+      largest loss, whose mean it is; see hard_share.
 
   Returns:
     float32 scalar.
   """
-  return _weighted_mean(*_per_pixel(logits, labels, ignore_label, weight_of_class))
+  per_pixel, weights = _per_pixel(logits, labels, ignore_label, weight_of_class)
+  return _weighted_mean(per_pixel, _of_hardest(per_pixel, weights, hard_pixels))
 
 
-def focal(logits, labels, ignore_label, weight_of_class=None):
+def focal(logits, labels, ignore_label, weight_of_class=None, hard_pixels=1):
   """Returns the mean focal loss, (1 - p)^2 * -log(p), p that of the true class (arXiv 1708.02002 sec. 3.2).
 
   Easy pixels count less. Arguments and mean are those of cross_entropy; gamma is the paper's 2, and the
   weights take the place of its alpha.
   """
   per_pixel, weights = _per_pixel(logits, labels, ignore_label, weight_of_class)
-  return _weighted_mean(per_pixel * tf.square(tf.math.expm1(-per_pixel)), weights)
+  per_pixel *= tf.square(tf.math.expm1(-per_pixel))
+  return _weighted_mean(per_pixel, _of_hardest(per_pixel, weights, hard_pixels))
 
 
 def dice(logits, labels, ignore_label, weight_of_class=None):
@@ -83,7 +87,7 @@ def lovasz(logits, labels, ignore_label, weight_of_class=None):
   return _mean_of_present(tf.reduce_sum(errors * factors, axis=1), pixels, weight_of_class)
 
 
-# What --loss may name; all have the arguments of cross_entropy.
+# What --loss may name; all have the first four arguments of cross_entropy, and those of FLAGS_OF_LOSS.
 LOSSES = {'cross_entropy': cross_entropy, 'focal': focal, 'dice': dice, 'lovasz': lovasz}
 
 
@@ -93,9 +97,11 @@ def parts(logits, labels, settings, training):
   Args:
     logits, labels: see cross_entropy.
     settings: Settings.
-    training: bool; class weights do not count in evaluation.
+    training: bool; in evaluation all pixels count, and alike.
   """
-  return {name: LOSSES[name](logits, labels, settings.ignore_label, training and settings.weight_of_class)
+  options = {'hard_pixels': hard_share(settings)} if training else {}
+  return {name: LOSSES[name](logits, labels, settings.ignore_label, training and settings.weight_of_class,
+                             **{flag: options[flag] for flag in FLAGS_OF_LOSS[name] if flag in options})
           for name in weight_of_loss(settings.loss)}
 
 
@@ -115,6 +121,43 @@ def _per_pixel(logits, labels, ignore_label, weight_of_class):
   if weight_of_class:
     weights *= tf.gather(tf.constant(weight_of_class, tf.float32), labels)
   return per_pixel, weights
+
+
+def hard_share(settings):
+  """Returns the share of the valid pixels that the loss of this step is the mean of, a float or a scalar.
+
+  It falls from 1 at initial_global_step, linearly over hard_pixels_steps, to hard_pixels, as in Google's
+  DeepLab: new weights find almost any pixel hard.
+  """
+  if settings.hard_pixels == 1 or not settings.hard_pixels_steps:
+    return settings.hard_pixels
+  step = tf.cast(tf.train.get_or_create_global_step() - settings.initial_global_step, tf.float32)
+  return 1 - (1 - settings.hard_pixels) * tf.clip_by_value(step / settings.hard_pixels_steps, 0, 1)
+
+
+def _of_hardest(values, weights, share):
+  """Returns the weights, float32 [B, H, W], but 0 outside the hardest pixels: bootstrapping (1604.04339).
+
+  The hardest are those of the largest weighted value. Their number is the share of the pixels that have a
+  weight, rounded, at least one; those as hard as the last of them count too. Of several replicas each takes
+  the share of its own pixels.
+
+  Args:
+    values: float32 [B, H, W], not negative. weights: float32 [B, H, W], 0 where a pixel does not count.
+    share: see cross_entropy.
+  """
+  if isinstance(share, (int, float)) and share == 1:
+    return weights
+  ranked = tf.stop_gradient(values * weights)
+  number = tf.maximum(tf.round(share * tf.reduce_sum(tf.cast(weights > 0, tf.float32))), 1)
+  # By halving an interval in which the smallest value lies: for millions of pixels that is four times as fast
+  # as to sort them. The last of 40 is a 10^12th of the largest value.
+  low, high = tf.zeros([]), tf.reduce_max(ranked)
+  for _ in range(40):
+    middle = (low + high) / 2
+    is_enough = tf.reduce_sum(tf.cast(ranked >= middle, tf.float32)) >= number
+    low, high = tf.where(is_enough, middle, low), tf.where(is_enough, high, middle)
+  return weights * tf.cast(ranked >= low, tf.float32)
 
 
 def _valid_probabilities(logits, labels, ignore_label):
