@@ -69,6 +69,8 @@ def make_parser():
                  'pixels, those of the largest loss', type=flags.share, metavar='SHARE')
   parser.setting('hard_pixels_steps', 'steps over which --hard_pixels falls from 1 to its share, from '
                  '--initial_global_step on; 0 has it at once', type=flags.non_negative_int, metavar='N')
+  parser.setting('label_smoothing', 'the part of a label that all classes share in cross_entropy',
+                 type=flags.fraction, metavar='X')
   parser.flag('class_weights', 'none', "what a class's pixels (in dice and lovasz: its overlap) weigh in the "
               'loss: median_frequency takes the shares from train.json, which the conversion writes',
               choices=('none', 'median_frequency'))

@@ -41,6 +41,29 @@ class CrossEntropyTest(unittest.TestCase):
     loss = evaluate(lambda: losses.cross_entropy(tf.constant(logits), tf.constant(labels), 255, [3, 1]))
     self.assertAlmostEqual(loss, -(3 * np.log(.5) + np.log(.8)) / 4, places=6)
 
+  def test_smoothed_labels_are_shared_by_all_classes(self):
+    rng = np.random.RandomState(0)
+    logits, labels = (3 * rng.randn(2, 3, 5, 4)).astype('f'), rng.choice([0, 1, 3, 255], (2, 3, 5, 1))
+    labels[0, 0, :2, 0] = 1, 255
+    weights, valid = np.array([3., 1, 5, .5]), labels[..., 0] != 255
+
+    def by_numpy(logits):
+      target = np.where(np.arange(4) == labels, 0.7 + 0.3 / 4, 0.3 / 4)
+      per_pixel = -(target * np.log(softmax(logits.astype('d')))).sum(-1)
+      return np.average(per_pixel[valid], weights=weights[labels[..., 0][valid]])
+
+    def build():
+      inputs, truth = tf.constant(logits), tf.constant(labels)
+      loss = losses.cross_entropy(inputs, truth, 255, list(weights), label_smoothing=0.3)
+      given = Settings(label_smoothing=0.3, weight_of_class=list(weights))
+      parts = [losses.parts(inputs, truth, given, training)['cross_entropy'] for training in (True, False)]
+      return loss, tf.gradients(loss, inputs)[0], parts, losses.cross_entropy(inputs, truth, 255)
+
+    loss, gradient, (in_training, in_evaluation), plain = evaluate(build)
+    self.assertAlmostEqual(loss, by_numpy(logits), places=5)
+    np.testing.assert_allclose(gradient, differences(by_numpy, logits), atol=1e-6)
+    self.assertEqual((in_training, in_evaluation), (loss, plain))
+
   def test_focal_loss_makes_easy_pixels_count_less(self):
     logits = np.log(np.array([[[[.5, .5], [.2, .8], [.9, .1]]]], 'f'))
     labels = np.array([[[[0], [1], [255]]]], 'i')

@@ -79,6 +79,9 @@ class LossTest(unittest.TestCase):
     with self.assertRaisesRegex(UsageError, '--hard_pixels changes cross_entropy or focal, and there is none '
                                             'in --loss dice:2; leave it out, .* in --loss dice:2,cross_entr'):
       training.check_loss(parsed('--loss', 'dice:2', '--hard_pixels', 0.2))
+    with self.assertRaisesRegex(UsageError, '--label_smoothing changes cross_entropy, and there is none in '
+                                            '--loss focal; .* in --loss focal,cross_entropy'):
+      training.check_loss(parsed('--loss', 'focal', '--label_smoothing', 0.1))
     with self.assertRaisesRegex(UsageError, '--hard_pixels_steps is how long --hard_pixels takes'):
       training.check_loss(parsed('--hard_pixels_steps', 9))
 

@@ -14,7 +14,7 @@ def valid_pixels(labels, ignore_label):
   return tf.not_equal(labels, ignore_label)
 
 
-def cross_entropy(logits, labels, ignore_label, weight_of_class=None, hard_pixels=1):
+def cross_entropy(logits, labels, ignore_label, weight_of_class=None, hard_pixels=1, label_smoothing=0):
   """Returns the mean cross entropy over the pixels whose label is not `ignore_label`.
 
   A weighted sum, not a selection of pixels: shapes stay static, and a batch without any valid pixel gives
@@ -28,11 +28,15 @@ def cross_entropy(logits, labels, ignore_label, weight_of_class=None, hard_pixel
     weight_of_class: K floats by which each class's pixels count, or None: all count the same.
     hard_pixels: float or float32 scalar, above 0 and up to 1: the share of the valid pixels, those of the
       largest loss, whose mean it is; see hard_share.
+    label_smoothing: float in [0, 1), the part of a label that all K classes share (arXiv 1512.00567 sec. 7).
 
   Returns:
     float32 scalar.
   """
   per_pixel, weights = _per_pixel(logits, labels, ignore_label, weight_of_class)
+  if label_smoothing:
+    of_all_classes = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=3)
+    per_pixel = (1 - label_smoothing) * per_pixel + label_smoothing * of_all_classes
   return _weighted_mean(per_pixel, _of_hardest(per_pixel, weights, hard_pixels))
 
 
@@ -97,12 +101,14 @@ def parts(logits, labels, settings, training):
   Args:
     logits, labels: see cross_entropy.
     settings: Settings.
-    training: bool; in evaluation all pixels count, and alike.
+    training: bool; in evaluation all pixels count, and alike, and labels are not smoothed.
   """
-  options = {'hard_pixels': hard_share(settings)} if training else {}
-  return {name: LOSSES[name](logits, labels, settings.ignore_label, training and settings.weight_of_class,
-                             **{flag: options[flag] for flag in FLAGS_OF_LOSS[name] if flag in options})
-          for name in weight_of_loss(settings.loss)}
+  names = weight_of_loss(settings.loss)
+  if not training:
+    return {name: LOSSES[name](logits, labels, settings.ignore_label) for name in names}
+  options = {'hard_pixels': hard_share(settings), 'label_smoothing': settings.label_smoothing}
+  return {name: LOSSES[name](logits, labels, settings.ignore_label, settings.weight_of_class,
+                             **{flag: options[flag] for flag in FLAGS_OF_LOSS[name]}) for name in names}
 
 
 def total(parts, settings):

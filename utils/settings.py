@@ -7,7 +7,7 @@ import typing
 
 # What a loss is made of (utils/losses.py), and the flags that change such a part.
 FLAGS_OF_LOSS: dict[str, tuple[str, ...]] = {
-    'cross_entropy': ('hard_pixels',), 'focal': ('hard_pixels',), 'dice': (), 'lovasz': ()}
+    'cross_entropy': ('hard_pixels', 'label_smoothing'), 'focal': ('hard_pixels',), 'dice': (), 'lovasz': ()}
 _LARGEST_WEIGHT = 3.4e38  # of float32
 
 
@@ -46,6 +46,7 @@ class Settings:
     loss: str, names in losses.LOSSES, perhaps with weights; see weight_of_loss.
     hard_pixels: float, the share of the valid pixels, the hardest, that the training loss is the mean of.
     hard_pixels_steps: int, steps over which it falls from 1, from initial_global_step on.
+    label_smoothing: float, the part of a label that all classes share in the cross entropy of training.
     weight_of_class: K floats by which the pixels of each class count in the training loss, or None.
     batch_norm_decay: float, or None for the backbone's own.
     freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
@@ -78,6 +79,7 @@ class Settings:
   loss: str = 'cross_entropy'
   hard_pixels: float = 1.0
   hard_pixels_steps: int = 0
+  label_smoothing: float = 0.0
   weight_of_class: tuple[float, ...] | None = None
   batch_norm_decay: float | None = None
   freeze_batch_norm: bool = False
