@@ -28,10 +28,11 @@ from utils.settings import Settings
 from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
 
 _ASPP_DEPTH = 256  # channels of every branch and of the projection
+_AUXILIARY = 'auxiliary'  # the scope of the auxiliary head, which training alone builds
 
 
 def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.float32,
-            sync_batch_norm=True, data_format='channels_last', dropout_seed=(0, 0)):
+            sync_batch_norm=True, data_format='channels_last', dropout_seed=(0, 0), auxiliary=False):
   """Returns the logits of DeepLabv3+.
 
   Args:
@@ -43,9 +44,10 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
     sync_batch_norm: bool, whether batch norm's statistics are those of all replicas' batches.
     data_format: str, channels_last or channels_first, the order of axes between images and logits.
     dropout_seed: integer [2]; in training dropout is a pure function of it.
+    auxiliary: bool, whether there is an auxiliary head too.
 
   Returns:
-    logits: float32 [B, H, W, K].
+    logits: float32 [B, H, W, K]; or, with an auxiliary head, a pair of such: those of the network, and its.
   """
   row = backbones.get(architecture.base_architecture)
   architecture = resolved(architecture, row)
@@ -60,16 +62,20 @@ def network(images, architecture, is_training, batch_norm_decay=None, dtype=tf.f
   # The head has the paper's constants, whatever the backbone's (and the same decay, if one is given).
   head_norm = layers.BatchNorm(is_training, batch_norm_decay or 0.9997, sync=sync_batch_norm)
   with layers.way(channels_first=data_format == 'channels_first'):
-    high, low = builders.build(row, layers.to_features(images), architecture.output_stride, norm,
-                                architecture.multi_grid)
+    high, low, middle = builders.build(row, layers.to_features(images), architecture.output_stride, norm,
+                                       architecture.multi_grid)
     net = aspp(high, architecture, head_norm, row, dropout_seed)
     if architecture.decoder:
       net = decoder(net, low, architecture, head_norm, row)
     else:
       with tf.variable_scope('upsampling_logits'):
         net = layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
-    net = layers.from_features(net)
-  logits = layers.resize_bilinear(net, layers.spatial_size(images), row.align_corners)
+    nets = [net, auxiliary_head(middle, architecture, head_norm, dropout_seed)] if auxiliary else [net]
+    nets = [layers.from_features(net) for net in nets]
+  logits, *others = (layers.resize_bilinear(net, layers.spatial_size(images), row.align_corners)
+                     for net in nets)
+  if others:
+    return logits, *others
   return logits[:, :size[0], :size[1]] if is_padded else logits
 
 
@@ -150,6 +156,25 @@ def decoder(high, low, architecture, norm, row):
       return layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
 
 
+def auxiliary_head(features, architecture, norm, dropout_seed):
+  """A second, small head, whose loss helps to train the backbone (PSPNet, arXiv 1612.01105 sec. 3.3).
+
+  Its layers are those of mmsegmentation's DeepLabv3+.
+
+  Args:
+    features: float32 [B, h, w, C], the input of the backbone's last stage.
+    architecture, norm, dropout_seed: see aspp.
+
+  Returns:
+    logits: float32 [B, h, w, K].
+  """
+  with tf.variable_scope(_AUXILIARY):
+    net = _full_conv2d(3)(features, 256, 'conv_3x3', norm, tf.nn.relu)
+    if norm.is_training:  # by a seed that no --seed gives the ASPP
+      net = _dropout(net, 0.1, tf.cast(dropout_seed, tf.int64) + [1 << 32, 0])
+    return layers.conv2d(tf.cast(net, tf.float32), architecture.num_classes, 1, 'conv_1x1')
+
+
 def _dropout(features, rate, seed):
   """Returns the features, each set to 0 with probability `rate`; a pure function of the seed, integer [2].
 
@@ -201,10 +226,12 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   with layers.way(recompute=training and settings.recompute, prepare=prepare, differentiable=training,
                   skip_padding=not training and not settings.portable):
     images = views.seen(features) if is_view else features
+    has_auxiliary = training and settings.auxiliary_head > 0
     logits = network(images, architecture, training and not settings.freeze_batch_norm,
                      settings.batch_norm_decay, run_config.DTYPES[settings.precision],
                      settings.sync_batch_norm, settings.data_format,
-                     optimizers.dropout_seed(settings) if training else None)
+                     optimizers.dropout_seed(settings) if training else None, has_auxiliary)
+  logits, auxiliary_logits = logits if has_auxiliary else (logits, None)
   if is_view:
     logits = views.restored(logits, features)
   _declare_model_variables()
@@ -220,8 +247,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
 
   labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
   trained = trained_variables(settings.freeze_batch_norm)
-  parts = losses.parts(logits, labels, settings, training)
-  data_loss = losses.total(parts, settings)
+  data_loss, parts = _data_loss(logits, auxiliary_logits, labels, settings, training)
   with layers.way(prepare=prepare):
     decay = layers.prepared(
         losses.weight_decay(trained, settings.weight_decay, settings.weight_decay_scope), tf.float32)
@@ -251,6 +277,16 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
                        training_chief_hooks=[progress])
 
 
+def _data_loss(logits, auxiliary_logits, labels, settings, training):
+  """Returns the loss of the predictions, float32 scalar, and a dict of name to scalar: what it is made of."""
+  parts = losses.parts(logits, labels, settings, training)
+  total = losses.total(parts, settings)
+  if auxiliary_logits is None:
+    return total, parts
+  auxiliary = losses.total(losses.parts(auxiliary_logits, labels, settings, training), settings)
+  return total + settings.auxiliary_head * auxiliary, {**parts, 'auxiliary_loss': auxiliary}
+
+
 def trained_variables(freeze_batch_norm):
   """Returns the variables that training changes and weight decay shrinks: gamma and beta only unfrozen."""
   frozen = ('gamma', 'beta') if freeze_batch_norm else ()
@@ -263,9 +299,13 @@ def _model_variables():
 
 
 def _declare_model_variables():
-  """Says which variables a checkpoint must hold: those of the network (tf.model_variables())."""
+  """Says which variables a checkpoint must hold: those of the network (tf.model_variables()).
+
+  Not those of the auxiliary head, which a training can be continued with or without.
+  """
   if tf.distribute.get_replica_context().replica_id_in_sync_group == 0:
-    tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(_model_variables().values())
+    tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(
+        v for name, v in _model_variables().items() if not name.startswith(_AUXILIARY + '/'))
 
 
 def _checked(logits):

@@ -65,6 +65,9 @@ def make_parser():
   parser.setting('loss', 'what is minimised: cross_entropy; focal, in which easy pixels count less; dice or '
                  'lovasz, which measure the overlap of each class; or a weighted sum: cross_entropy,dice:0.5',
                  type=flags.loss, metavar='LOSS')
+  parser.setting('auxiliary_head', 'weight of the loss of a second, small head on the features before the '
+                 "backbone's last stage, such as 0.4; only training has it, and 0 has none",
+                 type=flags.non_negative_float, metavar='WEIGHT')
   parser.setting('hard_pixels', 'take the mean of cross_entropy or focal over this share of the valid '
                  'pixels, those of the largest loss', type=flags.share, metavar='SHARE')
   parser.setting('hard_pixels_steps', 'steps over which --hard_pixels falls from 1 to its share, from '

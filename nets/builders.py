@@ -3,7 +3,9 @@
 The feature maps are what the decoder works on (DeepLabv3+ sec. 3.1):
   high: float32 [B, ceil(H/output_stride), ceil(W/output_stride), C], the encoder's output;
   low:  dict of stride s in (2, 4, 8) -> float32 [B, ceil(H/s), ceil(W/s), C'], the last features at that
-        stride. The published models use stride 4.
+        stride. The published models use stride 4;
+  middle: float32 [B, h', w', C''], what the backbone's last stage works on, for the auxiliary head: at the
+        output stride, of Xception and MobileNetV2 at 16 at most.
 """
 from nets import backbones, mobilenet_v2, resnet_v1_beta, resnet_v2, xception
 from utils.errors import UsageError
@@ -13,7 +15,7 @@ _BUILDERS = {'mobilenet_v2': mobilenet_v2.build, 'resnet_v1_beta': resnet_v1_bet
 
 
 def build(row, images, output_stride, norm, multi_grid=None):
-  """Returns (high, low), the feature maps of a row's backbone; see the module's docstring for the shapes.
+  """Returns (high, low, middle), the feature maps of a row's backbone; the module says of what shapes.
 
   Args:
     row: Backbone.

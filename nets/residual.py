@@ -9,7 +9,7 @@ BLOCKS = {
 
 
 def stack(net, blocks, strides, multi_grid, scope, unit):
-  """Returns the output of all units, one after the other, and the features that they offer the decoder.
+  """Returns the output of all units, one after the other, and what lies before it.
 
   As in TF-Slim the stride of a block sits on its last unit.
 
@@ -22,15 +22,17 @@ def stack(net, blocks, strides, multi_grid, scope, unit):
     unit: function of (net, depth, stride, rate) that builds a unit, and returns its output and the features.
 
   Returns:
-    net: float [B, h', w', 2048]. offered: list of a list of the features of each unit, for each block.
+    net: float [B, h', w', 2048]. middle: float [B, h'', w'', 1024], the last block's input. offered: list of
+    a list of the features of each unit, for each block.
   """
   offered: list[list] = []
   for index, (depth, units, last_stride) in enumerate(blocks, 1):
     grid = multi_grid if index == len(blocks) else (1,) * units
+    middle = net
     offered.append([])
     for number in range(1, units + 1):
       stride, rate = strides(last_stride if number == units else 1)
       with tf.variable_scope(f'block{index}/unit_{number}/{scope}'):
         net, features = unit(net, depth, stride, rate * grid[number - 1])
       offered[-1].append(features)
-  return net, offered
+  return net, middle, offered

@@ -13,10 +13,10 @@ _BLOCKS = {'resnet_v1_50_beta': residual.BLOCKS[50], 'resnet_v1_101_beta': resid
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of a ResNet-v1; see nets/builders.py for the arguments.
+  """Returns (high, low, middle) of a ResNet-v1; see nets/builders.py for the arguments.
 
   high: float32 [B, h, w, 2048]; low: 128 channels of the stem at stride 2, and at strides 4 and 8 the last
-  residual before its sum and ReLU, 256 and 512 channels.
+  residual before its sum and ReLU, 256 and 512 channels; middle: the third block's 1024.
   """
   with tf.variable_scope(row.scope):
     net = layers.conv2d(images, 64, 3, 'conv1_1', norm, tf.nn.relu, stride=2)
@@ -24,12 +24,12 @@ def build(row, images, output_stride, norm, multi_grid):
     net = layers.conv2d(net, 128, 3, 'conv1_3', norm, tf.nn.relu)
     low = {2: net}
     net = layers.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 128]
-    net, offered = residual.stack(
+    net, middle, offered = residual.stack(
         net, _BLOCKS[row.name], layers.AtrousStrides(output_stride // 4),  # the stem takes 4
         multi_grid, 'bottleneck_v1', functools.partial(_bottleneck, norm=norm))
     # Of the last unit but one: the last is the one with the stride.
     low.update({4 * index: offered[index - 1][-2] for index in (1, 2)})
-  return net, low
+  return net, low, middle
 
 
 @layers.recomputable

@@ -14,21 +14,21 @@ _BLOCKS = {'resnet_v2_50': residual.BLOCKS[50], 'resnet_v2_101': residual.BLOCKS
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of a ResNet-v2; see nets/builders.py for the arguments.
+  """Returns (high, low, middle) of a ResNet-v2; see nets/builders.py for the arguments.
 
   high: float32 [B, h, w, 2048], the sum before `postnorm`; low: 64, 64 and 128 channels at strides 2, 4
-  and 8.
+  and 8; middle: the third block's sum of 1024 channels.
   """
   with tf.variable_scope(row.scope):
     net = layers.conv2d(images, 64, 7, 'conv1', stride=2)
     low = {2: net}
     net = layers.max_pool2d(net, 3, 2, 'SAME')  # [B, ceil(H/4), ceil(W/4), 64]
-    net, offered = residual.stack(
+    net, middle, offered = residual.stack(
         net, _BLOCKS[row.name], layers.AtrousStrides(output_stride // 4),  # the root takes 4
         multi_grid, 'bottleneck_v2', functools.partial(_bottleneck, norm=norm))
     low.update({4 * index: offered[index - 1][-1] for index in (1, 2)})  # of the last unit, before its stride
     layers.batch_norm(net, norm, 'postnorm')  # unused; checkpoints hold it and its averages move
-  return net, low
+  return net, low, middle
 
 
 @layers.recomputable

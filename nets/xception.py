@@ -19,9 +19,10 @@ _VARIANTS = {
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of an Xception; see nets/builders.py for the arguments.
+  """Returns (high, low, middle) of an Xception; see nets/builders.py for the arguments.
 
-  high: float32 [B, h, w, 2048]; low: 128, 256 and 728 channels at strides 2, 4 and 8, before any ReLU.
+  high: float32 [B, h, w, 2048]; low: 128, 256 and 728 channels at strides 2, 4 and 8, before any ReLU;
+  middle: 728 channels, the middle flow's output.
   """
   entry, middle_units = _VARIANTS[row.name]
   strides = layers.AtrousStrides(output_stride)
@@ -37,10 +38,11 @@ def build(row, images, output_stride, norm, multi_grid):
         total_stride *= stride
     for unit in range(1, middle_units + 1):
       net, _ = _module(net, f'middle_flow/block1/unit_{unit}', (728,) * 3, strides(1), norm, shortcut='sum')
+    middle = net
     net, _ = _module(net, 'exit_flow/block1/unit_1', (728, 1024, 1024), strides(2), norm, shortcut='conv')
     net, _ = _module(net, 'exit_flow/block2/unit_1', (1536, 1536, 2048), strides(1), norm, shortcut=None,
                      grid=multi_grid)
-  return net, low
+  return net, low, middle
 
 
 @layers.recomputable

@@ -101,7 +101,7 @@ class BackbonesTest(unittest.TestCase):
   def _check_shapes(self, name, output_stride, size):
     """Builds a backbone in the default graph and checks the shapes of what it returns for 45x71."""
     high_channels, low_channels, _ = EXPECTED[name]
-    high, low = self._build(name, tf.zeros([2, 45, 71, 3]), output_stride)
+    high, low, middle = self._build(name, tf.zeros([2, 45, 71, 3]), output_stride)
     self.assertEqual(high.shape.as_list(), [2, *size, high_channels])
     for stride, size, channels in zip((2, 4, 8), ((23, 36), (12, 18), (6, 9)), low_channels):
       self.assertEqual(low[stride].shape.as_list(), [2, *size, channels])

@@ -29,8 +29,8 @@ class StackTest(unittest.TestCase):
         *((f'block3/unit_{number}/bottleneck', 256, 1, 1) for number in (1, 2, 3))])
 
   def test_units_work_on_one_another_and_offer_features_by_block(self):
-    _, (net, offered) = built(((64, 2, 2), (128, 1, 2), (256, 3, 1)), 32)
-    self.assertEqual(net, 6)
+    _, (net, middle, offered) = built(((64, 2, 2), (128, 1, 2), (256, 3, 1)), 32)
+    self.assertEqual((net, middle), (6, 3))
     self.assertEqual(offered, [[0, -1], [-2], [-3, -4, -5]])
 
   def test_strides_beyond_become_rates_and_the_grid_multiplies_those_of_the_last_block(self):

@@ -19,10 +19,10 @@ _WIDTHS = (4, 8, 12, 16, 20)
 
 
 def build(row, images, output_stride, norm, multi_grid):
-  """Returns (high, low) of five units of stride 2; see nets/builders.py.
+  """Returns (high, low, middle) of five units of stride 2; see nets/builders.py.
 
-  high: float32 [B, h, w, 20]; low: 4, 8 and 12 channels at strides 2, 4 and 8. The last two convolutions are
-  separable.
+  high: float32 [B, h, w, 20]; low: 4, 8 and 12 channels at strides 2, 4 and 8; middle: 16. The last two
+  convolutions are separable.
   """
   import tensorflow.compat.v1 as tf  # not above: scripts silence TensorFlow before they import it
 
@@ -42,7 +42,7 @@ def build(row, images, output_stride, norm, multi_grid):
     for number in range(1, 6):
       net = unit(net, number, *strides(2))
       low[2 ** number] = net
-  return net, {stride: low[stride] for stride in (2, 4, 8)}
+  return net, {stride: low[stride] for stride in (2, 4, 8)}, low[16]
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ _LEFT_OUT = (
     ('global_step$', 'the global step'),
     ('/(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|ExponentialMovingAverage)$', 'optimizer slots'),
     ('^(resnet_v\\d_\\d+|xception_\\d+)/logits/|^MobilenetV2/(Conv_1|Logits)/', "the ImageNet classifier's"),
+    ('^auxiliary/', "an auxiliary head's"),
     ('mean_rgb$', 'the mean colour, which is known'),
 )
 # The largest of Google's archives unpacks to 1 GiB, in some dozens of files.

@@ -90,8 +90,9 @@ def describe(variables: dict[str, list[int]]) -> str:
   Args:
     variables: shapes by name.
   """
-  scopes = collections.Counter(name.split('/')[0] for name in variables
-                               if not re.match('(aspp|decoder|image_pooling|concat_projection)', name))
+  scopes = collections.Counter(
+      name.split('/')[0] for name in variables
+      if not re.match('(aspp|auxiliary|decoder|image_pooling|concat_projection)', name))
   backbone = scopes.most_common(1)[0][0] if scopes else 'nothing'
   num_classes = class_count(variables)
   return backbone + (f' with {num_classes} classes' if num_classes else ' without a DeepLab head')

@@ -47,6 +47,7 @@ class Settings:
     hard_pixels: float, the share of the valid pixels, the hardest, that the training loss is the mean of.
     hard_pixels_steps: int, steps over which it falls from 1, from initial_global_step on.
     label_smoothing: float, the part of a label that all classes share in the cross entropy of training.
+    auxiliary_head: float, the weight of the loss of a second head in training, or 0 for none.
     weight_of_class: K floats by which the pixels of each class count in the training loss, or None.
     batch_norm_decay: float, or None for the backbone's own.
     freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
@@ -80,6 +81,7 @@ class Settings:
   hard_pixels: float = 1.0
   hard_pixels_steps: int = 0
   label_smoothing: float = 0.0
+  auxiliary_head: float = 0.0
   weight_of_class: tuple[float, ...] | None = None
   batch_norm_decay: float | None = None
   freeze_batch_norm: bool = False
