@@ -211,11 +211,6 @@ def weight(text: str) -> float:
   return _number(text, float, lambda value: 0 <= value <= 1, 'a number from 0 to 1')
 
 
-def share(text: str) -> float:
-  """An argparse type: a number above 0, up to 1."""
-  return _number(text, float, lambda value: 0 < value <= 1, 'a number above 0, up to 1')
-
-
 def positive_int_or_auto(text: str) -> int | str:
   """An argparse type: an integer of 1 or more, or auto."""
   return text if text == 'auto' else positive_int(text)
