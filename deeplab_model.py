@@ -240,7 +240,8 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   classes = tf.expand_dims(tf.argmax(logits, axis=3), axis=3)  # int64 [B, H, W, 1]
   predictions = {'classes': tf.cast(classes, tf.int32),
                  'probabilities': tf.nn.softmax(logits, name='softmax_tensor')}
-  scaffold = None if training else tf.train.Scaffold(saver=checkpoints.Restorer(defer_build=True))
+  scaffold = None if training else tf.train.Scaffold(
+      saver=checkpoints.Restorer(defer_build=True, weights=settings.weights))
   if mode == ModeKeys.PREDICT:
     return EstimatorSpec(mode, predictions, export_outputs={'preds': PredictOutput(predictions)},
                          scaffold=scaffold)

@@ -25,7 +25,7 @@ def make_parser():
   parser.flag('evaluation_data_list', './dataset/val.txt', 'file of the names to evaluate', metavar='FILE')
   parser.flag('data_dir', None, 'folder of records, in place of images, labels and list', metavar='DIR')
   parser.flag('split', 'val', 'the records of --data_dir to evaluate', metavar='NAME')
-  parser.shared(*flags.MODEL_FLAGS, *flags.VIEW_FLAGS, *flags.COMPUTE_FLAGS)
+  parser.shared(*flags.MODEL_FLAGS, 'weights', *flags.VIEW_FLAGS, *flags.COMPUTE_FLAGS)
 
   parser.group('output')
   parser.flag('save_predictions', None, 'also write a PNG of every prediction into this folder',

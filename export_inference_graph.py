@@ -18,7 +18,7 @@ FORMATS = ('saved_model', 'tflite', 'onnx', 'frozen_graph')
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared(*flags.MODEL_FLAGS)
+  parser.shared(*flags.MODEL_FLAGS, 'weights')
   parser.group('output')
   parser.flag('export_dir', 'dataset/export_output', 'folder of the exported models', metavar='DIR')
   parser.flag('format', 'saved_model', 'what is written: a SavedModel, a TensorFlow Lite model, an ONNX '

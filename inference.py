@@ -32,7 +32,7 @@ def make_parser():
   parser.flag('overlay', False, 'the overlay beside --outputs', action='store_true')
   parser.flag('alpha', 0.5, "the weight of the classes' colours in the overlay, 0 to 1; a class 0 called "
               'background is left as the photo is', type=flags.weight, metavar='X')
-  parser.shared(*flags.MODEL_FLAGS, *flags.VIEW_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
+  parser.shared(*flags.MODEL_FLAGS, 'weights', *flags.VIEW_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
   return parser
 
 

@@ -62,6 +62,10 @@ def make_parser():
                  'convolutions that are not depthwise', choices=('all', 'weights'))
   parser.setting('clip_gradients', 'norm of the whole gradient, weight decay included, to which longer ones '
                  'are scaled; 0 leaves them', type=flags.non_negative_float, metavar='NORM')
+  parser.setting('ema', 'also keep moving averages of the weights with this decay, such as 0.9998, and score '
+                 'them too; 0 keeps none', type=flags.fraction, metavar='DECAY')
+  parser.setting('weights', 'raw, or ema: whose score decides which checkpoint is the best and when to stop '
+                 'early', choices=('raw', 'ema'))
   parser.setting('loss', 'what is minimised: cross_entropy; focal, in which easy pixels count less; dice or '
                  'lovasz, which measure the overlap of each class; or a weighted sum: cross_entropy,dice:0.5',
                  type=flags.loss, metavar='LOSS')

@@ -37,6 +37,7 @@ def main(args):
   looks = views.read_flags(args, architecture.output_stride)
   devices.take(precision=args.precision)
   params = {**vars(architecture), 'class_names': dataset.class_names, 'ignore_label': dataset.ignore_label,
+            'weights': args.weights,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
   has_several = args.watch or args.all_checkpoints
   checkpoint = None
@@ -81,7 +82,8 @@ class Evaluation:
   def score_one(self, checkpoint):
     """Evaluates a checkpoint, and prints and writes all there is to say of it."""
     args, count = self._args, len(self._examples.names)
-    print(f'Evaluating {checkpoint} on {count} images; on {devices.describe()}', flush=True)
+    what = checkpoints.described(checkpoint, args.weights)
+    print(f'Evaluating {what} on {count} images; on {devices.describe()}', flush=True)
     result, results = self._run(checkpoint)
     if result:
       print(metrics.report(result, self._dataset.class_names))
@@ -101,8 +103,8 @@ class Evaluation:
   def score_all(self):
     """Evaluates the checkpoints of --all_checkpoints and --watch, a line each, and names the best."""
     args, best, evaluated = self._args, None, []
-    print(f'Evaluating the checkpoints in {args.model_dir} on {len(self._examples.names)} images; on '
-          f'{devices.describe()}', flush=True)
+    what = checkpoints.described(f'the checkpoints in {args.model_dir}', args.weights)
+    print(f'Evaluating {what} on {len(self._examples.names)} images; on {devices.describe()}', flush=True)
     try:
       for _, checkpoint in checkpoint_watch.checkpoints(args.model_dir, args.all_checkpoints, args.watch):
         found, results = self._scored_if_good(checkpoint)
@@ -137,6 +139,8 @@ class Evaluation:
     """Returns a checkpoint's scores and Results; (None, None) and a line on it if it is damaged or gone."""
     try:
       what = checkpoint_store.problem(checkpoint)
+      if what is None and self._args.weights == 'ema' and not checkpoints.has_averages(checkpoint):
+        what = 'holds no averaged weights'
       if what is None:
         result, results = self._run(checkpoint)
         found = self._described(checkpoint, result, results)
@@ -169,8 +173,10 @@ class Evaluation:
 
   def _described(self, checkpoint, result, results):
     """Returns all that is known of an evaluated checkpoint, a dict for JSON."""
-    return {'checkpoint': checkpoint, 'step': int(result['global_step']), 'images': len(self._examples.names),
-            **results.tally.scores(), 'confusion_matrix': results.tally.matrix.tolist()}
+    averaged = {'weights': 'ema'} if self._args.weights == 'ema' else {}
+    return {'checkpoint': checkpoint, 'step': int(result['global_step']), **averaged,
+            'images': len(self._examples.names), **results.tally.scores(),
+            'confusion_matrix': results.tally.matrix.tolist()}
 
   def _write_report(self, found, results):
     evaluation_report.write(self._args.report, run_name(self._args), found, results.tally.images,
@@ -234,7 +240,8 @@ def split_name(args):
 def run_name(args):
   """Returns what the run of these images is called in TensorBoard: as split_name, but no path."""
   name = os.path.basename(split_name(args))
-  return 'images' if name in ('', os.curdir, os.pardir) else name
+  name = 'images' if name in ('', os.curdir, os.pardir) else name
+  return name + '_ema' * (args.weights == 'ema')
 
 
 class Examples(typing.NamedTuple):

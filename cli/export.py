@@ -48,8 +48,9 @@ def main(args):
   files.make_folder(args.export_dir, '--export_dir')
 
   devices.take()
-  print(f'Exporting {checkpoint}; on {devices.describe()}', flush=True)
-  params = {**vars(architecture), 'portable': True}
+  what = checkpoints.described(checkpoint, args.weights)
+  print(f'Exporting {what}; on {devices.describe()}', flush=True)
+  params = {**vars(architecture), 'portable': True, 'weights': args.weights}
   model_fn = with_mask(deeplabv3_plus_model_fn) if args.image_bytes else deeplabv3_plus_model_fn
   # What appears in export_dir has been checked.
   with (failures.explaining('end other programs that hold memory'),
@@ -59,7 +60,7 @@ def main(args):
     exported = write_saved_model(model, scratch) if args.format == 'saved_model' else write(model, scratch)
     agreement = check(exported, model)
     path = move_into(exported, args.export_dir)
-  print(f'{path}: exported {checkpoint}, and checked against it: {agreement}')
+  print(f'{path}: exported {what}, and checked against it: {agreement}')
   if re.search(r'[][*?\\]', os.path.abspath(path)):
     print(f'Note: TensorFlow takes [ ] * ? \\ in a path for a pattern, and cannot load a SavedModel from '
           f'{path}; move it to a folder without these')

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.grappler import tf_optimizer
 
-from utils import checkpoints, run_config
+from utils import run_config
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
@@ -48,11 +48,11 @@ def frozen_graph(model_fn, params, checkpoint, size, outputs):
   """
   with tf.Graph().as_default() as graph, tf.Session(config=run_config.run_config().session_config) as session:
     image = tf.placeholder(tf.float32, [1, *(size or (None, None)), 3], 'image')
-    predictions = model_fn(image, None, ModeKeys.PREDICT, params).predictions
+    spec = model_fn(image, None, ModeKeys.PREDICT, params)
     for name in outputs:
-      tf.identity(predictions[name], name)
+      tf.identity(spec.predictions[name], name)
     prepare = tf.tables_initializer()  # see Way.prepare
-    checkpoints.Restorer(tf.model_variables()).restore(session, checkpoint)
+    spec.scaffold.saver.restore(session, checkpoint)
     session.run(prepare)
     constant = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), list(outputs))
   return _folded(constant, outputs)

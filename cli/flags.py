@@ -345,6 +345,9 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default=None, metavar='FILE',
         help='file of flags, one a line, with comments after a #, such as those in recipes/; what the '
              'command line gives too is taken from there'),
+    'weights': dict(
+        default=default_of('weights'), choices=('raw', 'ema'),
+        help='which weights of the checkpoint to use: raw, or ema, the averages that train.py --ema keeps'),
     'debug': dict(
         default=False, action='store_true',
         help="stop in tfdbg's command line at every session run"),
@@ -372,7 +375,7 @@ AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', '
 
 # The titles of the help, and the shared flags that stand under them.
 GROUPS = {
-    'model': tuple(name for name in MODEL_FLAGS if name != 'dataset'),
+    'model': (*(name for name in MODEL_FLAGS if name != 'dataset'), 'weights'),
     'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast',
              *AUGMENTATION_FLAGS),
     'schedule': ('recipe',),

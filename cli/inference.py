@@ -41,12 +41,13 @@ def main(args):
   devices.take(precision=args.precision)
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   files.make_folder(args.output_dir, '--output_dir')
-  params = {**vars(architecture),
+  params = {**vars(architecture), 'weights': args.weights,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
   estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
   what = f'{len(found)} images' if not any(photo.is_video for photo in found) else (
       f'{len(found)} images and videos')
-  print(f'Predicting {what} by {checkpoint}; on {devices.describe()}', flush=True)
+  print(f'Predicting {what} by {checkpoints.described(checkpoint, args.weights)}; on {devices.describe()}',
+        flush=True)
   predict = Predictor(estimator, checkpoint, looks, dataset.num_classes, args)
   writer = Writer(dataset, args)
   advice = looks.memory_advice if not looks.is_plain else (

@@ -69,6 +69,7 @@ def run(args, requests, stack):
   check_crop(args)
   inputs.read_flags(args)  # refuses an augmentation that cannot be
   check_loss(args)
+  check_averages(args)
   compute_params = check_devices(args, task)
   if args.deterministic:
     run_config.make_deterministic()
@@ -229,6 +230,12 @@ def check_loss(args):
   if args.hard_pixels_steps and args.hard_pixels == 1:
     raise UsageError('--hard_pixels_steps is how long --hard_pixels takes to fall to its share; give that '
                      'too, such as --hard_pixels 0.2, or neither')
+
+
+def check_averages(args):
+  if args.weights == 'ema' and not args.ema:
+    raise UsageError('--weights ema lets the averaged weights decide, and --ema keeps none; give its decay '
+                     'too, such as --ema 0.9998')
 
 
 def check_devices(args, task):
@@ -456,7 +463,8 @@ def forget_later(model_dir, step):
   validation = Validation(model_dir)
   validation.go_on_from(step)
   event_files.cut(model_dir, lambda past: past <= step)
-  event_files.cut(os.path.join(model_dir, 'eval'), lambda past: past <= step and validation.has(past))
+  for folder in ('eval', 'eval_ema'):
+    event_files.cut(os.path.join(model_dir, folder), lambda past: past <= step and validation.has(past))
   return validation
 
 
@@ -467,7 +475,7 @@ class Training:
     self.args, self.task, self.requests = args, task, requests
     self.dataset, self.records, self.counts = dataset, records, counts
     self.params, self.validation = params, validation
-    self.result = {}  # of the last evaluation
+    self.result = {}  # of the last evaluation, by the weights that decide
 
   def run(self, resume_from, step, position, ends, is_pending):
     """Trains up to each of the steps `ends`, evaluating after each.
@@ -484,9 +492,11 @@ class Training:
     self.estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir,
                                run_config.run_config(args.seed, args.xla, strategy), self.params)
     # XLA would compile the network anew for each size of a validation image.
-    self.evaluator = Estimator(
+    self.evaluators = {weights: Estimator(
         deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(args.seed, strategy=strategy),
-        {**self.params, **run_config.compute_params(args.precision, args.data_format, training=False)})
+        {**self.params, 'weights': weights,
+         **run_config.compute_params(args.precision, args.data_format, training=False)})
+        for weights in (('raw', 'ema') if args.ema else ('raw',))}
     stop = is_pending and task.is_chief and self.evaluate(step, resume_from)
     if ends and not stop:
       hook = self.hook(resume_from, step, position, ends)
@@ -546,29 +556,44 @@ class Training:
 
   def evaluate(self, step, checkpoint):
     """Scores a checkpoint and keeps it if it is the best; returns whether to stop training early."""
-    replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
-    files, count = self.records['val'], self.counts['val']
-    bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
-    with (devices.without_autotuning(),
-          self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
-                          'memory, or validate on smaller images')):
-      self.result = self.evaluator.evaluate(
-          functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
-          checkpoint_path=checkpoint)
-    names = self.dataset.class_names
-    print(f'step {step}, validation on {self.args.data_dir}:')
-    print(metrics.report(self.result, names), flush=True)
-    scores = {'images': count, **validation.scores(self.result['confusion_matrix'], names)}
-    picture = np.asarray(confusion_picture.draw(self.result['confusion_matrix'], list(names)))
-    events = tf.summary.FileWriterCache.get(self.evaluator.eval_dir())
-    events.add_summary(summaries.pictures('confusion_matrix', [picture]), step)
-    events.flush()
+    # A checkpoint of a training without --ema may still have to be scored.
+    results = {weights: self.score(weights, step, checkpoint) for weights in self.evaluators
+               if weights == 'raw' or checkpoints.has_averages(checkpoint)}
+    deciding = self.args.weights if self.args.weights in results else 'raw'
+    self.result = results[deciding]
+    count, names = self.counts['val'], self.dataset.class_names
+    of_weights = {weights: {'images': count, **validation.scores(result['confusion_matrix'], names)}
+                  for weights, result in results.items()}
+    scores = of_weights.pop(deciding)
+    if self.args.ema:
+      scores = {**scores, 'weights': deciding, **of_weights}
     self.keep_if_best(step, checkpoint, scores)
     self.validation.add(step, scores)
     stop = is_stopped_early(self.args, self.validation)
     if stop:
       print(f'Stopping early: no better mean IoU in the last {self.args.early_stopping_evals} evaluations')
     return stop
+
+  def score(self, weights, step, checkpoint):
+    """Returns what the Estimator says of a checkpoint's weights, raw or ema; prints and writes it."""
+    evaluator, name = self.evaluators[weights], 'ema' if weights == 'ema' else None
+    replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
+    files, count = self.records['val'], self.counts['val']
+    bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
+    with (devices.without_autotuning(),
+          self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
+                          'memory, or validate on smaller images')):
+      result = evaluator.evaluate(
+          functools.partial(inputs.eval_dataset, files, self.dataset, -count % replicas), hooks=[bar],
+          checkpoint_path=checkpoint, name=name)
+    names = self.dataset.class_names
+    print(f'step {step}, {"averaged weights, " if name else ""}validation on {self.args.data_dir}:')
+    print(metrics.report(result, names), flush=True)
+    picture = np.asarray(confusion_picture.draw(result['confusion_matrix'], list(names)))
+    events = tf.summary.FileWriterCache.get(evaluator.eval_dir(name))
+    events.add_summary(summaries.pictures('confusion_matrix', [picture]), step)
+    events.flush()
+    return result
 
   def explaining(self, split, memory_advice):
     """Returns a context in which what fails ends with what it means to the user."""
@@ -581,7 +606,8 @@ class Training:
     before = validation.best_scores(folder)
     if before:
       what = checkpoint_store.problem_of_best(folder, before['step']) or (
-          before.get('images') != scores['images'] and 'was scored on other images')
+          before.get('images') != scores['images'] and 'was scored on other images') or (
+          before.get('weights', 'raw') != scores.get('weights', 'raw') and 'was scored by other --weights')
       if what:
         print(f'The best so far, step {before["step"]} in {folder}, {what}; it begins anew')
       elif before['mean_iou'] >= scores['mean_iou']:
@@ -592,4 +618,5 @@ class Training:
       shutil.copyfile(os.path.join(self.args.model_dir, model_config.FILE_NAME), temporary)
     checkpoint_store.keep_best(checkpoint, folder)
     validation.write_best_scores(folder, step, scores)
-    print(f'The best so far; kept in {folder}', flush=True)
+    print('The best so far' + ' by its averaged weights' * (scores.get('weights') == 'ema')
+          + f'; kept in {folder}', flush=True)

@@ -68,11 +68,24 @@ class ReferenceTest(unittest.TestCase):
     self.check([[1, 2], [3, 4]], weight_decay_scope='weights', clip_gradients=2.)
 
 
-def reference(factors, multipliers, clip_gradients=0., weight_decay_scope='all'):
+  def test_averages_copy_the_first_step_and_then_follow_by_a_rising_decay(self):
+    self.check([[2], [-3], [1]], ema=0.999)  # decays 0, 1/10, 2/11
+    self.check([[2], [-3], [1], [4]], ema=0.1)  # 0, 1/10 and then the limit
+    self.check([[1, 2], [-2, -7], [3, 3]], {'head/gamma': 10.}, ema=0.15, clip_gradients=3.)
+
+  def test_skipped_step_leaves_the_averages(self):
+    found = self.trained([[1], [np.inf], [2], [np.nan], [-4]], precision='fp16', ema=0.999)
+    self.assertEqual((found['ema/steps'], found['loss_scale/skipped_steps']), (3, 2))
+    for name, value in reference([[1], [2], [-4]], {}, ema=0.999).items():
+      np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def reference(factors, multipliers, clip_gradients=0., weight_decay_scope='all', ema=0.):
   """Returns name -> value of the variables after momentum SGD in float64; see ReferenceTest.trained."""
-  weights, slopes = numbers(0), numbers(1)
+  weights, slopes, averages = numbers(0), numbers(1), numbers(2)
   momenta = {name: 0. for name in SHAPES}
-  for row in factors:
+  for number, row in enumerate(factors):
+    average_decay = min(ema, number / (9 + number))
     decay = {name: 0.1 * (weight_decay_scope == 'all' or name == 'net/conv/weights') for name in SHAPES}
     gradients = {name: np.mean(row) * slopes[name] + decay[name] * weights[name] for name in SHAPES}
     norm = np.sqrt(sum((gradient ** 2).sum() for gradient in gradients.values()))
@@ -80,7 +93,8 @@ def reference(factors, multipliers, clip_gradients=0., weight_decay_scope='all')
     for name, gradient in gradients.items():
       momenta[name] = 0.9 * momenta[name] + scale * gradient * multipliers.get(name, 1)
       weights[name] = weights[name] - 0.5 * momenta[name]
-  return weights
+      averages[name] = average_decay * averages[name] + (1 - average_decay) * weights[name]
+  return weights | ({f'{name}/ExponentialMovingAverage': averages[name] for name in SHAPES} if ema else {})
 
 
 class TrainOpTest(unittest.TestCase):
@@ -172,7 +186,7 @@ class TrainOpTest(unittest.TestCase):
         weights = [tf.get_variable(name, [2], initializer=tf.zeros_initializer()) for name in ('one', 'two')]
         loss = factor * tf.add_n([tf.reduce_sum(weight) for weight in weights])
         step = optimizers.train_op(loss, 0., tf.constant(0.5), weights,
-                                   Settings(precision='fp16', weight_decay=0., clip_gradients=2.))
+                                   Settings(precision='fp16', weight_decay=0., clip_gradients=2., ema=0.9))
         return tf.group(step.train_op)
 
       with tf.Graph().as_default(), strategy.scope():
@@ -185,5 +199,13 @@ class TrainOpTest(unittest.TestCase):
           # The sums are 2 in each of four places, of norm 4, which becomes 2; nothing; 0.75, of norm 1.5.
           for variable in tf.trainable_variables():
             np.testing.assert_allclose(session.run(variable), -0.5 - 0.5 * (0.9 * 1 + 0.75), rtol=1e-5)
+          averages = [variable for variable in tf.global_variables()
+                      if variable.op.name.endswith('/ExponentialMovingAverage')]
+          assert len(averages) == 2, averages
+          for variable in averages:
+            for value in session.run(strategy.experimental_local_results(variable)):  # on both devices
+              np.testing.assert_allclose(value, 0.1 * -0.5 + 0.9 * -1.325, rtol=1e-5)
+          steps, = tf.global_variables('ema/steps')
+          assert session.run(strategy.experimental_local_results(steps)) == (2, 2)
     """
     support.run_on_two_cpus(code)

@@ -28,7 +28,8 @@ _OFFICIAL_SCOPES = (
     (r'^decoder/upsampling_logits/conv_3x3_(\d)/', r'decoder/decoder_conv0/decoder_conv0_\1/'),
     (r'^(decoder/)?upsampling_logits/conv_1x1/', 'logits/semantic/'),
 )
-_SLOT = re.compile(r'/(Momentum|Adam(_\d)?|ExponentialMovingAverage)$')
+AVERAGE = 'ExponentialMovingAverage'  # ends the names of averaged weights, after that of the variable
+_SLOT = re.compile(rf'/(Momentum|Adam(_\d)?|{AVERAGE})$')
 
 
 def latest_or_error(model_dir: str) -> str:
@@ -182,17 +183,36 @@ def initialize(prefix: str, variables: dict[str, tf.Variable], backbone_scope: s
     print(f'  the last layer starts anew: {class_count(stored)} classes became {class_count(wanted)}')
 
 
+def has_averages(prefix: str) -> bool:
+  """Whether a checkpoint holds averaged weights. Raises DataError if it cannot be read."""
+  return any(name.endswith('/' + AVERAGE) for name in shapes(prefix))
+
+
+def described(prefix: str, weights: str) -> str:
+  """Returns what a script says of a checkpoint of which it uses these weights, raw or ema."""
+  return prefix + ', its averaged weights' * (weights == 'ema')
+
+
 class Restorer(tf.train.Saver):
   """A Saver that checks what it restores, and reads it from a folder of any name.
 
-  The graph's tf.model_variables() have to be in the checkpoint, in their shapes.
+  The graph's tf.model_variables() have to be in the checkpoint, in their shapes. With the weights ema those
+  that have an average there get that: all that was trained, but for batch norm's moving averages.
 
   Raises, when it restores:
-    DataError: the checkpoint is not of this model.
+    DataError: the checkpoint is not of this model, or holds no averages.
   """
+
+  def __init__(self, *args: typing.Any, weights: str = 'raw', **kwargs: typing.Any) -> None:
+    """Args: weights, raw or ema; the others are those of a Saver."""
+    self._weights = weights
+    super().__init__(*args, **kwargs)
 
   def restore(self, sess: tf.Session, save_path: str) -> None:
     check(save_path, {variable_name(v): v.shape.as_list() for v in tf.model_variables()})
+    if self._weights == 'ema' and not has_averages(save_path):
+      raise DataError(f'{save_path} holds no averaged weights, which --weights ema takes and train.py --ema '
+                      'keeps; give --weights raw, or a checkpoint of a training with --ema')
     self.read(sess, save_path)
 
   def read(self, sess: tf.Session, save_path: str) -> None:
@@ -201,14 +221,31 @@ class Restorer(tf.train.Saver):
       self.build()
     # TensorFlow's own method would first look for the file, by a pattern.
     path = checkpoint_store.readable(save_path)
-    sess.run(self.saver_def.restore_op_name, {self.saver_def.filename_tensor_name: path})
+    names = self._averages(sess.graph, shapes(save_path)) if self._weights == 'ema' else {}
+    sess.run(self.saver_def.restore_op_name, {self.saver_def.filename_tensor_name: path, **names})
+
+  def _averages(self, graph, stored):
+    """Returns a dict to feed: the names that the graph's operation reads, those of averages where stored.
+
+    Fed and not built in, as a graph is built before its checkpoint is known, and an export writes the
+    averages by the names of the variables.
+    """
+    scope = self.saver_def.restore_op_name.rpartition('/')[0] + '/'
+    fed = {}
+    for op in graph.get_operations():
+      if op.type == 'RestoreV2' and op.name.startswith(scope):
+        names = [name.decode() for name in tf.make_ndarray(op.inputs[1].op.get_attr('value'))]
+        averages = [f'{name}/{AVERAGE}' for name in names]
+        fed[op.inputs[1]] = [average if average in stored else name
+                             for name, average in zip(names, averages, strict=True)]
+    return fed
 
 
 class ResumeSaver(Restorer):
   """The Saver of a training run, which can also go on from a checkpoint that lacks optimizer slots.
 
   So a run with --freeze_batch_norm can be continued without it, one in fp32 in fp16, and the other way round:
-  what the checkpoint lacks keeps its initial value.
+  what the checkpoint lacks keeps its initial value, and an average that it lacks is that of its variable.
   """
 
   def __init__(self, resume_from: str | None) -> None:
@@ -221,6 +258,10 @@ class ResumeSaver(Restorer):
     if self._missing:  # all operations are made now: the graph is final when the session restores
       self._initialize = tf.variables_initializer(self._missing)
       self._present = Restorer([v for v in variables if v.op.name in stored])
+      averages = {v.op.name.removesuffix('/' + AVERAGE): v for v in self._missing if
+                  v.op.name.endswith('/' + AVERAGE)}
+      averages = {name: v for name, v in averages.items() if name in stored}
+      self._averages_begin = Restorer(averages) if averages else None
 
   def restore(self, sess: tf.Session, save_path: str) -> None:
     # With several machines, TensorFlow may have looked for it before the one that writes has named it.
@@ -233,6 +274,8 @@ class ResumeSaver(Restorer):
     print(f'{save_path}: {len(names)} variables{_by_scope(names)} are not in it and start anew')
     sess.run(self._initialize)
     self._present.read(sess, save_path)
+    if self._averages_begin:
+      self._averages_begin.read(sess, save_path)
 
 
 def _difference(name, stored, wanted):

@@ -4,7 +4,7 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import losses, replicas
+from utils import checkpoints, losses, replicas
 from utils.replicas import variable_name
 
 
@@ -110,7 +110,7 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
   clip_gradients that gradient, of the loss with weight decay and of all replicas, is scaled down to that norm
   if it is longer; multipliers come after it, as they are about the rate. In float16 the loss is scaled
   (arXiv 1710.03740 sec. 3.2), and a step whose gradients overflow changes no variable; such steps are counted
-  in loss_scale/skipped_steps.
+  in loss_scale/skipped_steps. With ema the variables have averages beside them, see AveragingOptimizer.
 
   Args:
     data_loss: float32 scalar, of one batch.
@@ -120,7 +120,8 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
     settings: Settings.
     multipliers: dict of variable name to float by which its learning rate is multiplied, or None.
   """
-  optimizer = tf.train.MomentumOptimizer(rate, settings.momentum)
+  optimizer = (AveragingOptimizer(rate, settings.momentum, settings.ema) if settings.ema else
+               tf.train.MomentumOptimizer(rate, settings.momentum))
   if settings.precision == 'fp16':
     optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
   loss = data_loss + weight_decay
@@ -177,6 +178,43 @@ def _step(optimizer, gradients, updates, loss):
   with tf.control_dependencies([applied]):
     count = tf.train.get_or_create_global_step().assign_add(1)
   return tf.group(count, *updates)
+
+
+class AveragingOptimizer(tf.train.MomentumOptimizer):
+  """Momentum SGD that keeps exponential moving averages of what it trains, of which each is a slot.
+
+  A step makes average = d * average + (1 - d) * variable, with d = min(decay, n / (9 + n)) and n the steps
+  that the averages have seen, ema/steps: the first copies the variables, wherever it stands in a training,
+  and the next have the decays 1/10, 2/11, ... of tf.train.ExponentialMovingAverage. A step that is skipped
+  for its overflow does not count. As in the TensorFlow Model Garden, batch norm's moving averages are not
+  averaged again: they are no variables that it trains.
+  """
+
+  def __init__(self, rate, momentum, decay):
+    """Args: rate, float scalar tensor; momentum, decay: floats from 0 up to, not including, 1."""
+    super().__init__(rate, momentum)
+    self._average_decay = decay
+
+  def _create_slots(self, var_list):
+    super()._create_slots(var_list)
+    for variable in var_list:
+      self._zeros_slot(variable, checkpoints.AVERAGE, checkpoints.AVERAGE)
+    self._averaged_steps = tf.get_variable('ema/steps', [], tf.int64, tf.zeros_initializer(), trainable=False)
+
+  def _prepare(self):
+    super()._prepare()
+    steps = tf.cast(self._averaged_steps.read_value(), tf.float32)
+    self._current_decay = tf.minimum(self._average_decay, steps / (9 + steps))
+
+  def _resource_apply_dense(self, grad, var):
+    with tf.control_dependencies([super()._resource_apply_dense(grad, var)]):
+      average = self.get_slot(var, checkpoints.AVERAGE)
+      change = (1 - self._current_decay) * (average.read_value() - var.read_value())
+      return average.assign_sub(change, read_value=False)
+
+  def _finish(self, update_ops, name_scope):
+    with tf.control_dependencies(update_ops):
+      return tf.group(self._averaged_steps.assign_add(1, read_value=False), name=name_scope)
 
 
 class CountingLossScale(tf.mixed_precision.DynamicLossScale):

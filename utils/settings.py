@@ -65,6 +65,8 @@ class Settings:
     num_train: int, the training examples, for the piecewise policy, or None.
     weight_decay, momentum: floats.
     weight_decay_scope: str, a name in losses.DECAY_SCOPES.
+    ema: float, the decay of moving averages of the trained variables; 0 keeps none.
+    weights: str, raw, or ema for these averages: what evaluation, prediction and export use.
     clip_gradients: float, the norm to which longer gradients are scaled; 0 leaves them.
     learning_rate_policy: str, a name in optimizers.POLICIES; the following are those of poly and cosine.
     initial_learning_rate, end_learning_rate: floats; power is poly's alone.
@@ -101,6 +103,8 @@ class Settings:
   weight_decay_scope: str = 'all'
   momentum: float = 0.9
   clip_gradients: float = 0.0
+  ema: float = 0.0
+  weights: str = 'raw'
   learning_rate_policy: str = 'poly'
   initial_learning_rate: float = 7e-3
   end_learning_rate: float = 1e-6
