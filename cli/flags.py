@@ -327,6 +327,10 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default=1.0, type=share, metavar='X',
         help="of up to ten places for a crop, take the first where no class has more than this share of the "
              "valid pixels; 0.75 is usual, 1 takes any"),
+    'class_uniform': dict(
+        default=0.0, type=weight, metavar='SHARE',
+        help="this share of an epoch's places goes to all classes alike: a class is drawn, and an example "
+             'that has it; needs the train.json of a conversion'),
     'seed': dict(
         default=default_of('seed'), type=non_negative_int,
         help='of the order, the augmentation and new weights'),
@@ -371,7 +375,7 @@ CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 # The flags of what training makes of an example (dataset/inputs.py). random_flip is called --flip, as is what
 # averages views elsewhere.
 AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', 'photometric_distortion',
-                      'max_class_share', 'seed')
+                      'max_class_share', 'class_uniform', 'seed')
 
 # The titles of the help, and the shared flags that stand under them.
 GROUPS = {

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cli import flags, model_config
-from dataset import conversion, inputs, tf_records
+from dataset import class_uniform, conversion, inputs, tf_records
 from deeplab_model import deeplabv3_plus_model_fn, resolved
 from nets import backbones
 from utils import (
@@ -94,6 +94,7 @@ def run(args, requests, stack):
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   weight_of_class = find_class_weights(args, indexes['train'])
+  sampling = find_sampling(args, indexes['train'])
   params = {
       **flag_values(args),
       **vars(architecture),
@@ -145,7 +146,7 @@ def run(args, requests, stack):
       checkpoint_store.choose(args.model_dir, resume_from)
     model_config.write(args.model_dir, architecture, dataset, flag_values(args), past)
     validation = forget_later(args.model_dir, step)
-  training = Training(args, task, requests, dataset, records, counts, params, validation)
+  training = Training(args, task, requests, dataset, records, counts, params, validation, sampling)
   training.run(resume_from, step, position, ends, is_pending)
 
 
@@ -198,6 +199,15 @@ def find_class_weights(args, index):
         + f'; bounded by --class_weight_limit {limit:g}: {", ".join(bounded)}' * bool(bounded)
         + f'; without a pixel: {", ".join(absent)}' * bool(absent))
   return weights
+
+
+def find_sampling(args, index):
+  """Returns the class_uniform.Plan of the training examples, or None if each comes once an epoch."""
+  found = class_uniform.plan(index, args.class_uniform, args.data_dir)
+  if found:
+    print(f'class-uniform: {found.num_uniform} of the {found.num_examples} places of an epoch are shared by '
+          f'{len(found.members)} classes alike')
+  return found
 
 
 def check_dataset(args, stored, dataset):
@@ -471,10 +481,11 @@ def forget_later(model_dir, step):
 class Training:
   """A training that is about to write model_dir."""
 
-  def __init__(self, args, task, requests, dataset, records, counts, params, validation):
+  def __init__(self, args, task, requests, dataset, records, counts, params, validation,
+               sampling=None):
     self.args, self.task, self.requests = args, task, requests
     self.dataset, self.records, self.counts = dataset, records, counts
-    self.params, self.validation = params, validation
+    self.params, self.validation, self.sampling = params, validation, sampling
     self.result = {}  # of the last evaluation, by the weights that decide
 
   def run(self, resume_from, step, position, ends, is_pending):
@@ -523,6 +534,7 @@ class Training:
         **inputs.read_flags(args), images_per_replica=args.batch_size // (args.num_gpus * self.task.workers),
         padding_color=backbones.get(self.params['base_architecture']).padding_color,
         num_examples=self.counts['train'], first_example=position, cache=args.cache,
+        sampling=self.sampling,
         threads=devices.input_threads() if args.input_threads is None else args.input_threads)
 
   def hook(self, resume_from, step, position, ends):

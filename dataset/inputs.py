@@ -11,9 +11,10 @@ import dataclasses
 import os
 import re
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
-from dataset import image_files, preprocessing, schema, tf_records
+from dataset import class_uniform, image_files, preprocessing, schema, tf_records
 from utils import failures, views
 from utils.errors import DataError, UsageError
 
@@ -49,6 +50,7 @@ class TrainOptions:
     flip: bool, mirror half of the examples.
     photometric_distortion: bool, change the colours of images at random.
     max_class_share: float, what a class should take of a crop's valid pixels at most; 1 is no limit.
+    sampling: class_uniform.Plan of which examples make an epoch; None takes each once.
     cache: bool, keep decoded examples in memory: 4 bytes a pixel of all of them. The stream stays the same,
       but for several record files, whose order no longer changes.
     threads: int, of a pool of the pipeline's own; 0 takes part in the one of all operations, a thread a core.
@@ -65,6 +67,7 @@ class TrainOptions:
   flip: bool = True
   photometric_distortion: bool = False
   max_class_share: float = 1.0
+  sampling: class_uniform.Plan | None = None
   cache: bool = False
   threads: int = 0
 
@@ -89,9 +92,10 @@ def read_flags(args):
 def train_dataset(files, dataset, options, input_context=None):
   """Returns the endless stream of augmented batches of training.
 
-  Every epoch holds each example once, in an order of its own; batches run across epochs. Order and
-  augmentation depend on nothing but the seed and the position in the stream. Of N machines that train
-  together, each decodes every Nth example, so that their batches of a step are one machine's batch.
+  Every epoch holds each example once, or what `options.sampling` draws, in an order of its own; batches run
+  across epochs. What is drawn, order and augmentation depend on nothing but the seed and the position in the
+  stream. Of N machines that train together, each decodes every Nth example, so that their batches of a step
+  are one machine's batch.
 
   Args:
     files: list of str, record files.
@@ -157,28 +161,51 @@ def _endless(files, options, cached):
     buffer_size = max(1, buffer_size * _SHUFFLE_BYTES // stored)
   if options.cache:  # what is shuffled lies in memory already
     buffer_size = options.num_examples
-    in_order = cached(_in_turns(tf.data.Dataset.from_tensor_slices(files)))
+    in_order = cached(_in_turns(tf.data.Dataset.from_tensor_slices(files), _examples))
+  plan = options.sampling
+  bounds = np.cumsum([0, *plan.file_sizes]) if plan else None  # of the numbers of the examples in each file
 
   @_as_written
   def epoch(number):
     # The order must not depend on the seed of the graph (or of the process) that this is part of.
     tf.set_random_seed(1)  # any but 0, which TensorFlow would compare with the tensor `seed`
-    seed = tf.random.stateless_uniform([], [options.seed, -1 - number], None, None, tf.int64)
+    seed_of_epoch = tf.stack([options.seed, -1 - number])
+    seed = tf.random.stateless_uniform([], seed_of_epoch, None, None, tf.int64)
     shuffle = dict(seed=seed, reshuffle_each_iteration=False)
-    if options.cache:
-      return in_order.shuffle(buffer_size, **shuffle)
-    paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), **shuffle)
-    return _in_turns(paths).shuffle(buffer_size, **shuffle)
+
+    def in_turns(parts, examples=_examples):
+      parts = tf.data.Dataset.from_tensor_slices(parts)
+      return _in_turns(parts if options.cache else parts.shuffle(len(files), **shuffle), examples)
+
+    examples = in_order if options.cache else in_turns(files)
+    if plan:
+      numbers = in_turns((bounds[:-1], bounds[1:]), tf.data.Dataset.range)
+      examples = _repeated(examples, numbers, class_uniform.counts(plan, seed_of_epoch))
+    return examples.shuffle(buffer_size, **shuffle)
 
   first_epoch, skipped = divmod(options.first_example, options.num_examples)
   return (tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch)
           .enumerate(first_epoch * options.num_examples).skip(skipped))
 
 
-def _in_turns(paths):
-  """Returns the dataset of the examples of a dataset of record files: one of each in turn."""
-  return paths.interleave(_examples, cycle_length=_FILES_AT_A_TIME, num_parallel_calls=tf.data.AUTOTUNE,
+def _in_turns(paths, examples):
+  """Returns the dataset of the examples of a dataset of record files: one of each in turn.
+
+  Args:
+    paths: tf.data.Dataset of record files, or of what else stands for them.
+    examples: function of an element of it that returns the dataset of the examples in that file.
+  """
+  return paths.interleave(examples, cycle_length=_FILES_AT_A_TIME, num_parallel_calls=tf.data.AUTOTUNE,
                           deterministic=True)
+
+
+def _repeated(examples, numbers, counts):
+  """Returns the dataset in which each example comes as often as counts, int64 [N], says of its number."""
+  @_as_written
+  def copies(number, example):
+    return tf.data.Dataset.from_tensors(example).repeat(counts[number])
+
+  return tf.data.Dataset.zip((numbers, examples)).flat_map(copies)
 
 
 def _examples(path):

@@ -19,7 +19,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from cli import training
-from dataset import conversion, descriptors, lists, tf_records
+from dataset import class_uniform, conversion, descriptors, lists, tf_records
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -179,6 +179,19 @@ class WriteTest(ConversionTest):
       content = self.content(shard['file'])
       self.assertEqual(shard['bytes'], len(content))
 
+  def test_index_holds_the_classes_of_each_example(self):
+    dataset = dataclasses.replace(FRUIT, class_names=tuple('abcde'), palette=descriptors.voc_palette(5),
+                                  ignore_label=3)
+    pairs = [self.pair(str(number))._replace(dataset=dataset) for number in range(3)]
+    for pair, values in zip(pairs, ([0, 2], [3, 3], [4, 1]), strict=True):
+      Image.fromarray(np.uint8([values] * 5).repeat(4, 1)).save(pair.label)
+    self.convert(train=pairs, dataset=dataset, options={'shards': 2})
+    index = self.index()
+    self.assertEqual(index['classes_of_examples'], '5 0 12')  # bits 0 and 2, none, 1 and 4
+    self.assertEqual(conversion.read_index(self.output, 'train'), index)
+    plan = class_uniform.plan(index, .5, self.output)
+    self.assertEqual((plan.members, plan.file_sizes), ([[0], [2], [0], [2]], [1, 2]))
+
   def test_ignored_class_has_no_pixels(self):
     pair = self.pair('a', value=1)._replace(dataset=descriptors.Dataset('x', ('a', 'b'), ((0,) * 3,) * 2, 1))
     Image.fromarray(np.ones((5, 8), np.uint8)).save(pair.label)
@@ -189,6 +202,7 @@ class WriteTest(ConversionTest):
   def test_fast_leaves_pixels_uncounted(self):
     self.convert(train=[self.pair('a', value=7)], options={'fast': True})
     self.assertEqual((self.index()['class_pixels'], self.index()['ignored_pixels']), (None, None))
+    self.assertIsNone(self.index()['classes_of_examples'])
 
   def test_shards_are_consecutive_and_no_more_than_examples(self):
     pairs = [self.pair(str(number)) for number in range(7)]
@@ -305,11 +319,14 @@ class IndexTest(ConversionTest):
                     {'shards': []}, {'shards': [3]}, {'shards': [{**shard, 'examples': 3}], 'examples': 3},
                     {'shards': [{**shard, 'file': '../train.record'}]}, {'shards': [{**shard, 'file': 0}]},
                     {'shards': [{**shard, 'bytes': None}]}, {'shards': [shard, shard], 'examples': 4},
+                    {'classes_of_examples': '3 8'}, {'classes_of_examples': '3'},
+                    {'classes_of_examples': ['3', '3']}, {'classes_of_examples': '3 x'},
                     {'class_pixels': [1, -1, 2]}, {'class_pixels': 'abc'}, {'class_pixels': [1]},
                     {'dataset': None}):
       with self.subTest(changes=changes):
         self.write_index(json.dumps({**index, **changes}))
         self.assertIsNone(conversion.read_index(self.output, 'train'))
+    del index['classes_of_examples']  # as earlier versions wrote it
     self.write_index(json.dumps(index))
     self.assertEqual(conversion.read_index(self.output, 'train'), index)
 

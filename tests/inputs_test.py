@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image, PngImagePlugin
 
 from cli import flags
-from dataset import image_files, inputs, label_files, schema
+from dataset import class_uniform, image_files, inputs, label_files, schema
 from dataset.descriptors import Dataset
 from utils import failures
 from utils.errors import DataError, UsageError
@@ -183,6 +183,34 @@ class TrainStreamTest(TestCase):
         tuple(number for turn in itertools.zip_longest(*order) for number in turn if number is not None)
         for order in itertools.permutations(parts)})
     self.assertGreater(len(orders), 1)
+
+  def test_examples_come_as_often_as_the_plan_says_through_shards_caches_and_machines(self):
+    parts = ((0, 1, 2), (3,), (), (4, 5, 6))
+    shards = [record(os.path.join(self.folder, str(index)), map(numbered, part))
+              for index, part in enumerate(parts)]
+    plan = class_uniform.Plan(.5, [[5], [1, 3]], [3, 1, 0, 3])
+    expected = [class_uniform.counts(plan, tf.constant([5, -1 - epoch], tf.int64)).numpy()
+                for epoch in range(6)]
+    with mock.patch.object(inputs, '_FILES_AT_A_TIME', 2):
+      images, labels = self.stream(42, shards, sampling=plan)
+      numbers = self.numbers(images)
+      for begin, counts in zip(range(0, 42, 7), expected, strict=True):
+        np.testing.assert_array_equal(np.bincount(numbers[begin:begin + 7], minlength=7), counts)
+      self.assertEqual(len({tuple(numbers[begin:begin + 7]) for begin in range(0, 42, 7)}), 6)
+      self.assertGreater(len(np.unique(images, axis=0)), 35)  # copies are augmented each by itself
+      tail, tail_labels = self.stream(12, shards, sampling=plan, first_example=17)
+      np.testing.assert_array_equal(tail, images[17:29])
+      np.testing.assert_array_equal(tail_labels, labels[17:29])
+      half, _ = self.stream(21, shards, tf.distribute.InputContext(2, 1), sampling=plan)
+      np.testing.assert_array_equal(half, images[1::2])
+      cached = self.numbers(self.stream(42, shards, sampling=plan, cache=True)[0])
+      for begin, counts in zip(range(0, 42, 7), expected, strict=True):
+        np.testing.assert_array_equal(np.bincount(cached[begin:begin + 7], minlength=7), counts)
+      options = dataclasses.replace(OPTIONS, sampling=plan, first_example=17)
+      names = inputs.example_names(shards, options, 9)
+    places = {number: (index, place) for index, part in enumerate(parts) for place, number in enumerate(part)}
+    self.assertEqual(names, [f"example {places[number][1]} (from 0) of record '{shards[places[number][0]]}'"
+                             for number in numbers[17:26]])
 
   def test_records_beyond_the_budget_are_shuffled_within_it(self):
     stored = os.path.getsize(self.files[0])
