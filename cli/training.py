@@ -203,7 +203,7 @@ def find_class_weights(args, index):
 
 def find_sampling(args, index):
   """Returns the class_uniform.Plan of the training examples, or None if each comes once an epoch."""
-  found = class_uniform.plan(index, args.class_uniform, args.data_dir)
+  found = class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, 'train.json'))
   if found:
     print(f'class-uniform: {found.num_uniform} of the {found.num_examples} places of an epoch are shared by '
           f'{len(found.members)} classes alike')

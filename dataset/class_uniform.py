@@ -43,13 +43,13 @@ class Plan:
     return round(self.share * self.num_examples)
 
 
-def plan(index: dict[str, typing.Any] | None, share: float, folder: str) -> Plan | None:
+def plan(index: dict[str, typing.Any] | None, share: float, path: str) -> Plan | None:
   """Returns the Plan of a share, or None for a share of 0.
 
   Args:
     index: of the training records, see conversion.read_index.
     share: see Plan.
-    folder: of the records, for the message.
+    path: of the index, for the message.
 
   Raises:
     DataError: the index does not say which classes the examples have, or none has any.
@@ -58,14 +58,14 @@ def plan(index: dict[str, typing.Any] | None, share: float, folder: str) -> Plan
     return None
   stored = index and index.get('classes_of_examples')
   if not index or not stored:
-    raise DataError(f'--class_uniform needs the classes of each example in {folder}/train.json, which is not '
-                    'there, does not fit the records, or was written by an earlier version or with --fast; '
+    raise DataError(f'--class_uniform needs the classes of each example in {path}, which is not there, does '
+                    'not fit the records, or was written by an earlier version or with --fast; '
                     'convert the data again, or leave the flag out')
   masks = [int(mask, 16) for mask in stored.split()]
   members = [[number for number, mask in enumerate(masks) if mask >> value & 1]
              for value in range(len(index['dataset']['class_names']))]
   if not any(members):
-    raise DataError(f'--class_uniform finds no class in the training records of {folder}; leave the flag out')
+    raise DataError(f'--class_uniform finds no class in the records of {path}; leave the flag out')
   return Plan(share, [of_class for of_class in members if of_class],
               [shard['examples'] for shard in index['shards']])
 

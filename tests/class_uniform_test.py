@@ -19,17 +19,17 @@ class CountsTest(unittest.TestCase):
 
   def counts(self, share, number=1, seed=7):
     """Returns int64 [number of epochs, 8]."""
-    plan = class_uniform.plan(INDEX, share, 'data')
+    plan = class_uniform.plan(INDEX, share, 'data/train.json')
     epochs = tf.data.Dataset.range(number).map(
         lambda epoch: class_uniform.counts(plan, tf.stack([tf.constant(seed, tf.int64), -1 - epoch])))
     return np.stack([counts.numpy() for counts in epochs])
 
   def test_plan_is_read_from_the_index(self):
-    plan = class_uniform.plan(INDEX, .5, 'data')
+    plan = class_uniform.plan(INDEX, .5, 'data/train.json')
     self.assertEqual(plan.members, [list(range(8)), [2, 5], [4]])
     self.assertEqual((plan.file_sizes, plan.num_examples, plan.num_uniform), ([5, 3], 8, 4))
-    self.assertIsNone(class_uniform.plan(INDEX, 0., 'data'))
-    self.assertIsNone(class_uniform.plan(None, 0., 'data'))
+    self.assertIsNone(class_uniform.plan(INDEX, 0., 'data/train.json'))
+    self.assertIsNone(class_uniform.plan(None, 0., 'data/train.json'))
 
   def test_epoch_keeps_its_length_and_the_rest_are_different_examples(self):
     for share, least in ((.25, 6), (.5, 4), (.6, 3), (1., 1)):
@@ -61,11 +61,11 @@ class IndexTest(unittest.TestCase):
     for index in (None, before, {**before, 'classes_of_examples': None}):
       with self.assertRaisesRegex(DataError, '--class_uniform needs the classes of each example in data/train'
                                   '.json.*; convert the data again, or leave the flag out$'):
-        class_uniform.plan(index, .5, 'data')
+        class_uniform.plan(index, .5, 'data/train.json')
 
   def test_records_without_a_class_are_refused(self):
-    with self.assertRaisesRegex(DataError, 'finds no class in the training records of data'):
-      class_uniform.plan({**INDEX, 'classes_of_examples': '0 0 0 0 0 0 0 0'}, .5, 'data')
+    with self.assertRaisesRegex(DataError, 'finds no class in the records of data/train.json'):
+      class_uniform.plan({**INDEX, 'classes_of_examples': '0 0 0 0 0 0 0 0'}, .5, 'data/train.json')
 
 
 if __name__ == '__main__':

@@ -189,7 +189,7 @@ class WriteTest(ConversionTest):
     index = self.index()
     self.assertEqual(index['classes_of_examples'], '5 0 12')  # bits 0 and 2, none, 1 and 4
     self.assertEqual(conversion.read_index(self.output, 'train'), index)
-    plan = class_uniform.plan(index, .5, self.output)
+    plan = class_uniform.plan(index, .5, 'train.json')
     self.assertEqual((plan.members, plan.file_sizes), ([[0], [2], [0], [2]], [1, 2]))
 
   def test_ignored_class_has_no_pixels(self):

@@ -14,7 +14,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from dataset import descriptors, schema, tf_records
+import train
+from dataset import descriptors, inputs, schema, tf_records
+from nets import backbones
 from tools import view_dataset
 from utils.errors import DataError, UsageError
 
@@ -199,11 +201,39 @@ class ViewDatasetTest(unittest.TestCase):
     self.assertIn('warning: 1 image of val nearly equal one of train', printed)
     self.assertIn('again.jpg is one.jpg', self.page())
 
+  def test_crops_are_those_of_training_and_change_no_figures(self):
+    self.write_record('train', self.encode('one'), self.encode('sub/two <i>'))
+    _, before = self.view('--data_dir', self.folder)
+    self.assertNotIn('augmented', self.page())
+    augmentation = ('--crop_size', '45', '33', '--photometric_distortion', '--seed', '3')
+    _, figures = self.view('--data_dir', self.folder, '--samples', '5', '--augmented', *augmentation,
+                           '--base_architecture', 'mobilenet_v2')
+    self.assertEqual(figures, before)
+    self.assertIn('Examples of train, augmented', self.page())
+    args = train.make_parser().parse(augmentation)
+    options = inputs.TrainOptions(**inputs.read_flags(args), images_per_replica=1, num_examples=2,
+                                  padding_color=backbones.get('mobilenet_v2').padding_color)
+    stream = inputs.train_dataset([f'{self.folder}/train.record'],
+                                  descriptors.get_dataset(f'{self.folder}/tiny.json'), options).take(5)
+    palette = np.array([*DESCRIPTOR['palette'], [0, 0, 0]])
+    for index, (image, label) in enumerate(stream):
+      stem = f'{self.report}/pictures/1_{index:06d}'
+      shown = np.asarray(Image.open(f'{stem}.jpg')).astype(int)
+      self.assertLess(np.abs(shown - image[0].numpy()).mean(), 12)  # of a small JPEG
+      shown = np.asarray(Image.open(f'{stem}_label.png').convert('RGBA'))
+      np.testing.assert_array_equal(shown[..., 3] == 0, label[0, :, :, 0] == 255)
+      seen = shown[..., 3] > 0
+      np.testing.assert_array_equal(shown[seen][:, :3], palette[np.minimum(label[0, :, :, 0], 3)][seen])
+    self.assertFalse(os.path.exists(f'{self.report}/pictures/1_000005.jpg'))
+
   def test_flags_that_need_or_exclude_each_other_are_usage_errors(self):
     for message, argv in (
         ('give --data_dir, a folder of records, or all of', ('--list', 'x')),
         ('--data_dir means records', ('--data_dir', 'x', '--list', 'y')),
         ('--val train is called as the set', ('--data_dir', 'x', '--val', 'train')),
+        ('--flip is about the crops of --augmented; give that too', ('--data_dir', 'x', '--flip', 'off')),
+        ('--augmented shows crops of records; give --data_dir', ('--augmented', '--list', 'y')),
+        ('--scale_range 2 1 begins above', ('--augmented', '--data_dir', 'x', '--scale_range', '2', '1')),
     ):
       with self.subTest(message), self.assertRaisesRegex(UsageError, message):
         self.view(*argv)

@@ -3,11 +3,13 @@
   python tools/view_dataset.py --data_dir ./dataset --val val --output_dir report
   python tools/view_dataset.py --dataset mine.json --image_data_dir mine/JPEGImages \\
       --label_data_dir mine/SegmentationClassAug --list mine/train.txt --val mine/val.txt
+  python tools/view_dataset.py --data_dir ./dataset --augmented --photometric_distortion
 
 Reads records, or images and labels by a list, and writes one page, <output_dir>/index.html, with its
 pictures beside it: examples with their labels, the pixels of each class, sizes, and problems, such as
 label values that the dataset does not know, classes that never occur, or training images that return
-in the validation set. Exit status 1 says that examples cannot be used; warnings are advice.
+in the validation set. --augmented adds what the network sees: the first crops that train.py would make of
+the records with the same flags. Exit status 1 says that examples cannot be used; warnings are advice.
 """
 import os
 import sys
@@ -16,6 +18,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cli import flags  # noqa: E402
+from nets import backbones  # noqa: E402
 
 
 def make_parser():
@@ -32,6 +35,11 @@ def make_parser():
   parser.flag('samples', 24, 'examples to show of each set; one more for every class that these lack',
               type=flags.positive_int, metavar='N')
   parser.flag('json', None, 'also write the figures and problems here', metavar='FILE')
+  parser.flag('augmented', False, 'also show --samples crops as train.py makes them of the records; the '
+              'flags below are about these', action='store_true')
+  parser.flag('base_architecture', 'resnet_v2_101', 'the backbone, whose mean colour is the padding',
+              choices=backbones.names())
+  parser.shared(*flags.AUGMENTATION_FLAGS)
   return parser
 
 

@@ -29,12 +29,14 @@ class Content:
     load: dict from a set's title to a function of (index, width) that returns (name, image, label): str,
       PIL image of at least that width if it has as much, uint8 [H, W].
     samples: int, examples to show of each set.
+    crops: list of view_dataset_facts.Set, of crops as the network sees them; they are shown and not counted.
   """
   dataset: object
   sets: list
   problems: list
   load: dict
   samples: int
+  crops: list = ()
 
 
 def write(folder, content):
@@ -42,7 +44,7 @@ def write(folder, content):
   os.makedirs(os.path.join(folder, 'pictures'), exist_ok=True)
   page = _fill('page', title=content.dataset.name, summary=_summary(content), controls=_fill('controls'),
                sections=[_problems(folder, content), _classes(content), _sizes(content),
-                         *(_examples(folder, content, one) for one in content.sets)])
+                         *(_examples(folder, content, one) for one in (*content.crops, *content.sets))])
   pages.write(os.path.join(folder, 'index.html'), page)
 
 
@@ -159,7 +161,7 @@ def _card(folder, content, title, facts):
 
 def _write_pictures(folder, content, title, facts):
   """Writes a photo and its label, unless they are there already; returns their addresses in the page."""
-  number = [one.title for one in content.sets].index(title)
+  number = [one.title for one in (*content.sets, *content.crops)].index(title)
   stem = f'pictures/{number}_{facts.index:06d}'
   photo_path, label_path = (os.path.join(folder, stem + end) for end in ('.jpg', '_label.png'))
   _, image, label = content.load[title](facts.index, _PICTURE_WIDTH)

@@ -8,7 +8,12 @@ import functools
 import json
 import os
 
-from dataset import descriptors, lists, schema, tf_records
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+from cli import flags
+from dataset import class_uniform, conversion, descriptors, inputs, lists, schema, tf_records
+from nets import backbones
 from tools import view_dataset_facts, view_dataset_page
 from utils import failures, files
 from utils.errors import DataError, UsageError
@@ -18,6 +23,7 @@ from utils.progress import Progress
 @failures.explaining('leave out the largest images, or end other programs that hold memory')
 def main(args):
   """Looks the sets over, and writes the page, as the flags say."""
+  check_augmented(args)
   dataset = descriptors.get_dataset(args.dataset)
   sources = open_sources(args, dataset)
   view_dataset_page.check_replaceable(args.output_dir)
@@ -30,8 +36,11 @@ def main(args):
   doubles = view_dataset_facts.near_identical(*sets) if len(sets) == 2 else []
   problems = view_dataset_facts.find_problems(sets, doubles, dataset)
   load = {title: functools.partial(decode, source, dataset) for title, (source, _) in sources.items()}
+  crops = []
+  if args.augmented and not sets[0].errors:  # which end the stream of crops, and are told of below
+    crops, load[crops_title(args)] = read_crops(args, dataset)
   view_dataset_page.write(args.output_dir, view_dataset_page.Content(
-      dataset, sets, problems, load, args.samples))
+      dataset, sets, problems, load, args.samples, crops))
   if args.json:
     with files.replacing(args.json) as temporary, open(temporary, 'w', encoding='utf-8') as file:
       json.dump(as_json(sets, problems, dataset), file, indent=2)
@@ -44,6 +53,49 @@ def main(args):
   errors = [error for one in sets for error in one.errors]
   if errors:
     raise DataError(f'{len(errors)} example{"s" * (len(errors) > 1)} cannot be used: {errors[0]}')
+
+
+def check_augmented(args):
+  """Raises UsageError if flags of --augmented are given without it, or it cannot be."""
+  names = {flags.SHARED[name].get('name', name) for name in flags.AUGMENTATION_FLAGS} | {'base_architecture'}
+  given = sorted(args.explicit & names)
+  if given and not args.augmented:
+    raise UsageError(f'--{given[0]} is about the crops of --augmented; give that too, or leave it out')
+  if args.augmented and not args.data_dir:
+    raise UsageError('--augmented shows crops of records; give --data_dir, a folder of records, in place of '
+                     '--image_data_dir, --label_data_dir and --list')
+  inputs.read_flags(args)
+
+
+def crops_title(args):
+  """Returns what the crops of --augmented are called."""
+  return f'{args.split}, augmented'
+
+
+def read_crops(args, dataset):
+  """Returns the first --samples crops of the stream of training.
+
+  Returns:
+    list of one view_dataset_facts.Set.
+    function of an index in it, and anything, that returns its name, image and label, as `decode` does.
+  """
+  paths = tf_records.record_files(args.data_dir, args.split)
+  sampling = class_uniform.plan(conversion.read_index(args.data_dir, args.split), args.class_uniform,
+                                os.path.join(args.data_dir, f'{args.split}.json'))
+  options = inputs.TrainOptions(
+      **inputs.read_flags(args), images_per_replica=1, sampling=sampling,
+      padding_color=backbones.get(args.base_architecture).padding_color,
+      num_examples=sum(tf_records.count_examples(paths)))
+  names = inputs.example_names(paths, options, args.samples)
+  crops = []
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    batch = tf.data.make_one_shot_iterator(inputs.train_dataset(paths, dataset, options)).get_next()
+    for name in names:
+      (image,), (label,) = session.run(batch)
+      crops.append((name, Image.fromarray(image), label[:, :, 0]))
+  facts = [view_dataset_facts.examine(index, *crop, dataset) for index, crop in enumerate(crops)]
+  return ([view_dataset_facts.Set(crops_title(args), facts, [], dataset.num_classes)],
+          lambda index, _: crops[index])
 
 
 def open_sources(args, dataset):
