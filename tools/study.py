@@ -1,10 +1,10 @@
 """Compare ways to train: the same run with one thing changed at a time, over several seeds.
 
-  python tools/study.py --recipe recipes/study_camvid.flags --changes recipes/study_camvid.changes \\
+  python tools/study.py --base recipes/study_camvid.flags --changes recipes/study_camvid.changes \\
       --data_dir camvid --output_dir study
 
 Each line of --changes is a name, a colon and flags of train.py, such as `cosine: --learning_rate_policy
-cosine`; the first is what the others are compared with. Every line is trained with --recipe, its own flags
+cosine`; the first is what the others are compared with. Every line is trained with the flags of --base, its own flags
 and the seeds 0, 1, ..., in <output_dir>/<name>/<seed>. Runs that are there are not made again, and
 interrupted ones go on. At the end the scores of the last evaluation of each run are printed as a table, with
 their mean and standard deviation over the seeds; curves.png beside the runs holds the learning curves.
@@ -20,7 +20,7 @@ from cli import flags  # noqa: E402
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.flag('recipe', None, 'file of the flags that all runs share', metavar='FILE', required=True)
+  parser.flag('base', None, 'recipe that all runs share', metavar='FILE', required=True)
   parser.flag('changes', None, 'file of the lines to train', metavar='FILE', required=True)
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
   parser.flag('output_dir', './study', 'folder of the runs', metavar='DIR')

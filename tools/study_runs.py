@@ -51,8 +51,8 @@ class Row(typing.NamedTuple):
 def main(args):
   """Trains what is not there yet, and prints the table."""
   changes = read_changes(args.changes)
-  if not os.path.isfile(args.recipe):
-    raise UsageError(f'--recipe {args.recipe} is no file; give one of flags of train.py')
+  if not os.path.isfile(args.base):
+    raise UsageError(f'--base {args.base} is no file; give a recipe of train.py')
   files.make_folder(args.output_dir, '--output_dir')
   runs = [(change, seed) for seed in range(args.seeds) for change in changes]  # all lines soon have one
   with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
@@ -95,7 +95,7 @@ def train(args, change, seed):
       if f'\nDone: {folder} is at step' in file.read():
         return
   files.make_folder(folder, '--output_dir')
-  command = [sys.executable, _TRAIN, '--recipe', args.recipe, '--data_dir', args.data_dir,
+  command = [sys.executable, _TRAIN, '--recipe', args.base, '--data_dir', args.data_dir,
              '--model_dir', folder, '--seed', str(seed), '--quiet', *change.flags]
   with open(log, 'a', encoding='utf-8') as file:
     file.write(shlex.join(command) + '\n')
