@@ -84,6 +84,13 @@ def _resnet_v2_parameters(units_per_block):
   return total + 2 * depth_in                                # postnorm
 
 
+# name -> scope of the unit that makes `middle`, the last before the last stage, and its channels.
+_MIDDLE = {'resnet_v2_50': ('block3/unit_6/', 1024), 'resnet_v2_101': ('block3/unit_23/', 1024),
+           'resnet_v1_50_beta': ('block3/unit_6/', 1024), 'resnet_v1_101_beta': ('block3/unit_23/', 1024),
+           'xception_41': ('middle_flow/block1/unit_8/', 728),
+           'xception_65': ('middle_flow/block1/unit_16/', 728),
+           'xception_71': ('middle_flow/block1/unit_16/', 728),
+           'mobilenet_v2': ('expanded_conv_12/', 96), 'mobilenet_v2_dm05': ('expanded_conv_12/', 48)}
 # One of each family with its strides, which its other members share but for their number of units.
 _FAMILIES = ('resnet_v2_50', 'resnet_v1_50_beta', 'xception_41', 'xception_71', 'mobilenet_v2_dm05')
 
@@ -98,18 +105,21 @@ class BackbonesTest(unittest.TestCase):
     norm = layers.BatchNorm(False, row.batch_norm_decay, row.batch_norm_epsilon)
     return builders.build(row, images, output_stride, norm)
 
-  def _check_shapes(self, name, output_stride, size):
+  def _check_shapes(self, name, output_stride, size, middle_size):
     """Builds a backbone in the default graph and checks the shapes of what it returns for 45x71."""
     high_channels, low_channels, _ = EXPECTED[name]
     high, low, middle = self._build(name, tf.zeros([2, 45, 71, 3]), output_stride)
     self.assertEqual(high.shape.as_list(), [2, *size, high_channels])
     for stride, size, channels in zip((2, 4, 8), ((23, 36), (12, 18), (6, 9)), low_channels):
       self.assertEqual(low[stride].shape.as_list(), [2, *size, channels])
+    scope, channels = _MIDDLE[name]
+    self.assertIn(f'/{scope}', middle.op.name)
+    self.assertEqual(middle.shape.as_list(), [2, *middle_size, channels])
 
   def test_shapes_at_odd_sizes_are_rounded_up_and_parameters_counted(self):
     for name, (_, _, parameters) in EXPECTED.items():
       with self.subTest(name=name), tf.Graph().as_default() as graph:
-        self._check_shapes(name, 32, (2, 3))
+        self._check_shapes(name, 32, (2, 3), (2, 3) if 'resnet' in name else (3, 5))
         count = sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables())
         self.assertEqual(count, parameters())
         # All strides are there, and none beyond them, which would have become a rate.
@@ -120,7 +130,7 @@ class BackbonesTest(unittest.TestCase):
     for name in _FAMILIES:
       for output_stride, size in ((8, (6, 9)), (16, (3, 5))):
         with self.subTest(name=name, output_stride=output_stride), tf.Graph().as_default():
-          self._check_shapes(name, output_stride, size)
+          self._check_shapes(name, output_stride, size, size)
 
   def test_unknown_backbone_names_the_known_ones(self):
     with self.assertRaisesRegex(UsageError, 'vgg_16 is not known; use one of resnet_v2_50'):

@@ -1,6 +1,9 @@
 """The network against the outputs, names and training steps of the original scripts (tests/golden)."""
+import contextlib
+import io
 import json
 import os
+import tempfile
 import unittest
 from unittest import mock
 
@@ -13,8 +16,8 @@ import deeplab_model
 from nets import backbones, layers
 from tests import tiny_net
 from tests.golden import formula
-from tests.support import load_formula
-from utils import devices, run_config
+from tests.support import load_formula, run_unit
+from utils import checkpoints, devices, run_config
 from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
@@ -324,6 +327,82 @@ class TrainingTest(unittest.TestCase):
         elif leaf in ('weights', 'biases') and 'logits/conv_1x1' in name:
           self.assertGreater(np.abs(session.run(variable)
                                     - formula.fill(name, variable.shape.as_list())).max(), 0, name)
+
+  def spec(self, mode=ModeKeys.TRAIN, **params):
+    """Returns the EstimatorSpec for a batch of a tiny network, in the default graph, with weights by name."""
+    images, labels = golden_batch()
+    tf.train.get_or_create_global_step()
+    with tiny_net.rows():
+      return deeplab_model.deeplabv3_plus_model_fn(
+          tf.constant(images[:, :33, :49]), tf.constant(labels[:, :33, :49]), mode,
+          make_params(base_architecture=tiny_net.TINY, **params))
+
+  def test_auxiliary_heads_loss_is_added_in_training_which_goes_on_with_and_without_it(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    found, prefix, printed = [], None, io.StringIO()
+    for weight in (0.4, 0., 0.4):
+      with tf.Graph().as_default(), tf.Session() as session, contextlib.redirect_stdout(printed):
+        hook = self.spec(auxiliary_head=weight).training_chief_hooks[0]
+        saver = checkpoints.ResumeSaver(prefix)
+        if prefix:
+          saver.restore(session, prefix)
+        else:
+          session.run(tf.global_variables_initializer())
+          load_formula(session)
+        scalars, values = session.run([hook._scalars, tf.trainable_variables()])
+        prefix = saver.save(session, f'{folder.name}/model', len(found))
+        found.append((scalars, 2e-4 * sum((value.astype('d') ** 2).sum() / 2 for value in values)))
+    (plain, decay), heads = found[1], (found[0], found[2])
+    self.assertAlmostEqual(plain['loss'], plain['cross_entropy'] + decay, places=4)
+    for both, decay in heads:
+      self.assertEqual(set(both) - set(plain), {'auxiliary_loss'})
+      self.assertEqual(both['cross_entropy'], plain['cross_entropy'])
+      self.assertAlmostEqual(
+          both['loss'], plain['cross_entropy'] + 0.4 * both['auxiliary_loss'] + decay, places=4)
+      self.assertGreater(both['auxiliary_loss'], 1)
+    self.assertRegex(printed.getvalue(),
+                     r'^.*model-1: 12 variables \(auxiliary 7, optimizer slots 5\) are not in it .*\n$')
+
+  def test_evaluation_and_prediction_have_no_auxiliary_head(self):
+    for mode in (ModeKeys.EVAL, ModeKeys.PREDICT):
+      with tf.Graph().as_default() as graph:
+        self.spec(mode, auxiliary_head=0.4)
+        self.assertFalse([op.name for op in graph.get_operations() if op.name.startswith('auxiliary')])
+
+
+class AuxiliaryHeadTest(unittest.TestCase):
+  architecture = Architecture(tiny_net.TINY, 3)
+
+  def test_it_is_a_3x3_convolution_and_a_classifier(self):
+    inputs = np.random.RandomState(0).randn(1, 3, 5, 2)
+    weights, beta = (np.random.RandomState(seed).randn(*shape) for seed, shape in
+                     ((1, (3, 3, 2, 256)), (2, (256,))))
+    classifier, biases = np.random.RandomState(3).randn(1, 1, 256, 3), [1., -2, 5]
+    found = run_unit(lambda features, norm: deeplab_model.auxiliary_head(
+        features, self.architecture, norm, (0, 0)), inputs, conv_3x3__weights=weights,
+        conv_3x3__BatchNorm__beta=beta, conv_1x1__weights=classifier, conv_1x1__biases=biases)
+    padded = np.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    net = sum(padded[:, y:y + 3, x:x + 5] @ weights[y, x] for y in range(3) for x in range(3))
+    expected = np.maximum(net / np.sqrt(1 + 1.001e-5) + beta, 0) @ classifier[0, 0] + biases
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+  def test_dropout_is_its_own(self):
+    calls = []
+
+    def keep(features, rate, seed):
+      calls.append((rate, seed))
+      return features
+
+    row = backbones.get('xception_65')
+    with tf.Graph().as_default(), tf.Session() as session, mock.patch.object(deeplab_model, '_dropout', keep):
+      norm, features = layers.BatchNorm(True, 0.9), tf.zeros([1, 3, 5, 2])
+      given = tf.constant([7, 30], tf.int64)
+      deeplab_model.aspp(features, deeplab_model.resolved(self.architecture, row), norm, row, given)
+      deeplab_model.auxiliary_head(features, self.architecture, norm, given)
+      self.assertEqual([rate for rate, _ in calls], [0.1, 0.1])
+      seeds = session.run([seed for _, seed in calls])
+    self.assertEqual([list(seed) for seed in seeds], [[7, 30], [7 + 2**32, 30]])
 
 
 if __name__ == '__main__':

@@ -166,6 +166,15 @@ class TrainStreamTest(TestCase):
     for first in (10, 21):  # within an epoch, and where one begins
       self.check_equals_part(self.stream(21, first_example=first), first, first + 21)
 
+  def test_first_example_gives_the_tail_also_of_the_stream_with_all_augmentation(self):
+    every = dict(scale_step=.25, flip=False, photometric_distortion=True, max_class_share=.4)
+    images, labels = self.stream(21, **every)
+    self.assertFalse((images == self.images[:21]).all())
+    for changes in ({}, {'cache': True}):
+      tail, tail_labels = self.stream(9, first_example=10, **every, **changes)
+      np.testing.assert_array_equal(tail, images[10:19])
+      np.testing.assert_array_equal(tail_labels, labels[10:19])
+
   def test_batch_size_and_threads_change_nothing_but_the_batches(self):
     self.check_equals_part(self.stream(40, images_per_replica=5, threads=3), 0, 40)
 

@@ -47,7 +47,7 @@ class BackboneTest(unittest.TestCase):
     row, norm, features = backbones.get('resnet_v2_50'), layers.BatchNorm(False, 0.9997), {}
     for output_stride in (8, 16, 32):
       with tf.Graph().as_default(), tf.Session() as session:
-        high, _ = resnet_v2.build(row, tf.constant(images, tf.float32), output_stride, norm, (1, 1, 1))
+        high, *_ = resnet_v2.build(row, tf.constant(images, tf.float32), output_stride, norm, (1, 1, 1))
         load_formula(session)
         features[output_stride] = session.run(high)
     for coarse, step in ((16, 2), (32, 4)):

@@ -127,7 +127,8 @@ class ExactTest(ResumeTest):
 
   def test_also_with_accumulated_batches_cached_images_and_dropout(self):
     flags = ('--train_epochs', 3, '--accumulate_steps', 2, '--batch_size', 2, '--cache',
-             '--epochs_per_eval', 3, '--save_checkpoints_steps', 2)
+             '--epochs_per_eval', 3, '--save_checkpoints_steps', 2, '--auxiliary_head', 0.4,
+             '--loss', 'cross_entropy,dice', '--hard_pixels', 0.5, '--hard_pixels_steps', 9)
     self.train('whole_sum', *flags)
     with at_step(5, kill), self.assertRaises(Killed):
       self.train('parts_sum', *flags)

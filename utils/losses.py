@@ -117,18 +117,6 @@ def total(parts, settings):
   return tf.add_n([part if weights[name] == 1 else weights[name] * part for name, part in parts.items()])
 
 
-def _per_pixel(logits, labels, ignore_label, weight_of_class):
-  """Returns the cross entropy of each pixel, and what it weighs, or 0: float32 [B, H, W]."""
-  labels = tf.squeeze(labels, axis=3)  # [B, H, W]
-  valid = valid_pixels(labels, ignore_label)
-  labels = tf.where(valid, labels, tf.zeros_like(labels))
-  per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-  weights = tf.cast(valid, tf.float32)
-  if weight_of_class:
-    weights *= tf.gather(tf.constant(weight_of_class, tf.float32), labels)
-  return per_pixel, weights
-
-
 def hard_share(settings):
   """Returns the share of the valid pixels that the loss of this step is the mean of, a float or a scalar.
 
@@ -139,6 +127,18 @@ def hard_share(settings):
     return settings.hard_pixels
   step = tf.cast(tf.train.get_or_create_global_step() - settings.initial_global_step, tf.float32)
   return 1 - (1 - settings.hard_pixels) * tf.clip_by_value(step / settings.hard_pixels_steps, 0, 1)
+
+
+def _per_pixel(logits, labels, ignore_label, weight_of_class):
+  """Returns the cross entropy of each pixel, and what it weighs, or 0: float32 [B, H, W]."""
+  labels = tf.squeeze(labels, axis=3)  # [B, H, W]
+  valid = valid_pixels(labels, ignore_label)
+  labels = tf.where(valid, labels, tf.zeros_like(labels))
+  per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+  weights = tf.cast(valid, tf.float32)
+  if weight_of_class:
+    weights *= tf.gather(tf.constant(weight_of_class, tf.float32), labels)
+  return per_pixel, weights
 
 
 def _of_hardest(values, weights, share):
