@@ -225,6 +225,8 @@ class ViewDatasetTest(unittest.TestCase):
       seen = shown[..., 3] > 0
       np.testing.assert_array_equal(shown[seen][:, :3], palette[np.minimum(label[0, :, :, 0], 3)][seen])
     self.assertFalse(os.path.exists(f'{self.report}/pictures/1_000005.jpg'))
+    with self.assertRaisesRegex(DataError, '--class_uniform needs the classes of each .*train.json'):
+      self.view('--data_dir', self.folder, '--augmented', '--class_uniform', '.5')
 
   def test_flags_that_need_or_exclude_each_other_are_usage_errors(self):
     for message, argv in (

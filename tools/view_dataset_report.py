@@ -26,6 +26,7 @@ def main(args):
   check_augmented(args)
   dataset = descriptors.get_dataset(args.dataset)
   sources = open_sources(args, dataset)
+  options = crop_options(args) if args.augmented else None
   view_dataset_page.check_replaceable(args.output_dir)
   files.check_json_output(args.json, '--json')
   files.make_folder(args.output_dir, '--output_dir')
@@ -37,8 +38,8 @@ def main(args):
   problems = view_dataset_facts.find_problems(sets, doubles, dataset)
   load = {title: functools.partial(decode, source, dataset) for title, (source, _) in sources.items()}
   crops = []
-  if args.augmented and not sets[0].errors:  # which end the stream of crops, and are told of below
-    crops, load[crops_title(args)] = read_crops(args, dataset)
+  if options and not sets[0].errors:  # which end the stream of crops, and are told of below
+    crops, load[crops_title(args)] = read_crops(args, dataset, options)
   view_dataset_page.write(args.output_dir, view_dataset_page.Content(
       dataset, sets, problems, load, args.samples, crops))
   if args.json:
@@ -72,20 +73,33 @@ def crops_title(args):
   return f'{args.split}, augmented'
 
 
-def read_crops(args, dataset):
+def crop_options(args):
+  """Returns the inputs.TrainOptions of a training by the same flags.
+
+  Raises:
+    DataError: the index of the records does not say what --class_uniform needs.
+  """
+  sampling = class_uniform.plan(conversion.read_index(args.data_dir, args.split), args.class_uniform,
+                                os.path.join(args.data_dir, f'{args.split}.json'))
+  return inputs.TrainOptions(
+      **inputs.read_flags(args), images_per_replica=1, sampling=sampling,
+      padding_color=backbones.get(args.base_architecture).padding_color,
+      num_examples=sum(tf_records.count_examples(tf_records.record_files(args.data_dir, args.split))))
+
+
+def read_crops(args, dataset, options):
   """Returns the first --samples crops of the stream of training.
+
+  Args:
+    args: the parsed flags.
+    dataset: Dataset.
+    options: inputs.TrainOptions.
 
   Returns:
     list of one view_dataset_facts.Set.
     function of an index in it, and anything, that returns its name, image and label, as `decode` does.
   """
   paths = tf_records.record_files(args.data_dir, args.split)
-  sampling = class_uniform.plan(conversion.read_index(args.data_dir, args.split), args.class_uniform,
-                                os.path.join(args.data_dir, f'{args.split}.json'))
-  options = inputs.TrainOptions(
-      **inputs.read_flags(args), images_per_replica=1, sampling=sampling,
-      padding_color=backbones.get(args.base_architecture).padding_color,
-      num_examples=sum(tf_records.count_examples(paths)))
   names = inputs.example_names(paths, options, args.samples)
   crops = []
   with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
