@@ -233,3 +233,27 @@ class ResumeTest(support.ScriptsTest):
     self.assertIn('step 5, validation on', printed)
     self.assertNotIn('averaged', printed)
     self.assertEqual([entry.get('weights') for entry in scores(model)], [None, 'raw'])
+
+
+class ReplicasTest(support.FolderTest):
+
+  def test_all_replicas_get_the_averages(self):
+    support.run_on_two_cpus(f"""
+      import numpy as np
+      from utils import checkpoints
+      folder = {self.folder!r}
+      with tf.Graph().as_default(), tf.Session() as session:
+        for name, value in (('w', [1., 2]), ('w{END}', [5., 7]), ('mean', [3., 4])):
+          tf.get_variable(name, initializer=value)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, folder + '/model.ckpt', 1)
+      for weights, expected in (('raw', [1, 2]), ('ema', [5, 7])):
+        strategy = two_replicas()
+        with tf.Graph().as_default(), strategy.scope(), tf.Session() as session:
+          variables = [tf.get_variable(name, [2]) for name in ('w', 'mean')]
+          tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(variables)
+          checkpoints.Restorer(defer_build=True, weights=weights).restore(session, folder + '/model.ckpt-1')
+          for variable, value in zip(variables, (expected, [3, 4])):
+            for found in session.run(strategy.experimental_local_results(variable)):
+              np.testing.assert_array_equal(found, value)
+    """)
