@@ -86,10 +86,13 @@ def draw(path, title, curves):
   """Writes a picture of curves, a dict of name to (steps, means); the means belong to the last steps."""
   figure = Figure(figsize=(7, 4), layout='constrained')
   axes = figure.subplots()
-  lines = [axes.plot(steps[-len(means):], means, linewidth=1.5)[0] for steps, means in curves.values()]
+  styles = [style for style in ('-', '--', ':', '-.') for _ in range(10)]  # Matplotlib has ten colours
+  lines = [axes.plot(steps[-len(means):], means, style, linewidth=1.5)[0]
+           for (steps, means), style in zip(curves.values(), itertools.cycle(styles))]
   axes.set(xlabel='step', ylabel=title)
   axes.grid(alpha=0.3)
-  legend = axes.legend(lines, [os.path.basename(os.path.normpath(name)) for name in curves])
+  legend = figure.legend(lines, [os.path.basename(os.path.normpath(name)) for name in curves],
+                         loc='outside right upper')
   for text in (axes.yaxis.label, *legend.get_texts()):
     text.set_parse_math(False)  # a $ in a name is no formula
   with files.replacing(path) as temporary:

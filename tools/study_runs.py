@@ -73,7 +73,7 @@ def read_changes(path: str) -> list[Change]:
       name, colon, flags = line.split('#')[0].strip().partition(':')
       if not (name or colon):
         continue
-      if not (colon and re.fullmatch(r'[\w .,+-]+', name)) or name in [change.name for change in changes]:
+      if not (colon and re.fullmatch(r'\w[\w .,+-]*', name)) or name in [change.name for change in changes]:
         raise DataError(f'--changes {path}, line {number}: give a new name, a colon and flags of train.py, '
                         'such as cosine: --learning_rate_policy cosine')
       changes.append(Change(name, shlex.split(flags)))
@@ -135,6 +135,8 @@ def table(rows: list[Row]) -> str:
 def comparison(row: Row, first: Row) -> str:
   """Returns the difference in percent, and whether it is larger than the spread of either."""
   difference = row.mean - first.mean
+  if len(row.scores) == 1:
+    return f'{100 * difference:+.2f}, of one seed'
   is_clear = abs(difference) > max(row.spread, first.spread)
   return f'{100 * difference:+.2f}, ' + (('better' if difference > 0 else 'worse') if is_clear
                                          else 'within the spread')
