@@ -100,7 +100,7 @@ def measure(session, measured, batches):
     batches: int.
   """
   sums = {scope: [0.0, 0.0] for scope in measured}
-  with Progress(batches, 'measuring', 'batch') as bar:
+  with Progress(batches, 'measuring', 'step') as bar:
     for _ in range(batches):
       for scope, (mean, variance) in session.run(measured).items():
         sums[scope][0] += mean.astype(np.float64) / batches
