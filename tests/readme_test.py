@@ -44,7 +44,7 @@ _NOT_RUN = {
     r'/shared/|HOSTS': 'several machines, which tests/cluster_test.py has',
     r'leftImg8bit/test': "Cityscapes' own test split, which tests/evaluate_test.py stands in for",
     r'curves': 'the same training four times',
-    r'--dataset cityscapes|--dataset dataset/': 'data that is downloaded',
+    r'--dataset cityscapes|--dataset dataset/|camvid': 'data that is downloaded',
 }
 
 
