@@ -90,7 +90,7 @@ def run(args, requests, stack):
   indexes = {split: conversion.read_index(args.data_dir, split) for split in records}
   for split, index in indexes.items():
     conversion.check_classes(index, dataset, split, args.data_dir)
-  counts = {split: count_examples(indexes[split], records[split]) for split in records}
+  counts = {split: conversion.count_examples(indexes[split], records[split]) for split in records}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   weight_of_class = find_class_weights(args, indexes['train'])
@@ -172,11 +172,6 @@ def find_batch_size(args, params):
   found = max(1, min(each, examples)) * args.num_gpus
   print(f'--batch_size auto is {found}')
   return found
-
-
-def count_examples(index, paths):
-  """Returns the number of examples in the records of a split: its index knows, or they are counted."""
-  return index['examples'] if index else sum(tf_records.count_examples(paths))
 
 
 def find_class_weights(args, index):

@@ -139,6 +139,16 @@ def read_index(folder, split):
   return index if index and _fits(index, folder, split) else None
 
 
+def count_examples(index, paths):
+  """Returns the number of examples in the records of a split: its index knows, or they are counted.
+
+  Args:
+    index: see read_index.
+    paths: list of str, the record files.
+  """
+  return index['examples'] if index else sum(tf_records.count_examples(paths))
+
+
 def _fits(index, folder, split):
   """Returns whether the records of a split are the files of an index, as long and of as many examples.
 

@@ -18,7 +18,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from cli import training
 from dataset import class_uniform, conversion, descriptors, lists, tf_records
 from utils.errors import DataError, UsageError
 
@@ -363,9 +362,9 @@ class TrainTest(ConversionTest):
     paths = tf_records.record_files(self.output, 'train')
     index = conversion.read_index(self.output, 'train')
     with mock.patch.object(tf_records, 'count_examples', return_value=[7, 8]):
-      self.assertEqual(training.count_examples(index, paths), 3)
+      self.assertEqual(conversion.count_examples(index, paths), 3)
       self.assertIsNone(conversion.read_index(self.output, 'train'))
-      self.assertEqual(training.count_examples(None, paths), 15)
+      self.assertEqual(conversion.count_examples(None, paths), 15)
 
   def test_records_without_index_are_taken(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])

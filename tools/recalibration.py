@@ -38,8 +38,7 @@ def main(args):
   architecture, dataset = model_config.resolve(args, stored)
   prefix = checkpoints.latest_or_error(args.model_dir)
   records = tf_records.record_files(args.data_dir, 'train')
-  index = conversion.read_index(args.data_dir, 'train')
-  count = index['examples'] if index else sum(tf_records.count_examples(records))
+  count = conversion.count_examples(conversion.read_index(args.data_dir, 'train'), records)
   if count < args.batch_size:
     raise DataError(f'{args.data_dir} has {count} training examples, fewer than --batch_size '
                     f'{args.batch_size}; give a smaller one')
