@@ -274,6 +274,16 @@ class OverlapTest(unittest.TestCase):
       losses_of_class.append((errors[order] * -np.diff(iou, prepend=1)).sum())
     self.assertLess(abs(self.found(losses.lovasz, labels)[0] / np.mean(losses_of_class) - 1), 1e-6)
 
+  def test_pixels_of_large_batches_are_not_counted_by_float32(self):
+    with tf.Graph().as_default() as graph:  # of 2^24 pixels, where its whole numbers end; none is computed
+      logits, labels = (tf.placeholder(dtype, [16, 1024, 1024, depth])
+                        for dtype, depth in ((tf.float32, 2), (tf.int64, 1)))
+      tf.gradients(losses.lovasz(logits, labels, 255), logits)
+      nodes = [node for function in graph.as_graph_def().library.function for node in function.node_def]
+    kinds = {node.attr['T'].type for node in nodes if node.op == 'Cumsum'}
+    self.assertEqual(kinds, {tf.float64.as_datatype_enum})
+    self.assertFalse([node for node in nodes if node.op == 'Range'])
+
   def test_two_replicas_have_one_loss_if_it_is_of_sums(self):
     code = """
       import numpy as np

@@ -195,9 +195,10 @@ def _lovasz_slopes(errors, truth):
   """
   order = tf.argsort(errors, direction='DESCENDING')
   of_class = tf.gather(truth, order)
-  missed = tf.cumsum(of_class)  # this pixel's included
-  left = tf.reduce_sum(truth) - missed
-  union = left + tf.range(1., tf.cast(tf.size(errors), tf.float32) + 1)
+  # float64 counts all pixels, float32 stays at 2^24.
+  missed, seen = (tf.cumsum(tf.cast(values, tf.float64)) for values in (of_class, tf.ones_like(of_class)))
+  left = missed[-1] - missed  # this pixel is missed
+  left, union = tf.cast(left, tf.float32), tf.cast(left + seen, tf.float32)
   # A missed pixel takes 1 from the intersection, a false one adds 1 to the union.
   steps = tf.where(of_class > 0, 1 / union, left / (union * (union - 1)))
   return tf.tensor_scatter_nd_update(errors, order[:, tf.newaxis], steps)
