@@ -357,21 +357,40 @@ class HardPixelsTest(unittest.TestCase):
             slope = differences(lambda logits: self.by_numpy(logits, *expected), self.logits)  # noqa: B023
             np.testing.assert_allclose(gradient, slope, atol=1e-6)
 
-  def test_pixels_as_hard_as_the_last_count_too(self):
+  def test_pixels_as_hard_as_the_last_share_its_place(self):
     self.logits = np.log([[[[.5, .5], [.5, .5], [.9, .1], [.1, .9]]]]).astype('f')
     labels = np.array([[[[0], [1], [0], [255]]]])
     value, gradient = self.found(losses.cross_entropy, labels, 0.3)
     self.assertAlmostEqual(value, np.log(2), places=6)
     np.testing.assert_allclose(gradient, [[[[-.25, .25], [.25, -.25], [0, 0], [0, 0]]]], atol=1e-6)
+    weights = evaluate(lambda: losses._of_hardest(
+        tf.constant([[[7., 3, 3], [3, 1, 9]]]), tf.constant([[[1., 1, 2], [1, 3, 0]]]), 0.6))
+    # 7, 6 and one of three 3s.
+    np.testing.assert_allclose(weights, [[[1, 1 / 3, 2], [1 / 3, 1, 0]]], rtol=1e-6)
+
+  def test_mean_is_that_of_the_share_however_easy_the_others_are(self):
+    rng, labels = np.random.RandomState(3), np.random.RandomState(4).choice([0, 1, 3, 255], (1, 30, 37, 1))
+    self.labels, is_easy = labels, rng.rand(1, 30, 37, 1) > .15
+    for margin in (12, 20, 60, 200):  # the last 5 % of the 20 % are easy, and their loss 0 at last
+      self.logits = np.float32(np.where(is_easy, margin * (np.arange(4) == labels), rng.randn(1, 30, 37, 4)))
+      for loss, power in ((losses.cross_entropy, 0), (losses.focal, 2)):
+        value, gradient = self.found(loss, labels, 0.2)
+        self.assertAlmostEqual(value / self.by_numpy(self.logits, 0.2, power, None), 1, places=5)
+        np.testing.assert_allclose(gradient[is_easy[..., 0]], 0, atol=1e-7)
 
   def test_threshold_is_exact_among_many_pixels_of_all_sizes(self):
-    values = (10. ** np.random.RandomState(2).uniform(-6, 1.5, (1, 300, 401))).astype('f')
-    for share in (0.03, 0.5, 0.9):
-      kept = evaluate(lambda: losses._of_hardest(tf.constant(values), tf.ones(values.shape), share))  # noqa: B023
-      number = round(share * values.size)
-      smallest = np.sort(values.ravel())[-number]
-      self.assertAlmostEqual(values[kept == 1].min() / smallest, 1, places=4)
-      self.assertLessEqual(abs(kept.sum() - number), 1)
+    spread = (10. ** np.random.RandomState(2).uniform(-37, 38, (1, 300, 401))).astype('f')
+    zeros = np.where(np.random.RandomState(3).rand(*spread.shape) < .6, 0, spread)
+    for values in (spread, zeros, np.minimum(zeros, 1), np.where(spread > 1e30, np.inf, zeros),
+                   np.zeros_like(spread), np.full_like(spread, np.inf)):
+      for share in (1e-9, 0.03, 0.5, 0.9, 0.9999999):
+        kept = evaluate(lambda: losses._of_hardest(tf.constant(values), tf.ones(values.shape), share))  # noqa: B023
+        number = max(1, round(share * values.size))
+        last = np.sort(values.ravel())[-number]
+        np.testing.assert_array_equal(kept[values > last], 1)
+        np.testing.assert_array_equal(kept[values < last], 0)
+        part = (number - (values > last).sum()) / (values == last).sum()
+        np.testing.assert_allclose(kept[values == last], part, rtol=1e-6)
 
   def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
     value, gradient = self.found(losses.cross_entropy, np.full_like(self.labels, 255), 0.2)

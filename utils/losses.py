@@ -26,7 +26,7 @@ def cross_entropy(logits, labels, ignore_label, weight_of_class=None, hard_pixel
     labels: int64 [B, H, W, 1], 0..K-1 or ignore_label; int32 would be left to the host by a GPU.
     ignore_label: int.
     weight_of_class: K floats by which each class's pixels count, or None: all count the same.
-    hard_pixels: float or float32 scalar, above 0 and up to 1: the share of the valid pixels, those of the
+    hard_pixels: float or float64 scalar, above 0 and up to 1: the share of the valid pixels, those of the
       largest loss, whose mean it is; see hard_share.
     label_smoothing: float in [0, 1), the part of a label that all K classes share (arXiv 1512.00567 sec. 7).
 
@@ -125,7 +125,7 @@ def hard_share(settings):
   """
   if settings.hard_pixels == 1 or not settings.hard_pixels_steps:
     return settings.hard_pixels
-  step = tf.cast(tf.train.get_or_create_global_step() - settings.initial_global_step, tf.float32)
+  step = tf.cast(tf.train.get_or_create_global_step() - settings.initial_global_step, tf.float64)
   return 1 - (1 - settings.hard_pixels) * tf.clip_by_value(step / settings.hard_pixels_steps, 0, 1)
 
 
@@ -145,8 +145,8 @@ def _of_hardest(values, weights, share):
   """Returns the weights, float32 [B, H, W], but 0 outside the hardest pixels: bootstrapping (1604.04339).
 
   The hardest are those of the largest weighted value. Their number is the share of the pixels that have a
-  weight, rounded, at least one; those as hard as the last of them count too. Of several replicas each takes
-  the share of its own pixels.
+  weight, rounded, at least one; those as hard as the last of them share the places that are left. Of several
+  replicas each takes the share of its own pixels.
 
   Args:
     values: float32 [B, H, W], not negative. weights: float32 [B, H, W], 0 where a pixel does not count.
@@ -155,15 +155,27 @@ def _of_hardest(values, weights, share):
   if isinstance(share, (int, float)) and share == 1:
     return weights
   ranked = tf.stop_gradient(values * weights)
-  number = tf.maximum(tf.round(share * tf.reduce_sum(tf.cast(weights > 0, tf.float32))), 1)
-  # By halving an interval in which the smallest value lies: for millions of pixels that is four times as fast
-  # as to sort them. The last of 40 is a 10^12th of the largest value.
-  low, high = tf.zeros([]), tf.reduce_max(ranked)
-  for _ in range(40):
-    middle = (low + high) / 2
-    is_enough = tf.reduce_sum(tf.cast(ranked >= middle, tf.float32)) >= number
-    low, high = tf.where(is_enough, middle, low), tf.where(is_enough, high, middle)
-  return weights * tf.cast(ranked >= low, tf.float32)
+  number = tf.maximum(tf.round(_count(weights > 0) * share), 1)
+  # The bit pattern of the last one's value: floats have the order of theirs, so each of 31 counts tells a bit.
+  # For millions of pixels that is four times as fast as to sort them. GPUs leave int32 to the host.
+  pattern = tf.constant(0, tf.int64)
+  for bit in reversed(range(31)):
+    higher = pattern + (1 << bit)
+    pattern = tf.where(_count(ranked >= _float_of(higher)) >= number, higher, pattern)
+  last = _float_of(pattern)
+  is_harder, is_last = ranked > last, tf.logical_and(tf.equal(ranked, last), weights > 0)
+  part = tf.math.divide_no_nan(number - _count(is_harder), _count(is_last))
+  return weights * (tf.cast(is_harder, tf.float32) + tf.cast(part, tf.float32) * tf.cast(is_last, tf.float32))
+
+
+def _count(places):
+  """Returns float64, how many of bool [B, H, W] are True; float32 is exact for a row, not for 2^24 pixels."""
+  return tf.reduce_sum(tf.cast(tf.reduce_sum(tf.cast(places, tf.float32), axis=2), tf.float64))
+
+
+def _float_of(pattern):
+  """Returns the float32 scalar that has a bit pattern, int64 from 0 up to 2^31 - 1."""
+  return tf.bitcast(tf.cast(pattern, tf.int32), tf.float32)
 
 
 def _valid_probabilities(logits, labels, ignore_label):
