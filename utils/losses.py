@@ -156,8 +156,8 @@ def _of_hardest(values, weights, share):
     return weights
   ranked = tf.stop_gradient(values * weights)
   number = tf.maximum(tf.round(_count(weights > 0) * share), 1)
-  # The bit pattern of the last one's value: floats have the order of theirs, so that each of 31 counts tells a
-  # bit. For millions of pixels that is fifteen times as fast as to sort them. GPUs leave int32 to the host.
+  # The bit pattern of the last one's value: floats have the order of theirs, so that each count tells a bit.
+  # Of millions of pixels that is fifteen times as fast as to sort them. GPUs leave int32 to the host.
   pattern = tf.constant(0, tf.int64)
   for bit in reversed(range(31)):
     higher = pattern + (1 << bit)
