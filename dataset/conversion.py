@@ -129,14 +129,32 @@ def convert(splits, dataset, options):
 
 
 def read_index(folder, split):
-  """Returns the index of a split as a dict, or None if there is none that fits the records.
+  """Returns the index of a split as a dict, or None if there is none.
+
+  Examples are counted, which takes a read for each: no reader of TensorFlow survives some wrong lengths.
 
   Args:
     folder: str, where the records are.
     split: str, such as 'train'.
+
+  Raises:
+    DataError: the index is damaged, or the records are others, or fewer, than those that it describes.
   """
-  index = _load_index(_index_path(folder, split))
-  return index if index and _fits(index, folder, split) else None
+  path = _index_path(folder, split)
+  index = _load_index(path)
+  if index:
+    names = sorted(name for name in os.listdir(folder) if re.fullmatch(_record_pattern(split), name))
+    paths = [os.path.join(folder, name) for name in names]
+    there = sorted(zip(names, tf_records.count_examples(paths), map(os.path.getsize, paths)))
+    told = sorted((shard['file'], shard['examples'], shard['bytes']) for shard in index['shards'])
+    for pair in itertools.zip_longest(told, there):
+      if pair[0] != pair[1]:
+        says, holds = ('{} of {} examples and {:,} bytes'.format(*file) if file else 'no such file'
+                       for file in pair)
+        raise DataError(f"the {split} records in '{folder}' are not those of '{path}', which says {says}; "
+                        f'there is {holds}: write the records again, or remove this index if they are from '
+                        'elsewhere')
+  return index
 
 
 def count_examples(index, paths):
@@ -147,19 +165,6 @@ def count_examples(index, paths):
     paths: list of str, the record files.
   """
   return index['examples'] if index else sum(tf_records.count_examples(paths))
-
-
-def _fits(index, folder, split):
-  """Returns whether the records of a split are the files of an index, as long and of as many examples.
-
-  Examples are counted, which takes a read for each: no reader of TensorFlow survives some wrong lengths.
-  """
-  shards = sorted(index['shards'], key=lambda shard: shard['file'])
-  names = sorted(name for name in os.listdir(folder) if re.fullmatch(_record_pattern(split), name))
-  paths = [os.path.join(folder, name) for name in names]
-  return (names == [shard['file'] for shard in shards]
-          and list(map(os.path.getsize, paths)) == [shard['bytes'] for shard in shards]
-          and tf_records.count_examples(paths) == [shard['examples'] for shard in shards])
 
 
 def check_classes(index, dataset, split, folder):
@@ -435,14 +440,22 @@ def _index_path(folder, split):
 
 
 def _load_index(path):
-  """Returns the content of an index, or None if the file is missing or something else."""
+  """Returns the content of an index, or None if there is no such file or it is something else.
+
+  Raises:
+    DataError: the file is damaged.
+  """
+  if not os.path.lexists(path):
+    return None
   try:
     index = files.read_json(path, f"index '{path}'")
-    if isinstance(index, dict) and _INDEX_KEYS <= index.keys() and _is_sound(index, path):
-      return index
-  except DataError:
-    pass
-  return None
+    if not (isinstance(index, dict) and _INDEX_KEYS <= index.keys()):
+      return None
+    if not _is_sound(index, path):
+      raise DataError(f"index '{path}' holds other values than are written to one")
+  except DataError as error:
+    raise DataError(f'{error}; it is damaged: remove it, and write the records again') from error
+  return index
 
 
 def _is_sound(index, path):
@@ -470,7 +483,7 @@ def _is_sound(index, path):
 def _check_index_path(folder, split):
   """Raises DataError if the index would overwrite something else, such as a descriptor."""
   path = _index_path(folder, split)
-  if os.path.exists(path) and not _load_index(path):
+  if os.path.exists(path) and _load_index(path) is None:
     raise DataError(f"'{path}' is no index of records and would be overwritten by one; move it, or give "
                     'another folder for the records')
 

@@ -291,26 +291,48 @@ class BadPairsTest(ConversionTest):
 
 class IndexTest(ConversionTest):
 
-  def test_index_is_read_where_it_fits_the_records(self):
+  def test_records_that_are_not_those_of_the_index_are_refused(self):
     self.assertIsNone(conversion.read_index(self.output, 'train'))
     self.convert(train=[self.pair('a'), self.pair('b')], options={'shards': 2})
     self.assertEqual(conversion.read_index(self.output, 'train'), self.index())
-    with open(os.path.join(self.output, 'train-00001-of-00002.record'), 'ab') as file:
+    path, other = (os.path.join(self.output, f'train-0000{n}-of-00002.record') for n in (1, 0))
+    with open(path, 'ab') as file:
       file.write(b'x')
-    self.assertIsNone(conversion.read_index(self.output, 'train'))
-    os.remove(os.path.join(self.output, 'train-00001-of-00002.record'))
-    self.assertIsNone(conversion.read_index(self.output, 'train'))
+    with self.assertRaisesRegex(DataError, 'is damaged: example 1'):
+      conversion.read_index(self.output, 'train')
+    with open(other, 'rb') as one, open(path, 'wb') as file:
+      file.write(2 * one.read())
+    with self.assertRaisesRegex(DataError, 'are not those of .*train.json.* says train-00001.* of 1 ex.* and '
+                                r'[\d,]+ bytes; there is train-00001.* of 2 '):
+      conversion.read_index(self.output, 'train')
+    os.remove(path)
+    with self.assertRaisesRegex(DataError, 'there is no such file: write the records again, or remove this'):
+      conversion.read_index(self.output, 'train')
 
-  def test_other_json_is_no_index(self):
-    for text in ('{', '[]', '{"name": "fruit"}', '[' * 100000):
+  def test_records_that_end_between_two_examples_are_refused(self):
+    self.convert(train=[self.pair('a'), self.pair('b')])
+    path = os.path.join(self.output, 'train.record')
+    with open(path, 'rb') as file:
+      length = int.from_bytes(file.read(8), 'little')
+    os.truncate(path, 16 + length)
+    self.assertEqual(tf_records.count_examples([path]), [1])
+    with self.assertRaisesRegex(DataError, 'says train.record of 2 examples .* there is train.record of 1 '):
+      conversion.read_index(self.output, 'train')
+
+  def test_other_json_is_no_index_and_a_damaged_one_is_told(self):
+    for text in ('[]', '{"name": "fruit"}'):
       self.write_index(text)
       self.assertIsNone(conversion.read_index(self.output, 'train'))
+    for text in ('', '{', '[' * 100000):
+      self.write_index(text)
+      with self.assertRaisesRegex(DataError, "index '.*train.json' is .*remove it, and write the records"):
+        conversion.read_index(self.output, 'train')
 
   def write_index(self, text):
     with open(os.path.join(self.output, 'train.json'), 'w') as file:
       file.write(text)
 
-  def test_index_with_other_values_than_are_written_is_none(self):
+  def test_index_with_other_values_than_are_written_is_damaged(self):
     self.convert(train=[self.pair('a'), self.pair('b')])
     index = self.index()
     shard = index['shards'][0]
@@ -324,7 +346,8 @@ class IndexTest(ConversionTest):
                     {'dataset': None}):
       with self.subTest(changes=changes):
         self.write_index(json.dumps({**index, **changes}))
-        self.assertIsNone(conversion.read_index(self.output, 'train'))
+        with self.assertRaisesRegex(DataError, 'train.json.*remove it|are not those of'):
+          conversion.read_index(self.output, 'train')
     del index['classes_of_examples']  # as earlier versions wrote it
     self.write_index(json.dumps(index))
     self.assertEqual(conversion.read_index(self.output, 'train'), index)
@@ -357,13 +380,12 @@ class TrainTest(ConversionTest):
       with self.assertRaisesRegex(UsageError, f"train records .* the 3 classes of 'fruit' .*{sentence}"):
         self.check(**changes)
 
-  def test_examples_are_counted_where_no_index_fits(self):
+  def test_examples_are_counted_where_there_is_no_index(self):
     self.convert(train=[self.pair(name) for name in 'abc'], options={'shards': 2})
     paths = tf_records.record_files(self.output, 'train')
     index = conversion.read_index(self.output, 'train')
     with mock.patch.object(tf_records, 'count_examples', return_value=[7, 8]):
       self.assertEqual(conversion.count_examples(index, paths), 3)
-      self.assertIsNone(conversion.read_index(self.output, 'train'))
       self.assertEqual(conversion.count_examples(None, paths), 15)
 
   def test_records_without_index_are_taken(self):

@@ -79,12 +79,13 @@ def crop_options(args):
   Raises:
     DataError: the index of the records does not say what --class_uniform needs.
   """
+  records = tf_records.record_files(args.data_dir, args.split)
   index = conversion.read_index(args.data_dir, args.split)
   sampling = class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, f'{args.split}.json'))
   return inputs.TrainOptions(
       **inputs.read_flags(args), images_per_replica=1, sampling=sampling,
       padding_color=backbones.get(args.base_architecture).padding_color,
-      num_examples=conversion.count_examples(index, tf_records.record_files(args.data_dir, args.split)))
+      num_examples=conversion.count_examples(index, records))
 
 
 def read_crops(args, dataset, options):
