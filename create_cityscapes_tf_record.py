@@ -6,7 +6,8 @@
       --annot_pattern 'labels/*_labelIds.png'
 
 <name>_leftImg8bit.png is paired with <name>_gtFine_labelTrainIds.png, or, if that is missing, with
-<name>_gtFine_labelIds.png, whose 34 ids become the 19 classes that are scored on the way.
+<name>_gtFine_labelIds.png, whose 34 ids become the 19 classes that are scored on the way. Other extensions of
+images and labels, and .PNG, are taken too.
 """
 import dataclasses
 import glob
@@ -17,8 +18,8 @@ from dataset import descriptors, lists
 from utils import files
 from utils.errors import DataError, UsageError
 
-IMAGE_SUFFIX = '_leftImg8bit.png'
-TRAIN_IDS, LABEL_IDS = '_labelTrainIds.png', '_labelIds.png'  # the former is used if there are both
+IMAGE_SUFFIX = '_leftImg8bit'
+TRAIN_IDS, LABEL_IDS = '_labelTrainIds', '_labelIds'  # the former is used if there are both
 ANNOTATIONS = ('_gtFine', '_gtCoarse')
 
 
@@ -73,14 +74,14 @@ def patterns(args, split):
     return args.input_pattern, [args.annot_pattern]
   root = glob.escape(args.cityscapes_dir)
   kind = 'gtCoarse' if args.coarse else 'gtFine'
-  return (os.path.join(root, 'leftImg8bit', split, '*', '*' + IMAGE_SUFFIX),
-          [os.path.join(root, kind, split, '*', f'*_{kind}{ids}') for ids in (TRAIN_IDS, LABEL_IDS)])
+  return (os.path.join(root, 'leftImg8bit', split, '*', '*' + IMAGE_SUFFIX + '.*'),
+          [os.path.join(root, kind, split, '*', f'*_{kind}{ids}.*') for ids in (TRAIN_IDS, LABEL_IDS)])
 
 
 def find_images(pattern):
   """Returns {name: path} of the images that match a glob; a file is called `<name>_leftImg8bit.png`."""
   paths = {}
-  for path in sorted(glob.glob(pattern, recursive=True)):
+  for path in matches(pattern, lists.IMAGE_EXTENSIONS):
     name = stem_of(path, [IMAGE_SUFFIX], pattern)
     if name in paths:
       raise DataError(f"'{paths[name]}' and '{path}' have one name; narrow '{pattern}'")
@@ -95,7 +96,7 @@ def find_labels(patterns):
   suffixes = [kind + ids for ids in (TRAIN_IDS, LABEL_IDS) for kind in ANNOTATIONS]
   paths = {}
   for pattern in patterns:
-    for path in sorted(glob.glob(pattern, recursive=True)):
+    for path in matches(pattern, lists.LABEL_EXTENSIONS):
       name = stem_of(path, suffixes, pattern)
       other = paths.setdefault(name, path)
       if other is path:
@@ -108,18 +109,24 @@ def find_labels(patterns):
   return paths
 
 
+def matches(pattern, extensions):
+  """Returns the sorted paths that match a glob and have one of the extensions."""
+  paths = sorted(glob.glob(pattern, recursive=True))
+  return [path for path in paths if lists.has_extension(path, extensions)]
+
+
 def stem_of(path, suffixes, pattern):
-  """Returns the file's name without the one of the suffixes that it must have."""
-  name = os.path.basename(path)
+  """Returns the file's name without extension, and without the one of the suffixes that it must have."""
   for suffix in suffixes:
-    if name.endswith(suffix):
-      return name.removesuffix(suffix)
-  raise DataError(f"'{path}' matches '{pattern}' but does not end in {' or '.join(suffixes)}; narrow the "
+    name = lists.stem_of(path, '', suffix)
+    if name is not None:
+      return name
+  raise DataError(f"'{path}' matches '{pattern}' but is not called *{' or *'.join(suffixes)}; narrow the "
                   'pattern')
 
 
 def has_train_ids(path):
-  return path.endswith(TRAIN_IDS)
+  return lists.stem_of(path, '', TRAIN_IDS) is not None
 
 
 def pair_by_name(images, labels):

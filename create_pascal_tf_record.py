@@ -4,8 +4,8 @@
   python create_pascal_tf_record.py --data_dir ./camvid --dataset dataset/camvid.json \\
       --train_data_list ./camvid/train.txt --valid_data_list ./camvid/val.txt
 
-A list holds one name a line; the image of a name is <image_data_dir>/<name>.jpg (or .jpeg, .png,
-.bmp, .tif, .tiff, .webp), its label <label_data_dir>/<name>.png: one channel, grey or palette, of
+A list holds one name a line; the image of a name is <image_data_dir>/<name>.jpg (or .jpeg, .jfif,
+.png, .bmp, .tif, .webp and the like), its label <label_data_dir>/<name>.png: one channel, grey or palette, of
 values 0..classes-1 or the ignore label. Without lists, the validation images are VOC's own,
 ImageSets/Segmentation/val.txt, and all others that have a label are for training; these lists are
 then written to ./dataset.
@@ -79,7 +79,7 @@ def derive_train(label_dir, val):
   if not os.path.isdir(label_dir):
     raise DataError(f"label folder '{label_dir}' does not exist; check the folder flags")
   names = {os.path.splitext(file)[0] for file in os.listdir(label_dir)
-           if file.endswith(lists.LABEL_EXTENSIONS) and not file.startswith('.')}
+           if lists.has_extension(file, lists.LABEL_EXTENSIONS)}
   train = sorted(names - set(val))
   if not train:
     raise DataError(f"'{label_dir}' holds no label but those of the validation list; give "

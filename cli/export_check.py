@@ -160,7 +160,7 @@ def find(given: list[str], flag: str) -> list[str]:
     found = [text]
     if os.path.isdir(text):
       found = [os.path.join(text, name) for name in sorted(os.listdir(text))
-               if os.path.splitext(name)[1].lower() in lists.IMAGE_EXTENSIONS and not name.startswith('.')]
+               if lists.has_extension(name, lists.IMAGE_EXTENSIONS)]
       if not found:
         raise DataError(f"{flag} '{text}' is a folder without an image; give images, or a folder of them")
     elif not os.path.isfile(text):

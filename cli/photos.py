@@ -24,7 +24,9 @@ class Photo(typing.NamedTuple):
 
 def list_photos(folder, names):
   """Returns the Photos of the names in a list, whose folders are kept below --output_dir."""
-  return [Photo(os.path.join(folder, name), _output(name)) for name in names]
+  paths = {name: lists.find_listed(folder, name) for name in names}
+  return [Photo(path or os.path.join(folder, name), _output(os.path.relpath(path, folder) if path else name))
+          for name, path in paths.items()]
 
 
 def find_photos(given, output_dir):
@@ -90,11 +92,10 @@ def _images_below(folder, output_dir, others):
   paths, seen = [], {os.path.realpath(output_dir), os.path.realpath(folder)}
   for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
     for name in sorted(name for name in names if not name.startswith('.')):
-      extension = os.path.splitext(name)[1].lower()
-      if extension in lists.IMAGE_EXTENSIONS + VIDEO_EXTENSIONS:
+      if lists.has_extension(name, lists.IMAGE_EXTENSIONS + VIDEO_EXTENSIONS):
         paths.append(os.path.join(parent, name))
       else:
-        others[extension or 'none'] += 1
+        others[os.path.splitext(name)[1].lower() or 'none'] += 1
     below = {os.path.realpath(os.path.join(parent, name)): name  # a link may lead back
              for name in sorted(folders) if not name.startswith('.')}
     folders[:] = [name for path, name in below.items() if path not in seen]

@@ -27,13 +27,13 @@ import re
 
 import tensorflow.compat.v1 as tf
 
-from dataset import descriptors, image_files, label_files, schema, tf_records
+from dataset import descriptors, image_files, label_files, lists, schema, tf_records
 from utils import files, workers
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
 # Of images whose files' bytes are what a record holds.
-_STORED_EXTENSIONS = ('.jpg', '.jpeg', '.png')
+_STORED_EXTENSIONS = (*lists.JPEG_EXTENSIONS, '.png')
 _INDEX_KEYS = {'dataset', 'examples', 'class_pixels', 'ignored_pixels', 'mean_size', 'shards', 'skipped'}
 
 
@@ -211,7 +211,8 @@ def _encode_all(pairs, options):
 
 def _is_copied(pair):
   """Returns whether image and label are stored as they are, so that --fast need not decode them."""
-  return not (pair.dataset.values or pair.dataset.colors) and pair.image.lower().endswith(_STORED_EXTENSIONS)
+  is_recoded = pair.dataset.values or pair.dataset.colors
+  return not is_recoded and lists.has_extension(pair.image, _STORED_EXTENSIONS)
 
 
 # --- Writing -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataset import label_files, lists
 from utils.errors import DataError
 
 # Of files that lie among both images and labels, and whose names do not tell which they are.
-PHOTOS_ALONE = ('.jpg', '.jpeg', '.webp')
+PHOTOS_ALONE = (*lists.JPEG_EXTENSIONS, '.webp')
 LABEL_WORDS = re.compile('mask|label|annot|seg|truth|target|index|^gt', re.IGNORECASE)
 NOT_WANTED = re.compile('object|instance|visual|viz|overlay|preview|thumb|edge|depth|human|panoptic',
                         re.IGNORECASE)
@@ -26,8 +26,8 @@ class Files(typing.NamedTuple):
   labels: list
 
 
-def find_files(folder, endings):
-  """Returns the sorted paths of the files below a folder whose names end so, hidden ones aside.
+def find_files(folder, extensions):
+  """Returns the sorted paths of the files below a folder that lists.has_extension says have one of those.
 
   Links to folders are followed, but no folder is entered twice: one may lead to a folder above it.
   """
@@ -47,7 +47,7 @@ def find_files(folder, endings):
         hidden += _is_hidden(entry.name)
         if not _is_hidden(entry.name):
           (links if entry.is_symlink() else folders).append(entry.path)
-      elif entry.name.endswith(endings) and not entry.name.startswith('.'):
+      elif lists.has_extension(entry.name, extensions):
         found.append(entry.path)
   left_out = [text for number, text in ((hidden, f'hidden folders: {hidden}'), (
       again, f'links to folders that are read already: {again}')) if number]
@@ -104,10 +104,10 @@ def _candidates(folders):
   """Returns the paths of what may be an image, and of what may be a label, by extension and affixes."""
   affixes = folders.affixes
   images = [path for folder in folders.images
-            for path in find_files(folder, lists.spellings(lists.IMAGE_EXTENSIONS))
+            for path in find_files(folder, lists.IMAGE_EXTENSIONS)
             if lists.stem_of(path, affixes.image_prefix, affixes.image_suffix) is not None]
   labels = [path for folder in folders.labels
-            for path in find_files(folder, lists.spellings(lists.LABEL_EXTENSIONS))
+            for path in find_files(folder, lists.LABEL_EXTENSIONS)
             if lists.stem_of(path, affixes.label_prefix, affixes.label_suffix) is not None]
   return images, labels
 

@@ -13,8 +13,9 @@ from utils.errors import DataError
 
 # However they are spelt. '.jpg' wins over other images, since it is what VOC's lists mean, and '.png' over
 # other labels; '.json' is a labelme file.
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-LABEL_EXTENSIONS = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg', '.json')
+JPEG_EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.pjpeg', '.pjp')
+IMAGE_EXTENSIONS = (*JPEG_EXTENSIONS, '.png', '.bmp', '.dib', '.tif', '.tiff', '.webp')
+LABEL_EXTENSIONS = ('.png', '.bmp', '.dib', '.tif', '.tiff', '.gif', *JPEG_EXTENSIONS, '.json')
 
 
 class Pair(typing.NamedTuple):
@@ -61,6 +62,11 @@ class Folders(typing.NamedTuple):
   def labels_of(self, number):
     """Returns the folder of the labels of the images in the folder of that number."""
     return self.labels[number if len(self.labels) > 1 else 0]
+
+
+def has_extension(path, extensions):
+  """Returns whether a file has one of the extensions, however it is spelt. Hidden ones have none."""
+  return path.lower().endswith(extensions) and not os.path.basename(path).startswith('.')
 
 
 def read_list(path):
@@ -118,6 +124,11 @@ def _find_columns(folders, line):
                   f"{', '.join(IMAGE_EXTENSIONS)} added; check the list and the folder")
 
 
+def find_listed(folder, name):
+  """Returns the path of the file that a list names with its extension, or None; see find_image."""
+  return next(filter(None, map(_spelt, _places(folder, name))), None)
+
+
 def _columns(line):
   """Yields what a line may mean: (image, None), or (image, second column) by tab, comma or blanks."""
   yield line, None
@@ -172,9 +183,11 @@ def _find_file(folder, text, extensions, favourite):
 def _places(folder, text):
   """Returns where a name may lie: below the folder, or the name begins with the end of the folder's path.
 
-  'JPEGImages/a' and '/JPEGImages/a' mean 'a' in the folder VOC2012/JPEGImages.
+  'JPEGImages/a', '/JPEGImages/a' and Windows' 'JPEGImages\\a' mean 'a' in the folder VOC2012/JPEGImages.
   """
   places = [os.path.join(folder, text)]
+  if '\\' in text:
+    return [*places, *_places(folder, text.replace('\\', '/'))]
   parts = [part for part in text.split('/') if part not in ('', '.')]
   above = os.path.abspath(folder).split('/')
   for count in range(1, len(parts)):
@@ -198,15 +211,10 @@ def quoted(folders, joint):
   return f' {joint} '.join(f"'{folder}'" for folder in folders)
 
 
-def spellings(extensions):
-  """Returns how extensions are spelt, a tuple: of ('.jpg',) these are .jpg, .JPG and .Jpg."""
-  return tuple(end for extension in extensions
-               for end in (extension, extension.upper(), f'.{extension[1:].capitalize()}'))
-
-
 def _existing(stem, extension):
-  """Returns the path of the file with this stem and extension, however that is spelt, or None."""
-  return next((path for end in spellings((extension,)) if (path := _spelt(stem + end))), None)
+  """Returns the path of the file with this stem and extension, such as .jpg, .JPG or .Jpg, or None."""
+  spellings = extension, extension.upper(), f'.{extension[1:].capitalize()}'
+  return next((path for end in spellings if (path := _spelt(stem + end))), None)
 
 
 def find_pairs(image_dir, label_dir, names):
@@ -302,7 +310,7 @@ def _find_label(folders, number, image, second):
     label = _find_second(folders, number, second)
     if label:
       return label
-    if '/' in second or second.lower().endswith(LABEL_EXTENSIONS):
+    if re.search(r'[/\\]', second) or has_extension(second, LABEL_EXTENSIONS):
       raise DataError(f"label '{second}', which the list gives image '{image}', is not in "
                       f"'{folders.labels_of(number)}'; check the list and the folder")
   affixes = folders.affixes

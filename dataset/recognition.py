@@ -50,7 +50,7 @@ class _Candidate(typing.NamedTuple):
 
 def find_files(root):
   """Returns the sorted paths of all files below a folder that may be images or labels."""
-  return layouts.find_files(root, lists.spellings((*lists.IMAGE_EXTENSIONS, *lists.LABEL_EXTENSIONS)))
+  return layouts.find_files(root, (*lists.IMAGE_EXTENSIONS, *lists.LABEL_EXTENSIONS))
 
 
 def recognise(root, paths):

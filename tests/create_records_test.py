@@ -181,6 +181,13 @@ class DerivedListsTest(ScriptTest):
     status, again, _ = run(create_pascal_tf_record)
     self.assertEqual((status, 'list' in again), (0, False))
 
+  def test_labels_of_any_spelling_are_for_training(self):
+    for old, new in (('2007_000032.png', '2007_000032.PNG'), ('2007_000039.png', '2007_000039.bmp')):
+      os.rename(self.path(f'{self.VOC}SegmentationClassAug/{old}'),
+                self.path(f'{self.VOC}SegmentationClassAug/{new}'))
+    self.assertEqual(run(create_pascal_tf_record)[0], 0)
+    self.assertEqual(self.read_text('dataset/train.txt'), '2007_000032\n2007_000039\n')
+
   def test_lists_that_are_there_are_used(self):
     self.write_text('dataset/val.txt', '2007_000032\n')
     self.assertEqual(run(create_pascal_tf_record)[0], 0)
@@ -275,6 +282,18 @@ class CityscapesTest(ScriptTest):
     with Image.open(self.path('gtFine/train/a/a_0_gtFine_labelTrainIds.png')) as train_ids:
       np.testing.assert_array_equal(labels['a_0_leftImg8bit.png'], np.asarray(train_ids))
 
+  def test_extensions_may_be_others_and_in_capitals(self):
+    for kind, old, new in (('leftImg8bit', '', '.PNG'), ('gtFine', '_labelTrainIds', '.PNG')):
+      name = self.path(f'{kind}/train/a/a_0_{kind}{old}')
+      os.rename(name + '.png', name + new)
+    os.remove(self.path('gtFine/train/a/a_0_gtFine_labelIds.png'))
+    self.write('leftImg8bit/train/a/a_1_leftImg8bit.jpg', self.photo())
+    os.remove(self.path('leftImg8bit/train/a/a_1_leftImg8bit.png'))
+    open(self.path('leftImg8bit/train/a/a_1_leftImg8bit.txt'), 'w').close()
+    status, _, err = self.run_script('--cityscapes_dir', self.folder)
+    self.assertEqual((status, list(self.stored_labels())), (
+        0, ['a_0_leftImg8bit.PNG', 'a_1_leftImg8bit.jpg', 'ab_0_leftImg8bit.png']), err)
+
   def test_coarse_labels_go_with_the_extra_images(self):
     self.write('leftImg8bit/train_extra/c/c_0_leftImg8bit.png', self.photo())
     self.write('gtCoarse/train_extra/c/c_0_gtCoarse_labelIds.png', self.label(34))
@@ -323,7 +342,7 @@ class CityscapesTest(ScriptTest):
     self.assert_fails(
         self.run_script('--input_pattern', self.path('leftImg8bit/*/*/*.png'),
                         '--annot_pattern', self.path('gtFine/*/*/*.png')), 1,
-        r'color\.png.* does not end in _gtFine_labelTrainIds\.png')
+        r'color\.png.* is not called \*_gtFine_labelTrainIds or \*')
     self.write('leftImg8bit/train/b/a_0_leftImg8bit.png', self.photo())
     self.assert_fails(self.run_script('--cityscapes_dir', self.folder), 1, 'have one name')
 

@@ -145,6 +145,28 @@ class ListsTest(unittest.TestCase):
     _, (problem,) = self.match(['rgb_a b'], affixes=lists.Affixes('', '_x', '', ''))
     self.assertRegex(problem, "does not have the name that --image_prefix '' and --image_suffix '_x' ask for")
 
+  def test_names_of_windows_are_taken_where_there_is_no_such_file(self):
+    for name in ('images/a/x.jpg', 'images/y\\z.jpg', 'images/y/z.jpg', 'labels/a/x.png', 'labels/y\\z.png',
+                 'labels/deep/w.png', 'images/w.jpg'):
+      self.file(name)
+    found, problems = self.match(['a\\x', 'y\\z.jpg', 'images\\w.jpg\tlabels\\deep\\w.png'])
+    self.assertEqual((found, problems), ([
+        ('images/a/x.jpg', 'labels/a/x.png', 'a/x.jpg'), ('images/y\\z.jpg', 'labels/y\\z.png', 'y\\z.jpg'),
+        ('images/w.jpg', 'labels/deep/w.png', 'w.jpg')], []))
+    images = os.path.join(self.folder, 'images')
+    self.assertEqual(lists.find_listed(images, 'a\\x.jpg'), os.path.join(images, 'a/x.jpg'))
+    self.assertIsNone(lists.find_listed(images, 'a\\x'))
+    _, (problem,) = self.match(['images\\w.jpg\tno\\w.png'])
+    self.assertRegex(problem, r"label 'no\\w.png', which the list gives")
+
+  def test_extensions_of_one_format_are_all_taken(self):
+    for number, extension in enumerate(('.jfif', '.JPE', '.jif', '.pjpeg', '.Pjp', '.dib')):
+      self.file(f'images/{number}{extension}')
+      self.file(f'labels/{number}.PNG')
+      self.assertEqual(self.match([str(number)])[0][0][0], f'images/{number}{extension}')
+    self.assertTrue(lists.has_extension('a/b.jPg', lists.IMAGE_EXTENSIONS))
+    self.assertFalse(lists.has_extension('a/.b.jpg', lists.IMAGE_EXTENSIONS))
+
   def test_labels_of_every_extension_are_found_but_not_the_image_itself(self):
     for name in ('all/a.jpg', 'all/b.jpg', 'all/b.json', 'all/c.png', 'all/c.gif', 'all/d.jpg', 'all/d.jpeg'):
       self.file(name)

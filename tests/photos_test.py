@@ -58,6 +58,7 @@ class FindPhotosTest(unittest.TestCase):
     names = {'a.jpg': 'a', 'x/../b.c.png': 'b.c', 'x/a.jpg': 'x/a', '../up.png': 'up', '/abs/c.png': 'c',
              '..a/d.jpg': '..a/d'}
     self.assertEqual([photo.output for photo in photos.list_photos('p', names)], list(names.values()))
+    self.assertEqual(photos.list_photos('p', ['x\\a.jpg']), [photos.Photo('p/x/a.jpg', 'x/a')])
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ def measure(args):
   if args.model_dir is None or args.images is None:
     raise UsageError('command needs --model_dir, a trained model, and --images, a folder of photos')
   images = [path for path in sorted(glob.glob(os.path.join(glob.escape(args.images), '*')))
-            if path.lower().endswith(lists.IMAGE_EXTENSIONS)]
+            if lists.has_extension(path, lists.IMAGE_EXTENSIONS)]
   if not images:
     raise DataError(f"--images '{args.images}' holds no image; give another folder")
   images, model_dir = list(map(os.path.abspath, images)), os.path.abspath(args.model_dir)
