@@ -234,6 +234,15 @@ class WriteTest(ConversionTest):
       self.convert(train=[self.pair('a')])
     self.assertEqual(self.written(), ['train.json'])
 
+  def test_leftovers_of_processes_that_do_not_run_are_removed(self):
+    left = [f'train{end}.tmp' for end in ('.record.99999999999', '.record.0', f'.record.{os.getpid()}',
+                                          '-00000-of-00003.record.99999999999', f'.json.{9 * 10 ** 30}')]
+    kept = [f'train.record.{os.getppid()}.tmp', 'train.record.x.tmp', 'val.record.99999999999.tmp']
+    for name in (*left, *kept):
+      open(os.path.join(self.output, name), 'w').close()
+    self.convert(train=[self.pair('a')])
+    self.assertEqual(self.written(), sorted(['train.record', 'train.json', *kept]))
+
   def test_folder_that_vanishes_is_an_error(self):
     pair = self.pair('a')
     self.output = os.path.join(self.folder, 'none')

@@ -1,8 +1,10 @@
 """One writer at a time: the second is refused, whoever ended is recognised."""
 import contextlib
+import errno
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,10 +75,35 @@ class LocksTest(unittest.TestCase):
       self.assertEqual(file.read(), 'content')
 
   def test_file_of_other_content_is_no_holder(self):
-    for content in ('', '[]', '{', 'null'):
+    for content in ('', '[]', '{', 'null', '[' * 4096):
       with open(self.path, 'w') as file:
         file.write(content)
       self.lock()
+
+  def test_group_whose_umask_lets_it_may_take_over(self):
+    self.addCleanup(os.umask, os.umask(0o002))
+    with locks.locked(self.folder):
+      self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o664)
+
+  def test_number_of_a_dead_trainings_process_that_is_taken_again_holds_no_lock(self):
+    # Where the file system knows no locks, a holder that runs here counts as long as it touches the file.
+    self.write({'host': socket.gethostname(), 'pid': os.getppid()})
+    with (mock.patch.object(locks.fcntl, 'flock', side_effect=OSError(errno.ENOLCK, '')),
+          mock.patch.object(locks, '_WATCH_SECONDS', 1)):
+      with (mock.patch.object(locks, '_touched', side_effect=range(99)),
+            self.assertRaisesRegex(UsageError, f'process {os.getppid()} on .* trains')):
+        self.lock()
+      self.lock()
+    self.assertIn(f'process {os.getppid()} on', self.output.getvalue())
+
+  def test_any_number_is_running_or_not(self):
+    with subprocess.Popen([sys.executable, '-c', ''], stdout=subprocess.DEVNULL) as ended:
+      ended.wait()
+    for number in (0, -1, -os.getppid(), 99999999999, 10 ** 30, ended.pid, os.getpid(), True, 1.5, '1',
+                   None, [1]):
+      self.assertFalse(locks.is_running(number), number)
+    self.assertTrue(locks.is_running(os.getppid()))
+    self.assertTrue(locks.is_running(1))
 
 
 if __name__ == '__main__':

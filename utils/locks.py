@@ -50,18 +50,19 @@ def _acquire(path, folder):
   """Returns the descriptor of the lock's file, which this process holds now and is named in."""
   while True:
     # Not through a link, which could lead to any file, as in a folder from elsewhere.
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    holder = _holder(file)
+    is_elsewhere = holder.get('host') not in (None, socket.gethostname())
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      held = False
+      held = is_elsewhere and _is_touched(path, holder)
     except BlockingIOError:
-      held = True
+      held, holder = True, _holder(file)  # who may have come between the two
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         raise
-      held = _is_running_here(_holder(file))
-    holder = _holder(file)
-    if held or _is_touched(path, holder):
+      held = (is_elsewhere or is_running(holder.get('pid'))) and _is_touched(path, holder)
+    if held:
       os.close(file)
       raise UsageError(f'process {holder.get("pid", "(unknown)")} on {holder.get("host", "this machine")} '
                        f'trains in {folder} ({FILE_NAME}); wait for its end, stop it, or give another '
@@ -85,22 +86,22 @@ def _holder(file):
   """Returns what stands in the lock's file, a dict; empty if it is no JSON object."""
   try:
     holder = json.loads(os.pread(file, 4096, 0))
-  except ValueError:
+  except (ValueError, RecursionError):
     return {}
   return holder if isinstance(holder, dict) else {}
 
 
-def _is_running_here(holder):
-  """Whether the holder is a process of this machine that runs."""
-  if holder.get('host') != socket.gethostname() or type(holder.get('pid')) is not int:
+def is_running(pid: object) -> bool:
+  """Returns whether another process of this machine has a number, which may be anything that a file holds."""
+  if type(pid) is not int or pid <= 0 or pid == os.getpid():  # 0 and less are groups of processes
     return False
   try:
-    os.kill(holder['pid'], 0)  # sends no signal, but looks whether there is one to send it to
+    os.kill(pid, 0)  # sends no signal, but looks whether there is one to send it to
   except (ProcessLookupError, OverflowError):
     return False
   except PermissionError:
     pass
-  return holder['pid'] != os.getpid()
+  return True
 
 
 def last_touched(folder: str) -> int | None:
@@ -112,9 +113,7 @@ def last_touched(folder: str) -> int | None:
 
 
 def _is_touched(path, holder):
-  """Whether another machine's process still touches the file; takes some seconds if one is named."""
-  if holder.get('host') in (None, socket.gethostname()):
-    return False
+  """Whether the holder, whose machine or file system does not tell, still touches the file; takes a while."""
   print(f'{path} is held by process {holder.get("pid")} on {holder["host"]}; watching for {_WATCH_SECONDS} s '
         'whether it still runs', flush=True)
   before = _touched(path)
