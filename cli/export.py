@@ -3,6 +3,7 @@ import functools
 import io
 import os
 import re
+import stat
 import tempfile
 import time
 import typing
@@ -97,6 +98,8 @@ def move_into(exported, folder):
     path = os.path.join(folder, f'{prefix}{number}')
     try:
       os.mkdir(path)  # another export may be about to take the same
+      for made, _, _ in os.walk(exported):
+        os.chmod(made, stat.S_IMODE(os.stat(path).st_mode))  # TensorFlow ignores the umask of a group
       os.replace(exported, path)
       return path
     except FileExistsError:

@@ -587,6 +587,7 @@ class Training:
     replicas = self.args.num_gpus if self.task.workers == 1 else 1  # of several machines the chief alone
     files, count = self.records['val'], self.counts['val']
     bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
+    os.makedirs(evaluator.eval_dir(name), exist_ok=True)  # TensorFlow ignores the umask of a group
     with (devices.without_autotuning(),
           self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
                           'memory, or validate on smaller images')):

@@ -156,6 +156,10 @@ class MainJobTest(ScriptsTest):
 
 class ResumeTest(ScriptsTest):
 
+  def test_whoever_the_umask_lets_may_go_on(self):
+    for folder in ('.', 'best', 'eval'):  # as support trains it
+      self.assertEqual(os.stat(f'{self.model}/{folder}').st_mode & 0o777, 0o775, folder)
+
   def test_restart_trains_what_is_left_and_then_nothing(self):
     printed = self.train('--train_epochs', 3)  # 3 * 5 / 2 = 7
     self.assertEqual(re.findall(r'^step (\d), validation', printed, re.M), ['7'])

@@ -205,9 +205,13 @@ def _sample():
   atexit.register(folder.cleanup)
   data = os.path.join(folder.name, 'data')
   write_layout(data)
+  umask = os.umask(0o002)  # of a group whose members go on with one another's trainings
   # 5 examples in batches of 2: epochs end at steps 2.5 and 5, rounds at 2 and 5.
-  return folder.name, run(train, *training_flags(data, os.path.join(folder.name, 'model')),
-                          '--train_epochs', 2)
+  try:
+    return folder.name, run(train, *training_flags(data, os.path.join(folder.name, 'model')),
+                            '--train_epochs', 2)
+  finally:
+    os.umask(umask)
 
 
 def training_flags(data, model_dir):
