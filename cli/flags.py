@@ -17,6 +17,7 @@ import dataclasses
 import glob
 import os
 import platform
+import re
 import shlex
 import sys
 import typing
@@ -53,9 +54,14 @@ class Parser(argparse.ArgumentParser):
 
   def flag(self, name: str, default: typing.Any, help: str,  # noqa: A002 (argparse's own word)
            **kwargs: typing.Any) -> None:
-    """Declares `--name`; its default is shown in the help and filled in by `parse`."""
+    """Declares `--name`; its default is shown in the help and filled in by `parse`.
+
+    A flag whose default is False takes no value: `--name` is True, and `--no-name` False again.
+    """
     self.defaults[name] = default
-    if kwargs.get('action') != 'store_true' and default is not None:
+    if default is False and 'type' not in kwargs:
+      kwargs['action'] = argparse.BooleanOptionalAction
+    elif default is not None:
       shown = ' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default
       shown = 'on' if shown is True else shown
       help = f'{help} (default: {shown})'
@@ -84,38 +90,44 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> typing.NoReturn:
     """Ends the script with one sentence; argparse would print every flag before it."""
-    self.exit(2, f'{self.prog}: error: {ending.printable(self._place + message)}; see --help\n')
+    shown = ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in self._place + message)
+    self.exit(2, f'{self.prog}: error: {shown}; see --help\n')
 
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-    """Returns the flags as a namespace; `.explicit` holds the names that `argv` gave."""
-    given = vars(self.parse_args(self._joined(sys.argv[1:] if argv is None else argv)))
-    given = {**self._recipe(given.get('recipe')), **given}
-    for action in self._actions:
-      for text in _texts(given.get(action.dest)):
-        self._check_text(action, text)
+    """Returns the flags as a namespace; `.explicit` holds the names that `argv` or a recipe gave."""
+    command = self._given(sys.argv[1:] if argv is None else argv)
+    given: dict[str, typing.Any] = {}
+    for path in command.get('recipe', ()):
+      given.update(self._recipe(path))
+    given.update(command)
     args = argparse.Namespace(**{**self.defaults, **given})
     args.explicit = frozenset(given)
     return args
 
   def _recipe(self, path):
-    """Returns the flags that a recipe gives, a dict; of none if the path is None."""
+    """Returns the flags that a recipe gives, a dict."""
     given: dict[str, typing.Any] = {}
-    for number, line in enumerate(_recipe_lines(path) if path else (), 1):
-      try:
-        words = shlex.split(line, comments=True)
-      except ValueError as error:  # such as a quotation mark without its partner
-        raise UsageError(f'--recipe {path}, line {number}: {error}; give one flag a line, as on a command '
-                         f'line') from error
-      if words and (not words[0].startswith('--') or words[0].split('=')[0] == '--recipe'):
-        raise UsageError(f'--recipe {path}, line {number}: {line.strip()} is no flag of a recipe; give one '
-                         f'flag a line, such as --batch_size 8, and comments after a #')
-      self._place = f'--recipe {path}, line {number}: '
-      found = vars(self.parse_args(self._joined(words)))
+    for place, words in file_of_flags('--recipe', path, '*.flags'):
+      self._place = place
+      named = {word.split('=')[0] for word in words}
+      if not words[0].startswith('--') or named & {'--recipe', '--help', '-h'}:
+        self.error(f'{shlex.join(words)} is no flag of a recipe; give one flag a line, such as --batch_size '
+                   '8, and comments after a #')
+      found = self._given(words)
       if twice := sorted(set(found) & set(given)):
         self.error(f'--{twice[0]} stands in an earlier line too; give it once')
       given.update(found)
     self._place = ''
     return given
+
+  def _given(self, words):
+    """Returns the flags in the words of a command line, a dict."""
+    found, unknown = self.parse_known_args(self._joined(words))
+    if unknown:
+      self.error(f'unrecognized arguments: {shlex.join(unknown)}')
+    given = vars(found)
+    return {action.dest: self._checked(action, given[action.dest])
+            for action in self._actions if action.dest in given}
 
   def _joined(self, argv):
     """Returns a command line in which a text may begin with a dash, as in `--label_suffix -mask`."""
@@ -129,17 +141,25 @@ class Parser(argparse.ArgumentParser):
         joined.append(word)
     return joined
 
-  def _check_text(self, action, text):
-    name = '/'.join(action.option_strings) or action.metavar
-    if '\0' in text:
-      self.error(f'argument {name}: {text!r} holds a NUL byte, which no name may; leave it out')
+  def _checked(self, action, value):
+    """Returns the value of a flag, or the list of its values, if it can be so."""
+    if isinstance(value, list):
+      return [self._checked(action, one) for one in value]
+    if not isinstance(value, str):
+      return value
+    argument = f'argument {"/".join(action.option_strings) or action.metavar}: '
+    if '\0' in value:
+      self.error(f'{argument}{value!r} holds a NUL byte, which no name may; leave it out')
     try:
-      text.encode()
+      value.encode()
     except UnicodeEncodeError:
-      self.error(f'argument {name}: {text!r} is not UTF-8, which TensorFlow needs; rename it')
-    if not text and action.metavar in _NAMES:
-      self.error(f'argument {name}: the text given is empty; give a name'
+      self.error(f'{argument}{value!r} is not UTF-8, which TensorFlow needs; rename it')
+    if action.metavar not in _NAMES:
+      return value
+    if not value:
+      self.error(f'{argument}the text given is empty; give a name'
                  + ('' if action.required else ', or leave the flag out'))
+    return value
 
   def places(self, args: argparse.Namespace) -> list[tuple[str, str]]:
     """Returns pairs of a flag and a path: what the flags say is read or written."""
@@ -148,16 +168,47 @@ class Parser(argparse.ArgumentParser):
             for text in _texts(getattr(args, action.dest, None))]
 
 
-def _recipe_lines(path):
-  """Returns the lines of a recipe; raises UsageError if it cannot be read."""
+# What stands before a comment: words and blanks. A # inside a word is a part of it.
+_WORDS = re.compile(r"""(?:[ \t]+|(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^ \t\\'"#])\#*)*""")
+
+
+def file_of_flags(flag: str, path: str, examples: str) -> typing.Iterator[tuple[str, list[str]]]:
+  """Yields (place, words) of each line of a file of flags, as a shell reads it, but that it expands nothing.
+
+  Quotes, backslashes and lines that end in one mean what they mean on a command line, and a # begins a
+  comment where a word could begin.
+
+  Args:
+    flag: that which the file was given by. examples: a glob of such files in recipes/.
+
+  Raises:
+    UsageError: it cannot be read.
+  """
   try:
-    with open(path, encoding='utf-8') as file:
-      return file.read().splitlines()
+    with open(path, encoding='utf-8-sig') as file:
+      lines = file.read().split('\n')
   except (OSError, ValueError) as error:
-    reason = 'is no text' if isinstance(error, ValueError) else f'cannot be read ({error.strerror})'
-    known = sorted(glob.glob(os.path.join(_RECIPES, '*.flags')))
-    raise UsageError(f'--recipe {path} {reason}; give a file of flags, such as one of '
+    reason = 'is no UTF-8 text' if isinstance(error, ValueError) else f'cannot be read ({error.strerror})'
+    known = sorted(glob.glob(os.path.join(_RECIPES, examples)))
+    raise UsageError(f'{flag} {path} {reason}; give a file of flags, such as one of '
                      f'{", ".join(os.path.relpath(name) for name in known)}') from error
+  text = place = ''
+  for number, line in enumerate(lines, 1):
+    place = place or f'{flag} {path}, line {number}: '
+    text += line
+    before = next(_WORDS.finditer(text))[0]
+    rest = text[len(before):]
+    if rest == '\\' and number < len(lines):
+      text = before  # to which the next line belongs
+      continue
+    if rest[:1] not in ('', '#') and rest != '\\':
+      raise UsageError(f'{place}a quotation mark has no partner; close it in the same line')
+    if found := re.search(r'\$[\w{(]\S*|`', re.sub(r"\\.|'[^']*'", '', before)):
+      raise UsageError(f'{place}{found[0]} is for a shell to expand, and none reads this file; write out '
+                       'what it stands for, or put it in single quotes')
+    if words := shlex.split(before):
+      yield place, words
+    text = place = ''
 
 
 def _texts(value):
@@ -346,9 +397,9 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default=0.33, type=fraction, metavar='X',
         help='the share of a window that the next one sees too, at least'),
     'recipe': dict(
-        default=None, metavar='FILE',
-        help='file of flags, one a line, with comments after a #, such as those in recipes/; what the '
-             'command line gives too is taken from there'),
+        default=None, metavar='FILE', action='append',
+        help='file of flags, one a line, with comments after a #, such as those in recipes/; of several a '
+             'later one wins, and over all the command line'),
     'weights': dict(
         default=default_of('weights'), choices=('raw', 'ema'),
         help='which weights of the checkpoint to use: raw, or ema, the averages that train.py --ema keeps'),

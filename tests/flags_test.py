@@ -24,6 +24,7 @@ class ParserTest(unittest.TestCase):
     parser.flag('name', None, 'name', metavar='NAME')
     parser.flag('suffix', '', 'text', metavar='TEXT')
     parser.flag('many', (), 'files', metavar='FILE', nargs='+')
+    parser.flag('switch', False, 'switch')
     for kind in ('positive_int', 'non_negative_int', 'positive_float', 'non_negative_float', 'fraction',
                  'share', 'one_or_more', 'positive_int_or_auto'):
       parser.flag(kind, None, kind, type=getattr(flags, kind))
@@ -72,28 +73,68 @@ class ParserTest(unittest.TestCase):
     self.assertEqual(parser.places(args), [('--folder', './x'), ('--many', 'a'), ('--many', 'b')])
 
   def test_a_recipe_gives_flags_and_the_command_line_wins(self):
-    with tempfile.NamedTemporaryFile('w', suffix='.flags') as file:
-      file.write("# What it is.\n--folder 'a b'  # a comment\n\n--positive_int=3\n--many x y\n")
-      file.flush()
-      args = self.recipe_parser().parse(['--positive_int', '4', '--recipe', file.name])
+    args = self.parsed_recipe("# What it is.\n--folder 'a b'  # a comment\n\n--positive_int=3\n--many x y\n",
+                              '--positive_int', '4')
     self.assertEqual((args.folder, args.positive_int, args.many, args.name), ('a b', 4, ['x', 'y'], None))
     self.assertEqual(args.explicit, {'recipe', 'folder', 'positive_int', 'many'})
+
+  def parsed_recipe(self, text, *argv):
+    with tempfile.NamedTemporaryFile('wb') as file:
+      file.write(text if isinstance(text, bytes) else text.encode())
+      file.flush()
+      return self.recipe_parser().parse(['--recipe', file.name, *argv])
+
+  def test_a_recipe_reads_words_as_a_shell_does(self):
+    words = ('T/exp#2', 'a"#"b', r'a\ b', r'a\ #b', "'a # b'", '"a # b"', '"a\'b"', "'#x'", r'\#x', '"$"',
+             "'$HOME'", r'\$HOME', 'a\t# c', 'x # it is', 'x #"', r'C:\\d\\', '"a\u2028b"', '*', 'é', r'a\"b',
+             'a# b#', "'a'#b", '5$', 'x\\\n#y', 'x \\\n  #y', '\\\nx', 'x # \\', "'`'")
+    for word in words:
+      shell = subprocess.run(['bash', '-c', f"set -f; printf '%s\\0' {word}\n"], capture_output=True,
+                             check=True).stdout.decode().split('\0')[:-1]
+      for text in (f'--many {word}', f'\n--many\t{word}\t\r\n--switch'):
+        with self.subTest(text=text):
+          self.assertEqual(self.parsed_recipe(text).many, shell)
+
+  def test_a_recipe_is_taken_as_editors_and_command_lines_leave_it(self):
+    for text in (b'\xef\xbb\xbf--folder x\n--name y', b'--folder x\r\n--name y\r\n',
+                 b'--folder x --name y \\',
+                 b'--folder=x\t\n\t--name y \n', b'--folder x \\\n  --name y \\\n',
+                 b'--folder \\\nx\n\\\n--name y\n'):
+      with self.subTest(text=text):
+        args = self.parsed_recipe(text)
+        self.assertEqual((args.folder, args.name, args.explicit), ('x', 'y', {'recipe', 'folder', 'name'}))
+    self.assertEqual(self.parsed_recipe('').explicit, {'recipe'})
+
+  def test_of_several_recipes_a_later_one_wins(self):
+    with tempfile.NamedTemporaryFile('w') as file:
+      file.write('--folder a\n--name b\n--many c d\n--switch')
+      file.flush()
+      args = self.parsed_recipe('--folder e\n--many f\n', '--recipe', file.name, '--name', 'g')
+      self.assertEqual((args.folder, args.name, args.many, args.switch), ('a', 'g', ['c', 'd'], True))
+      args = self.recipe_parser().parse(['--recipe', file.name, '--no-switch'])
+      self.assertEqual((args.switch, 'switch' in args.explicit), (False, True))
 
   def test_what_is_no_recipe_is_refused_with_its_line(self):
     for text, words in (('--positive_int 0', 'line 2: argument --positive_int: 0 is not'),
                         ('--unknown 1', 'line 2: unrecognized arguments: --unknown'),
-                        ('--folder ""', 'argument --folder: the text given is empty'),
+                        ('--name\u00a0x', r"line 2: unrecognized arguments: '--name\\xa0x'"),
+                        ('--switch \\ ', r"line 2: unrecognized arguments: ' ';"),
+                        ('--folder ""', 'line 2: argument --folder: the text given is empty'),
+                        ('folder a', 'line 2: folder a is no flag'), ('\u200b--name x', r'\\u200b--name'),
+                        ('--recipe=x', 'line 2: --recipe=x is no flag'),
+                        ('--switch --recipe x', 'is no flag'), ('--switch --help', 'is no flag'),
+                        ('--switch\n--no-switch', 'line 3: --switch stands in an earlier line'),
                         ('--folder a\n--folder b', 'line 3: --folder stands in an earlier line')):
       with tempfile.NamedTemporaryFile('w') as file:
         file.write(f'#\n{text}\n')
         file.flush()
         self.assertRegex(self.refused('--recipe', file.name, parser=self.recipe_parser()), words)
-    for content, words in ((b'folder a', 'line 1: folder a is no flag'), (b'--recipe x', 'is no flag'),
-                           (b'--folder "a', 'line 1: No closing'), (b'\xff', 'is no text')):
-      with tempfile.NamedTemporaryFile() as file, self.assertRaisesRegex(UsageError, words):
-        file.write(content)
-        file.flush()
-        self.recipe_parser().parse(['--recipe', file.name])
+    for content, words in (
+        (b'--folder "a', 'line 1: a quotation mark'), (b"\\\n--name 'a\n'", 'line 1: a quotation mark'),
+        (b'--name $HOME/x', r'line 1: \$HOME/x is for a shell'), (b'--name "${X}"', r'\${X}'),
+        (b'--name x`y`', '` is for a shell'), (b'\xff', 'is no UTF-8 text')):
+      with self.assertRaisesRegex(UsageError, words):
+        self.parsed_recipe(content)
     with self.assertRaisesRegex(UsageError, r'--recipe /none cannot be read .*recipes/demo\.flags'):
       self.recipe_parser().parse(['--recipe', '/none'])
 

@@ -44,15 +44,16 @@ class StudyTest(FolderTest):
     changes = '''
       # A comment.
       base: --score 0.4
-      one more: --score 0.45 --flip off  # within the spread
-      better: --score 0.6
+      one more: --score 0.45 \\
+        --flip off  # within the spread
+      better: --score 0.6 --x 'T/a#2'
       worse: --score 0.2
     '''
     printed = self.study(changes, '--seeds', 2, '--jobs', 3)
     for line in ('| base | `--score 0.4` | 40.00, 50.00 | 45.00 | 7.07 |  |',
                  '| one more | `--score 0.45 --flip off` | 45.00, 55.00 | 50.00 | 7.07 '
                  '| +5.00, within the spread |',
-                 '| better | `--score 0.6` | 60.00, 70.00 | 65.00 | 7.07 | +20.00, better |',
+                 "| better | `--score 0.6 --x 'T/a#2'` | 60.00, 70.00 | 65.00 | 7.07 | +20.00, better |",
                  '| worse | `--score 0.2` | 20.00, 30.00 | 25.00 | 7.07 | -20.00, worse |'):
       self.assertIn(line, printed)
     self.assertTrue(os.path.getsize(os.path.join(self.folder, 'out', 'curves.png')))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 
+from cli import flags
 from tools import scalar_curves
 from utils import files
 from utils.errors import DataError, UsageError
@@ -68,15 +69,14 @@ def main(args):
 def read_changes(path: str) -> list[Change]:
   """Returns the Changes in a file; raises DataError for a line that is none."""
   changes: list[Change] = []
-  with open(path, encoding='utf-8') as file:
-    for number, line in enumerate(file, 1):
-      name, colon, flags = line.split('#')[0].strip().partition(':')
-      if not (name or colon):
-        continue
-      if not (colon and re.fullmatch(r'\w[\w .,+-]*', name)) or name in [change.name for change in changes]:
-        raise DataError(f'--changes {path}, line {number}: give a new name, a colon and flags of train.py, '
-                        'such as cosine: --learning_rate_policy cosine')
-      changes.append(Change(name, shlex.split(flags)))
+  for place, words in flags.file_of_flags('--changes', path, os.path.join('study', '*.changes')):
+    end = next((number for number, word in enumerate(words) if ':' in word), -1)
+    last, colon, first_flag = words[end].partition(':')
+    name = ' '.join([*words[:end], last])
+    if not (colon and re.fullmatch(r'\w[\w .,+-]*', name)) or name in [change.name for change in changes]:
+      raise DataError(f'{place}give a new name, a colon and flags of train.py, such as cosine: '
+                      '--learning_rate_policy cosine')
+    changes.append(Change(name, [first_flag] * bool(first_flag) + words[end + 1:]))
   if not changes:
     raise DataError(f'--changes {path} holds no line to train; give a name, a colon and flags in each')
   return changes
@@ -126,8 +126,8 @@ def table(rows: list[Row]) -> str:
            '|---|---|---|---|---|---|']
   for row in rows:
     each = ', '.join(f'{100 * score:.2f}' for score in row.scores)
-    flags = f'`{shlex.join(row.change.flags)}`' if row.change.flags else ''
-    lines.append(f'| {row.change.name} | {flags} | {each} | {100 * row.mean:.2f} | {100 * row.spread:.2f} | '
+    given = f'`{shlex.join(row.change.flags)}`' if row.change.flags else ''
+    lines.append(f'| {row.change.name} | {given} | {each} | {100 * row.mean:.2f} | {100 * row.spread:.2f} | '
                  f'{"" if row is first else comparison(row, first)} |')
   return '\n'.join(lines)
 
