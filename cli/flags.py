@@ -30,8 +30,9 @@ from utils.settings import Settings, weight_of_loss
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
-# These too cannot be empty.
+# These may: none is empty or a URL, and ~ is the home folder in all.
 _NAMES = (*_PATHS, 'NAME', 'SET')
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:/{2}')
 
 _RECIPES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'recipes')
 
@@ -142,7 +143,7 @@ class Parser(argparse.ArgumentParser):
     return joined
 
   def _checked(self, action, value):
-    """Returns the value of a flag, or the list of its values, if it can be so."""
+    """Returns the value of a flag, or the list of its values, with the home folder for ~ in paths."""
     if isinstance(value, list):
       return [self._checked(action, one) for one in value]
     if not isinstance(value, str):
@@ -159,7 +160,13 @@ class Parser(argparse.ArgumentParser):
     if not value:
       self.error(f'{argument}the text given is empty; give a name'
                  + ('' if action.required else ', or leave the flag out'))
-    return value
+    if _URL.match(value):
+      self.error(f'{argument}{value} is a URL; give a path of this machine, to which it is mounted or copied')
+    path = os.path.expanduser(value)
+    if path.startswith('~'):
+      self.error(f'{argument}{value} names a home folder that is not known here; write it out, or ./{value} '
+                 'for what is called so')
+    return path
 
   def places(self, args: argparse.Namespace) -> list[tuple[str, str]]:
     """Returns pairs of a flag and a path: what the flags say is read or written."""

@@ -1,11 +1,15 @@
 """What flags may hold."""
 import contextlib
+import glob
+import importlib
 import io
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 import pytest
 
@@ -72,6 +76,38 @@ class ParserTest(unittest.TestCase):
     args = parser.parse(['--many', 'a', 'b', '--name', 'c', '--suffix', 'd'])
     self.assertEqual(parser.places(args), [('--folder', './x'), ('--many', 'a'), ('--many', 'b')])
 
+  def test_a_path_that_is_none_of_this_machine_is_refused(self):
+    for url in ('gs://b/x', 's3://b', 'hdfs://h:9/x', 'file:///x', 'http://a/b', 'ram://x', 'C://x'):
+      for flag in ('--folder', '--name', '--many', '--suffix'):
+        if flag == '--suffix':  # a text
+          self.assertEqual(self.parser().parse([flag, url]).suffix, url)
+        else:
+          self.assertIn(f'argument {flag}: {url} is a URL; give a path', self.refused(flag, url))
+    paths = ['a//b', 'C:x', '//a', './gs://b', 'a/http://b', 'b:/c']
+    self.assertEqual(self.parser().parse(['--many', *paths]).many, paths)
+
+  def test_home_folder_stands_for_a_tilde_in_every_path(self):
+    with mock.patch.dict(os.environ, HOME='/home/me'):
+      args = self.parsed_recipe('--folder ~/x\n--name=~\n', '--many=~/y', '--suffix', '~/z')
+      self.assertEqual((args.folder, args.name, args.many, args.suffix),
+                       ('/home/me/x', '/home/me', ['/home/me/y'], '~/z'))
+      self.assertEqual(self.parser().parse(['--many', './~', 'a~', 'a/~/b']).many, ['./~', 'a~', 'a/~/b'])
+      self.assertIn("names a home folder that is not known here; write it out, or ./~no_body/x",
+                    self.refused('--folder', '~no_body/x'))
+
+  def test_every_text_of_a_script_has_a_metavar_that_says_whether_it_is_a_path(self):
+    for path in glob.glob(os.path.join(ROOT, '**', '*.py'), recursive=True):
+      with open(path) as file:
+        text = file.read()
+      if '\ndef make_parser(' in text and os.sep + 'tests' + os.sep not in path:
+        name = os.path.relpath(path, ROOT).removesuffix('.py').replace(os.sep, '.')
+        for action in importlib.import_module(name).make_parser()._actions:
+          if action.type is None and action.choices is None and action.nargs != 0:
+            self.assertIn(action.metavar, (*flags._NAMES, 'TEXT'), f'{name}: {action.dest}')
+      elif 'ArgumentParser(' in text:
+        self.assertIn(os.path.relpath(path, ROOT), (
+            'cli/flags.py', 'tests/study_test.py', 'tests/flags_test.py'))
+
   def test_a_recipe_gives_flags_and_the_command_line_wins(self):
     args = self.parsed_recipe("# What it is.\n--folder 'a b'  # a comment\n\n--positive_int=3\n--many x y\n",
                               '--positive_int', '4')
@@ -120,6 +156,7 @@ class ParserTest(unittest.TestCase):
                         ('--name\u00a0x', r"line 2: unrecognized arguments: '--name\\xa0x'"),
                         ('--switch \\ ', r"line 2: unrecognized arguments: ' ';"),
                         ('--folder ""', 'line 2: argument --folder: the text given is empty'),
+                        ('--folder s3://b', 'line 2: argument --folder: s3://b is a URL'),
                         ('folder a', 'line 2: folder a is no flag'), ('\u200b--name x', r'\\u200b--name'),
                         ('--recipe=x', 'line 2: --recipe=x is no flag'),
                         ('--switch --recipe x', 'is no flag'), ('--switch --help', 'is no flag'),
