@@ -37,6 +37,17 @@ class ProgressTest(unittest.TestCase):
                               'converting: 5 of 10 images, half of the next, 0:00:30 left\n'
                               'converting: 10 of 10 images, 0:00:00 left\n')
 
+  def test_what_cannot_be_shown_ends_nothing(self):
+    class Full(io.StringIO):
+      def write(self, text):
+        raise OSError(28, 'No space left on device')
+
+    class FullTerminal(Full, Terminal):
+      pass
+
+    for stderr in (Full, FullTerminal):
+      self.assertEqual(self.shown((20, 1, ''), (40, 1, 'a note'), stderr=stderr), '')
+
   def test_nothing_done_or_no_total_leaves_the_time_open(self):
     self.assertEqual(self.shown((20, 0, 'opened')), 'converting: 0 of 10 images, opened\n')
     self.assertEqual(self.shown((20, 7, ''), total=None), 'converting: 7 images\n')

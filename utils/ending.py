@@ -139,9 +139,8 @@ def explained(name, places, verbose):
       raised.exc_type is SystemExit or _say(name, raised.exc_value, places, verbose()))
   try:
     yield
-    refused = _flush_output()
-    if refused:
-      raise OSError(refused.errno, refused.strerror, 'standard output')
+    if refused := _flush_output():
+      raise refused
   except SystemExit:
     raise
   except BaseException as error:
@@ -155,15 +154,14 @@ def _say(name, error, places, verbose):
   """Prints what an error means, and returns the exit status."""
   if isinstance(error, BrokenPipeError) and (_is_unread(1) or error.filename):
     return _BROKEN_PIPE
-  _flush_output()
   status, sentence = explain(error, places)
-  if sys.stderr:
-    with contextlib.suppress(OSError):
-      _close_progress_bars()
-      if verbose:
-        traceback.print_exception(error)
-      sys.stderr.write(f'{name}: {printable(sentence)}\n')
-      sys.stderr.flush()
+  _flush_output()
+  with contextlib.suppress(OSError):
+    _close_progress_bars()
+    if verbose:
+      traceback.print_exception(error)
+    sys.stderr.write(f'{name}: {printable(sentence)}\n')
+    sys.stderr.flush()
   return status
 
 
@@ -226,6 +224,8 @@ def _fullest_disk(places):
     if stat.S_ISREG(output.st_mode):
       disk = os.fstatvfs(1)
       disks.setdefault(output.st_dev, (disk.f_bavail * disk.f_frsize, 'standard output'))
+    elif os.path.samestat(output, os.stat('/dev/full')):
+      return 'for standard output'
   if not disks:
     return 'on a disk'
   free, place = min(disks.values())
@@ -246,13 +246,16 @@ def _is_unread(descriptor):
 def _open_standard_files():
   """Opens those of stdin, stdout and stderr that are closed, or files that hold data would take their place.
 
-  What cannot be encoded is printed as an escape: file names need not be text.
+  They are /dev/null, for Python and for child processes too. What cannot be encoded is printed as an escape:
+  file names need not be text.
   """
-  for descriptor in range(3):
+  for descriptor, name in enumerate(('stdin', 'stdout', 'stderr')):
     try:
       os.fstat(descriptor)
     except OSError:
-      os.open(os.devnull, os.O_RDWR)  # it takes the lowest that is free
+      os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest that is free
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(descriptor, 'w' if descriptor else 'r', closefd=False))
   if getattr(sys.stdout, 'errors', None) == 'strict' and hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='backslashreplace')
 
@@ -263,13 +266,12 @@ def _flush_output():
   What cannot be written is dropped, or Python would try again when it ends, and say that it failed.
   """
   try:
-    if sys.stdout:
-      sys.stdout.flush()
+    sys.stdout.flush()
   except OSError as error:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    return error
+    return OSError(error.errno, error.strerror, 'standard output')
   return None
 
 

@@ -1,4 +1,5 @@
 """How far something is: a bar with the time left on a terminal, else a plain line now and then, on stderr."""
+import contextlib
 import sys
 import time
 
@@ -33,8 +34,9 @@ class Progress:
     self.done = 0
     self._total, self._title, self._unit = total, title, unit
     self._bar = None
-    if sys.stderr.isatty() and not _is_quiet:
-      self._bar = tqdm(total=total, desc=title, unit=unit)
+    with contextlib.suppress(OSError):  # a full disk, or a terminal that has gone, is no reason to end
+      if sys.stderr.isatty() and not _is_quiet:
+        self._bar = tqdm(total=total, desc=title, unit=unit)
     self._begun = self._shown = time.monotonic()
 
   def __enter__(self) -> 'Progress':
@@ -46,6 +48,10 @@ class Progress:
   def update(self, count: int = 1, note: str = '') -> None:
     """Raises the count; a note says more, such as which part of the next one is done."""
     self.done += count
+    with contextlib.suppress(OSError):
+      self._show(count, note)
+
+  def _show(self, count, note):
     if self._bar is not None:
       self._bar.set_postfix_str(note, refresh=False)
       self._bar.update(count)
@@ -77,4 +83,5 @@ class Progress:
   def close(self) -> None:
     """Ends the bar."""
     if self._bar is not None:
-      self._bar.close()
+      with contextlib.suppress(OSError):
+        self._bar.close()

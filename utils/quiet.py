@@ -70,20 +70,12 @@ def _can_run_tensorflow():
 @contextlib.contextmanager
 def _without_stderr():
   """Within it what this process writes to the file descriptor of stderr is dropped."""
-  if sys.stderr:
-    sys.stderr.flush()
-  try:
-    kept = os.dup(2)
-  except OSError:  # there is none
-    yield
-    return
+  kept = os.dup(2)
   nowhere = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, 2)
   os.close(nowhere)
   try:
     yield
   finally:
-    if sys.stderr:
-      sys.stderr.flush()
     os.dup2(kept, 2)
     os.close(kept)
