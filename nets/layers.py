@@ -292,7 +292,7 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
       return tf.nn.fused_batch_norm(inputs, gamma, beta, moving_mean, moving_variance, is_training=False,
                                     **options)[0]
     if norm.sync and replicas.count() > 1:
-      outputs, *statistics = _synchronized(inputs, gamma, beta, moving_mean, norm.epsilon)
+      outputs, *statistics = _synchronized(inputs, gamma, beta, norm.epsilon)
     elif inputs.shape.num_elements() == channels(inputs):
       outputs, *statistics = _of_one_value(inputs, gamma, beta)
     else:
@@ -350,7 +350,7 @@ def _factor(gamma, variance, epsilon):
   return gamma * tf.math.rsqrt(variance + max(epsilon, BatchNorm.epsilon))
 
 
-def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
+def _synchronized(inputs, gamma, beta, epsilon):
   """Returns what the fused kernel would for the batches of all replicas together, which are of one size.
 
   The replicas exchange one vector forward and one backward. Kept for the backward pass are the inputs alone.
@@ -359,7 +359,7 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
   if replayed is not None:
     mean, variance = next(replayed)
   else:
-    mean, variance = _joint_statistics(inputs, moving_mean)
+    mean, variance = _joint_statistics(inputs)
     if recorded is not None:
       recorded.append((mean, variance))
   values = tf.cast(tf.size(inputs) // channels(inputs), tf.float32)  # of a channel, in each replica
@@ -395,15 +395,12 @@ def _synchronized(inputs, gamma, beta, moving_mean, epsilon):
   return normalise(inputs, tf.identity(gamma), tf.identity(beta)), mean, unbiased
 
 
-def _joint_statistics(inputs, moving_mean):
+def _joint_statistics(inputs):
   """Returns mean and variance, float32 [C], of the batches of all replicas; without a gradient."""
-  mean, variance = _own_statistics(tf.stop_gradient(inputs))
-  # About a mean that is near, and the same in all replicas: squares about 0 would lose digits.
-  shift = tf.stop_gradient(tf.identity(moving_mean))
-  mean -= shift
-  mean, variance, squares = tf.split(replicas.mean(tf.concat([mean, variance, tf.square(mean)], 0)), 3)
-  # That within the replicas, and that of their means, which alone can lose digits.
-  return mean + shift, variance + tf.maximum(squares - tf.square(mean), 0.)
+  # In doubles: squares of a mean that is large beside the deviation would lose digits in float32.
+  mean, variance = (tf.cast(value, tf.float64) for value in _own_statistics(tf.stop_gradient(inputs)))
+  mean, squares = tf.split(replicas.mean(tf.concat([mean, variance + tf.square(mean)], 0)), 2)
+  return tf.cast(mean, tf.float32), tf.cast(tf.maximum(squares - tf.square(mean), 0), tf.float32)
 
 
 def _own_statistics(inputs):
