@@ -223,6 +223,9 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
   prepare = not training and replicas.count() == 1
   is_view = isinstance(features, dict)
+  if is_view and architecture.eval_crop_size:  # Google's model scales the padded image
+    architecture = dataclasses.replace(architecture, eval_crop_size=tf.unstack(
+        views.scaled(architecture.eval_crop_size, features)))
   with layers.way(recompute=training and settings.recompute, prepare=prepare, differentiable=training,
                   skip_padding=not training and not settings.portable):
     images = views.seen(features) if is_view else features

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from deeplab_model import deeplabv3_plus_model_fn
+from deeplab_model import deeplabv3_plus_model_fn, network
 from tests import tiny_net
 from utils import views
+from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 from utils.views import View, Views
@@ -123,6 +124,33 @@ class ViewInTheGraphTest(unittest.TestCase):
     np.testing.assert_allclose(view, whole, atol=1e-6)
     np.testing.assert_allclose(view_of_mirror, mirrored[:, :, ::-1], atol=1e-6)
     self.assertGreater(np.abs(mirrored[:, :, ::-1] - whole).max(), 1e-4)
+
+  def test_view_is_padded_to_the_crop_at_its_scale(self):
+    params = {'base_architecture': tiny_net.TINY, 'num_classes': 3, 'class_names': 'abc', 'portable': True,
+              'palette': [(0, 0, 0)] * 3}
+    view_of_all = View(0, 0, 33, 41, 1.0, False)
+    cases = [((49, 64), view_of_all._replace(scale=0.5, mirrored=True), (25, 32)),  # int(63 * 0.5 + 1) = 32
+             ((48, 64), view_of_all._replace(scale=0.7), (33, 45)),
+             ((49, 36), view_of_all._replace(scale=2.0), (97, 81)),  # whose width is the image's own
+             ((20, 50), View(3, 4, 25, 30, 1.5, True), (37, 74)),  # a window that is higher than the crop
+             ((49, 65), view_of_all, (49, 65))]
+
+    def build():
+      found, means = [], tf.constant([123.68, 116.78, 103.94])  # which the network takes off
+      with tiny_net.rows(), tf.variable_scope('', reuse=tf.AUTO_REUSE):
+        for crop, view, (height, width) in cases:
+          features = self.batch(view)
+          found.append(deeplabv3_plus_model_fn(
+              features, None, ModeKeys.PREDICT, {**params, 'eval_crop_size': crop}).predictions)
+          size = [int((side - 1) * view.scale + 1) for side in (view.height, view.width)]
+          padding = [[0, 0], [0, height - size[0]], [0, width - size[1]], [0, 0]]
+          padded = means + tf.pad(views.seen(features) - means, padding)
+          logits = network(padded, Architecture.from_dict(params), False)
+          found.append(tf.nn.softmax(views.restored(logits[:, :size[0], :size[1]], features)))
+      return [one['probabilities'] for one in found[::2]], found[1::2]
+
+    for found, expected in zip(*self.run_graph(build), strict=True):
+      np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 if __name__ == '__main__':

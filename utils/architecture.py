@@ -26,7 +26,7 @@ class Architecture:
     decoder_output_stride: falling ints of 8, 4, 2: the strides whose low-level features are merged in.
     eval_crop_size: (height, width) or None. In evaluation images are padded to at least this size on the
       right and the bottom, and the logits cut back: the padding takes part in the image-level feature, as
-      in the evaluation of Google's models.
+      in the evaluation of Google's models. A view at another scale is padded to this size at that scale.
   """
   base_architecture: str
   num_classes: int

@@ -92,9 +92,13 @@ def seen(features):
       the corners stay in place.
   """
   images = tf.cast(features['image'], tf.float32)
-  sides = tf.cast(tf.shape(images)[1:3] - 1, tf.float32)
-  size = tf.cast(sides * features['scale'][0] + 1, tf.int32)
+  size = scaled(tf.shape(images)[1:3], features)
   return _mirrored(tf.image.resize_bilinear(images, size, align_corners=True), features)
+
+
+def scaled(size, features):
+  """Returns int32 [2], what (height, width), ints or an int32 tensor, become at the scale of a view."""
+  return tf.cast((tf.cast(size, tf.float32) - 1) * features['scale'][0] + 1, tf.int32)
 
 
 def restored(logits, features):
