@@ -18,9 +18,9 @@ from utils import (
   event_files,
   failures,
   files,
-  metrics,
   run_config,
   scores,
+  validation,
   views,
 )
 from utils.errors import DataError
@@ -86,7 +86,7 @@ class Evaluation:
     print(f'Evaluating {what} on {count} images; on {devices.describe()}', flush=True)
     result, results = self._run(checkpoint)
     if result:
-      print(metrics.report(result, self._dataset.class_names))
+      print(scores.report(results.tally.matrix, self._dataset.class_names))
       print('\n' + scores.table(results.tally.scores()))
       found = self._described(checkpoint, result, results)
       self._write_events(found)
@@ -156,7 +156,7 @@ class Evaluation:
     return None, None
 
   def _run(self, checkpoint):
-    """Runs the model once over all images; returns the Estimator's scores, or None, and Results."""
+    """Runs the model once over all images; returns a dict of its global_step, or None, and Results."""
     save = None
     if self._paths:
       def save(index, classes):
@@ -167,7 +167,7 @@ class Evaluation:
     if not self._looks.is_plain:
       run_views({**self._params, 'checkpoint': checkpoint}, self._examples, self._looks, results)
       step = checkpoint_store.step_of(checkpoint)
-      return {**results.tally.result(), 'global_step': step} if scored else None, results
+      return {'global_step': step} if scored else None, results
     model_fn = predictions.watching(deeplabv3_plus_model_fn, results.add, with_images=gallery is not None)
     return run_model(model_fn, {**self._params, 'checkpoint': checkpoint}, self._examples, scored), results
 
@@ -186,7 +186,8 @@ class Evaluation:
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
     folder = os.path.join(self._args.model_dir, 'evaluate', run_name(self._args))
     scalars = {title: value for title, value in found.items() if isinstance(value, float)}
-    scalars.update({f'iou/{name}': value for name, value in found['iou'].items() if value is not None})
+    scalars.update({validation.iou_tag(name): value for name, value in found['iou'].items()
+                    if value is not None})
     try:
       os.makedirs(folder, exist_ok=True)
       event_files.write_scalars(folder, found['step'], scalars)

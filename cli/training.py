@@ -29,9 +29,9 @@ from utils import (
   interrupts,
   locks,
   losses,
-  metrics,
   optimizers,
   run_config,
+  scores,
   summaries,
   training_hooks,
   validation,
@@ -596,7 +596,7 @@ class Training:
           checkpoint_path=checkpoint, name=name)
     names = self.dataset.class_names
     print(f'step {step}, {"averaged weights, " if name else ""}validation on {self.args.data_dir}:')
-    print(metrics.report(result, names), flush=True)
+    print(scores.report(result['confusion_matrix'], names), flush=True)
     picture = np.asarray(confusion_picture.draw(result['confusion_matrix'], list(names)))
     events = tf.summary.FileWriterCache.get(evaluator.eval_dir(name))
     events.add_summary(summaries.pictures('confusion_matrix', [picture]), step)

@@ -52,8 +52,8 @@ class MainJobTest(ScriptsTest):
           tags.add(value.tag)
           picture = value.image if value.tag == 'images/image/0' else picture
     self.assertLessEqual({'cross_entropy', 'learning_rate', 'train_px_accuracy', 'train_mean_iou',
-                          'train_iou_class0', 'train_iou_class2', 'mean_iou', 'px_accuracy', 'iou/left',
-                          'images/image/0', 'images/image/1'}, tags)
+                          'train_iou_class0', 'train_iou_class2', 'mean_iou', 'px_accuracy',
+                          'iou/left {%s}/Straße 猫', 'images/image/0', 'images/image/1'}, tags)
     self.assertEqual((picture.height, picture.width), (33, 3 * 49))
 
   def test_rounds_share_one_graph(self):

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from utils import summaries
+from utils import metrics, summaries
 from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
@@ -65,6 +65,14 @@ class SummariesTest(unittest.TestCase):
     self.assertEqual({tag: round(value.simple_value, 6) for tag, value in found.items()}, {
         'rate': 0.5, 'train_iou_class0': iou['0'], 'train_iou_class1': iou['1'], 'iou/sky': iou['0'],
         'iou/cat': iou['1'], 'mean_iou': round((0.75 + 2 / 3) / 2, 6), 'px_accuracy': round(5 / 6, 6)})
+
+  def test_any_names_are_tags_as_they_are_and_those_of_validation(self):
+    names = ('a b', 'a_b', 'a/b', '/a', 'a:0', 'Straße', '猫', '🐈', '..', '%s {} $x', 'loss', 'n' * 300)
+    found = written(lambda: summaries.training_scalars({}, tf.constant(np.eye(12), tf.int64), names))
+    with tf.Graph().as_default():
+      scores = metrics.evaluation_metrics(tf.constant(np.eye(12), tf.int64), names)
+    self.assertEqual([tag for tag in found if tag.startswith('iou/')], [f'iou/{name}' for name in names])
+    self.assertLessEqual(set(scores) - {'confusion_matrix'}, set(found))
 
   def test_what_a_run_was_told_is_text_and_hparams(self):
     found = {value.tag: value for value in summaries.of_run(

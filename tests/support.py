@@ -32,7 +32,7 @@ SCRIPTS = ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_p
            'create_cityscapes_tf_record')
 NAMES = ('a', 'b', 'c', 'd', 'e')
 VAL_NAMES = ('v', 'w')  # which look like the first two
-CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left', 'right'],
+CLASSES = {'name': 'tiny', 'class_names': ['ground', 'left {%s}/Straße 猫', 'right'],
            'palette': [[10, 20, 30], [200, 0, 0], [0, 0, 200]], 'ignore_label': 255}
 
 # Of a photo and its label, 7 x 13 pixels.

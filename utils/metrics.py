@@ -1,7 +1,7 @@
 """Segmentation scores, all computed from one confusion matrix."""
 import tensorflow.compat.v1 as tf
 
-from utils import replicas
+from utils import replicas, validation
 
 
 def confusion_matrix(labels, predictions, num_classes, ignore_label, deterministic=False):
@@ -56,8 +56,8 @@ def evaluation_metrics(matrix, class_names):
     class_names: list of K str.
 
   Returns:
-    dict of (value, update_op): the scalars mean_iou, px_accuracy and iou/<class name>, and
-    confusion_matrix, int64 [K, K].
+    dict of (value, update_op): the scalars mean_iou, px_accuracy and validation.iou_tag of each
+    class, and confusion_matrix, int64 [K, K].
   """
   total = tf.get_variable(
       'confusion_matrix', matrix.shape, tf.int64, tf.zeros_initializer(), trainable=False,
@@ -68,52 +68,12 @@ def evaluation_metrics(matrix, class_names):
   def values(total):
     iou = iou_per_class(total)
     scores = {'mean_iou': mean_iou(total), 'px_accuracy': pixel_accuracy(total)}
-    scores.update({f'iou/{name}': iou[index] for index, name in enumerate(class_names)})
+    scores.update({validation.iou_tag(name): iou[index] for index, name in enumerate(class_names)})
     # Event files take scalars of float32; scores keep float64 only inside.
     scores = {name: tf.cast(score, tf.float32) for name, score in scores.items()}
     return {**scores, 'confusion_matrix': total}
 
   return {name: (value, update) for name, value in replicas.jointly(values, total).items()}
-
-
-def report(result, class_names):
-  """Returns the scores of an evaluation as text, in the form of the original evaluate.py.
-
-  What has no score has a dash: a class that is neither labelled nor predicted, and every class if no
-  pixel is valid. A sentence names such classes, another one those that are labelled but never predicted.
-
-  Args:
-    result: dict, what Estimator.evaluate returned for evaluation_metrics.
-    class_names: list of K str.
-  """
-  matrix = result['confusion_matrix']
-  labelled, predicted = matrix.sum(axis=1) > 0, matrix.sum(axis=0) > 0
-  scored = labelled | predicted
-  lines = ['Intersection over Union for each class:']
-  lines += [f'    class {index}: {_score(result["iou/" + name], scored[index]):6}  {name}'
-            for index, name in enumerate(class_names)]
-  lines += [f'mean Intersection over Union: {_score(result["mean_iou"], scored.any())}',
-            f'Pixel Accuracy: {_score(result["px_accuracy"], scored.any())}']
-  if not scored.any():
-    lines.append('no pixel was valid: every label holds the ignore label alone, so there is nothing to score')
-    return '\n'.join(lines)
-  absent, missed = (_listed(class_names, which) for which in (~scored, labelled & ~predicted))
-  if absent:
-    lines.append(f'neither labelled nor predicted: {absent}; without a score, and left out of the mean')
-  if missed:
-    lines.append(f'never predicted: {missed}; labelled, so that the score is 0')
-  return '\n'.join(lines)
-
-
-def _score(value, exists):
-  return f'{value:.4f}' if exists else '-'
-
-
-def _listed(names, which, most=10):
-  """Returns the names that a bool array marks as text: all of them, or the first and how many more."""
-  marked = [name for name, mark in zip(names, which, strict=True) if mark]
-  more = f' and {len(marked) - most} more' if len(marked) > most else ''
-  return ', '.join(marked[:most]) + more
 
 
 def _intersection_and_union(matrix):

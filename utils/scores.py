@@ -1,4 +1,4 @@
-"""The scores of an evaluation, added up image by image on the host: a Tally, and its table as text.
+"""The scores of an evaluation: a Tally adds them up image by image on the host; and they become text.
 
 What the classes of single pixels say follows from a confusion matrix (utils/validation.py). How well outlines
 are met is said by Boundary IoU: Cheng, Girshick, Dollar, Berg and Kirillov, Boundary IoU: Improving
@@ -85,13 +85,6 @@ class Tally:
             'classes': {name: {key: values[index] for key, values in columns.items()}
                         for index, name in enumerate(self._class_names)}}
 
-  def result(self) -> dict[str, typing.Any]:
-    """Returns what Estimator.evaluate would return for `metrics.evaluation_metrics`, for `metrics.report`."""
-    found = validation.scores(self.matrix, self._class_names)
-    return {'mean_iou': found['mean_iou'], 'px_accuracy': found['px_accuracy'],
-            'confusion_matrix': self.matrix,
-            **{f'iou/{name}': iou or 0.0 for name, iou in found['iou'].items()}}
-
 
 def boundary_counts(label: np.ndarray, classes: np.ndarray, valid: np.ndarray,
                     num_classes: int) -> np.ndarray:
@@ -129,6 +122,41 @@ def _boundary(values, distance):
   is_far = np.zeros_like(inner)
   is_far[distance:-distance, distance:-distance] = True  # whose window does not leave the image
   return ~(inner & is_far)
+
+
+def report(matrix: np.ndarray, class_names: typing.Sequence[str]) -> str:
+  """Returns the scores of an evaluation as text, in the form of the original evaluate.py.
+
+  What has no score has a dash: a class that is neither labelled nor predicted, and every class if no
+  pixel is valid. A sentence names such classes, another one those that are labelled but never predicted.
+
+  Args:
+    matrix: int64 [K, K]; rows are true classes, columns predicted ones.
+    class_names: K of them.
+  """
+  found, has_pixels = validation.scores(matrix, class_names), bool(matrix.any())
+  labelled, predicted = matrix.sum(axis=1) > 0, matrix.sum(axis=0) > 0
+  lines = ['Intersection over Union for each class:']
+  lines += [f'    class {index}: {_score(iou):6}  {name}'
+            for index, (name, iou) in enumerate(found['iou'].items())]
+  lines += [f'{name}: {_score(found[key] if has_pixels else None)}' for name, key in (
+      ('mean Intersection over Union', 'mean_iou'), ('Pixel Accuracy', 'px_accuracy'))]
+  if not has_pixels:
+    lines.append('no pixel was valid: every label holds the ignore label alone, so there is nothing to score')
+    return '\n'.join(lines)
+  absent, missed = (_listed(class_names, which) for which in (~labelled & ~predicted, labelled & ~predicted))
+  if absent:
+    lines.append(f'neither labelled nor predicted: {absent}; without a score, and left out of the mean')
+  if missed:
+    lines.append(f'never predicted: {missed}; labelled, so that the score is 0')
+  return '\n'.join(lines)
+
+
+def _listed(names, which, most=10):
+  """Returns the names that a bool array marks as text: all of them, or the first and how many more."""
+  marked = [name for name, mark in zip(names, which, strict=True) if mark]
+  more = f' and {len(marked) - most} more' if len(marked) > most else ''
+  return ', '.join(marked[:most]) + more
 
 
 def table(scores: dict[str, typing.Any]) -> str:

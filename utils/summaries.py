@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tensorboard.plugins.hparams import api as hparams
 
-from utils import metrics, visualization
+from utils import metrics, validation, visualization
 
 # A picture is no higher, and a JPEG, so that an hour of training on a fast GPU (some 400 times 6 pictures)
 # stays below 50 MB.
@@ -47,10 +47,14 @@ def training_scalars(scalars, matrix, class_names):
   """
   iou = metrics.iou_per_class(matrix)
   scores = {'mean_iou': metrics.mean_iou(matrix), 'px_accuracy': metrics.pixel_accuracy(matrix)}
-  for index, name in enumerate(class_names):
-    scores[f'train_iou_class{index}'] = scores[f'iou/{name}'] = iou[index]
   for name, value in {**scalars, **scores}.items():
     tf.summary.scalar(name, value)
+  if tf.distribute.get_replica_context().replica_id_in_sync_group == 0:
+    # tf.summary.scalar would make names in the graph, and then other tags, of the names of classes.
+    tags = [*(f'train_iou_class{index}' for index in range(len(class_names))),
+            *map(validation.iou_tag, class_names)]
+    tf.add_to_collection(tf.GraphKeys.SUMMARIES, tf.raw_ops.ScalarSummary(
+        tags=tags, values=tf.concat([iou, iou], axis=0), name='iou'))
 
 
 def pictures(tag, images):

@@ -61,6 +61,11 @@ def scores(matrix: np.ndarray, class_names: typing.Sequence[str]) -> dict[str, t
   }
 
 
+def iou_tag(class_name: str) -> str:
+  """Returns what the curve of a class's IoU is called in all event files: any text may be a tag."""
+  return f'iou/{class_name}'
+
+
 def mean(values: np.ndarray) -> float | None:
   """Returns the mean of a float64 array without its NaN, or None if nothing else is in it."""
   known = values[~np.isnan(values)]
