@@ -139,9 +139,9 @@ class MeasureTest(unittest.TestCase):
   def test_blocks_of_the_variants_alternate(self):
     calls = []
 
-    class Process:  # in place of a ProcessPoolExecutor
+    class Process:  # in place of a workers.Pool
 
-      def __init__(self, **_):
+      def __init__(self, _):
         self.name = None
 
       def __enter__(self):
@@ -158,7 +158,7 @@ class MeasureTest(unittest.TestCase):
         seconds = {'ours': 0.5, 'reference': 0.75}[self.name]
         return mock.Mock(result=lambda: {'s_per_step': seconds})
 
-    with mock.patch.object(benchmark.concurrent.futures, 'ProcessPoolExecutor', Process):
+    with mock.patch.object(benchmark.workers, 'Pool', Process):
       results = benchmark.measure(
           'input', parse('input', '--reference', '--steps', 3, '--repeats', 2), None)
     self.assertEqual(calls, 2 * [('ours', 200), ('ours', 300), ('reference', 200),

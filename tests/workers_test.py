@@ -1,8 +1,11 @@
 """A function of many items by several processes: the order, where it runs, and a process that is killed."""
 import operator
 import os
+import subprocess
+import sys
 import unittest
 
+from tests.support import ROOT
 from utils import workers
 from utils.errors import DataError
 
@@ -44,6 +47,19 @@ class MapInOrderTest(unittest.TestCase):
   def test_killed_process_is_a_sentence(self):
     with self.assertRaisesRegex(DataError, 'was killed, maybe for want of memory; give fewer --processes'):
       list(workers.map_in_order(os._exit, [9] * 9, 2))
+
+  def test_signals_of_a_terminal_are_left_to_this_process(self):
+    # They come while a process starts; multiprocessing's own, which frees semaphores, gets them too.
+    program = ('import os, signal\n'
+               'from utils import workers\n'
+               'for signum in (signal.SIGINT, signal.SIGHUP): signal.signal(signum, lambda *_: None)\n'
+               'with workers.Pool(1) as pool:\n'
+               '  found = pool.submit(abs, -7)\n'
+               '  for signum in (signal.SIGINT, signal.SIGHUP): os.killpg(0, signum)\n'
+               '  print(found.result())\n')
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True,
+                          start_new_session=True, check=False)
+    self.assertEqual((done.returncode, done.stdout, done.stderr), (0, '7\n', ''))
 
 
 if __name__ == '__main__':

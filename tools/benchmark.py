@@ -42,7 +42,6 @@ import dataclasses
 import importlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import resource
 import statistics
@@ -54,7 +53,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cli import flags  # noqa: E402
 from dataset import descriptors  # noqa: E402
-from utils import files  # noqa: E402
+from utils import files, workers  # noqa: E402
 from utils.errors import DataError, UsageError  # noqa: E402
 
 MODES = ('train', 'infer', 'input')
@@ -171,9 +170,7 @@ def measure(mode, args, dataset):
   scale = _INPUT_STEPS if mode == 'input' else 1
   others = ['reference'] * args.reference + (list(args.vs) if mode != 'input' else [])
   with contextlib.ExitStack() as stack:
-    processes = {variant: stack.enter_context(concurrent.futures.ProcessPoolExecutor(
-        max_workers=1, mp_context=multiprocessing.get_context('spawn')))
-                 for variant in ('ours', *others)}
+    processes = {variant: stack.enter_context(workers.Pool(1)) for variant in ('ours', *others)}
     blocks = {variant: [] for variant in processes}
     try:
       ready = {variant: process.submit(prepare, mode, variant, args, dataset)

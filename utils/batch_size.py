@@ -8,12 +8,11 @@ import concurrent.futures
 import contextlib
 import functools
 import gc
-import multiprocessing
 import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import devices, failures, run_config
+from utils import devices, failures, run_config, workers
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
 
@@ -122,7 +121,7 @@ def _fits(model_fn, params, make_batches, batch_size):
 
 def _in_child(function, *args):
   """Returns function(*args), called in a new process; None if that was killed, as for the host's memory."""
-  with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+  with workers.Pool(1) as pool:
     try:
       return pool.submit(function, *args).result()
     except concurrent.futures.process.BrokenProcessPool:

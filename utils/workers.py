@@ -1,6 +1,7 @@
 """A function of many items, computed by several processes that live no longer than this one."""
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -29,9 +30,7 @@ def map_in_order(function, items, processes):
   if processes < 2:
     yield from map(function, items)
     return
-  # New processes, not forks of this one, in which TensorFlow may have started threads.
-  pool = concurrent.futures.ProcessPoolExecutor(
-      processes, multiprocessing.get_context('spawn'), _start_process)
+  pool = Pool(processes)
   try:
     pending: collections.deque[concurrent.futures.Future] = collections.deque()
     for batch in batches:
@@ -47,18 +46,43 @@ def map_in_order(function, items, processes):
     pool.shutdown(cancel_futures=True)
 
 
+class Pool(concurrent.futures.ProcessPoolExecutor):
+  """New processes, not forks of this one, in which TensorFlow may have started threads.
+
+  Each lives exactly as long as this one. Ctrl-C and a closed terminal signal the whole group of processes, of
+  which this one alone is to answer and clean up. The others, and the one of multiprocessing itself that frees
+  semaphores, would print tracebacks, so they begin with these signals blocked.
+  """
+
+  def __init__(self, processes: int):
+    with _group_signals_blocked():
+      super().__init__(processes, multiprocessing.get_context('spawn'), _end_with_parent)
+
+  def submit(self, *args, **kwargs):
+    with _group_signals_blocked():  # it may start a process
+      return super().submit(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _group_signals_blocked():
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _map_batch(function, batch):
   return list(map(function, batch))
 
 
-def _start_process():
-  """Makes an encoding process live exactly as long as the one that it works for."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other one cleans up
-  threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
 def _end_with_parent():
+  """Lets this process end with the one that it works for, whatever ends that."""
   parent = multiprocessing.parent_process()
-  if parent is not None:  # as in every process of a pool
+  assert parent is not None  # as in every process of a pool
+
+  def wait():
     parent.join()
-  os._exit(1)
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
