@@ -2,7 +2,6 @@
 
 Its HTML stands in evaluation_report.html, and in utils/pages.html.
 """
-import csv
 import heapq
 import io
 import os
@@ -109,18 +108,12 @@ def write(folder: str, split: str, found: dict[str, typing.Any], images: list[sc
   pages.write(os.path.join(folder, PAGE), page)
   with files.replacing(os.path.join(folder, PICTURE)) as temporary, open(temporary, 'wb') as file:
     file.write(picture)
-  _write_csv(os.path.join(folder, MATRIX), [[r'true \ predicted', *names], *(
+  files.write_csv(os.path.join(folder, MATRIX), [[r'true \ predicted', *names], *(
       [name, *row] for name, row in zip(names, found['confusion_matrix']))])
-  _write_csv(os.path.join(folder, IMAGES), [['name', 'IoU', 'accuracy', 'pixels', *names], *(
+  files.write_csv(os.path.join(folder, IMAGES), [['name', 'IoU', 'accuracy', 'pixels', *names], *(
       [one.name, _number(one.iou), _number(one.accuracy), one.pixels,
        *map(_number, validation.as_json(one.class_iou))] for one in images)])
   files.write_json(os.path.join(folder, SCORES), found)
-
-
-def _write_csv(path, rows):
-  with files.replacing(path) as temporary:
-    with open(temporary, 'w', encoding='utf-8', errors='backslashreplace', newline='') as file:
-      csv.writer(file).writerows(rows)
 
 
 def _number(value):

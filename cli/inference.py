@@ -5,7 +5,6 @@ do: it is told at the end.
 """
 import collections
 import concurrent.futures
-import csv
 import functools
 import os
 
@@ -177,7 +176,7 @@ class Writer:
     self.dataset, self.args = dataset, args
     self.outputs = {*args.outputs, *(['overlay'] if args.overlay else [])}
     self.video_outputs = self.outputs if 'outputs' in args.explicit else {'overlay'}
-    self.rows = {}  # of the CSV, by what they are about
+    self.rows = {}  # of the CSV, by path and frame
 
   def write(self, photo, prediction):
     """Writes the outputs of a Photo; `prediction` is what a Predictor yields."""
@@ -192,7 +191,7 @@ class Writer:
       path = photo.output + ENDINGS['probabilities']
       with files.replacing(path) as temporary, open(temporary, 'wb') as file:
         np.save(file, prediction['probabilities'].astype(np.float16))
-    self.count(photo.path, classes)
+    self.count(photo, classes)
 
   def save_mask(self, path, classes):
     visualization.save_mask(path, classes, self.dataset.palette, self.dataset.ignore_label)
@@ -204,20 +203,19 @@ class Writer:
     return visualization.with_legend(blended, classes, self.dataset.class_names, self.dataset.palette,
                                      background)
 
-  def count(self, name, classes):
-    """Adds a row to the CSV, if there is to be one."""
+  def count(self, photo, classes, frame=0):
+    """Adds a row to the CSV, if there is to be one; the frames of a video count from 1."""
     if 'csv' in self.outputs:
-      self.rows[name] = [name, *classes.shape, *np.bincount(
+      self.rows[photo.path, frame] = [photo.path + f'#{frame}' * bool(frame), *classes.shape, *np.bincount(
           classes.ravel(), minlength=self.dataset.num_classes).tolist()]
 
   def finish(self, found):
     """Writes the CSV, in the order of the Photos."""
     if 'csv' in self.outputs:
       order = {photo.path: number for number, photo in enumerate(found)}
-      rows = sorted(self.rows.values(), key=lambda row: order.get(row[0].partition('#')[0], -1))
-      with (files.replacing(os.path.join(self.args.output_dir, CSV)) as temporary,
-            open(temporary, 'w', encoding='utf-8', newline='') as file):
-        csv.writer(file).writerows([['image', 'height', 'width', *self.dataset.class_names], *rows])
+      places = sorted(self.rows, key=lambda place: (order[place[0]], place[1]))
+      files.write_csv(os.path.join(self.args.output_dir, CSV), [
+          ['image', 'height', 'width', *self.dataset.class_names], *(self.rows[place] for place in places)])
 
   def summary(self, done):
     """Returns the last line: what there is now, and where."""

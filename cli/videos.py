@@ -56,7 +56,7 @@ def predict(photo, predictor, writer):
           out.write(writer.overlay(frame, classes)[:, :, ::-1])
           if 'mask' in writer.video_outputs:
             writer.save_mask(os.path.join(mask_folder, f'{number:06d}.png'), classes)
-          writer.count(f'{photo.path}#{number}', classes)
+          writer.count(photo, classes, number)
           progress.update()
     finally:
       reader.release()

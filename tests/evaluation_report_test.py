@@ -78,7 +78,7 @@ class ReportTest(EvaluateTest):
                f'{self.folder}/val.txt', *argv)
 
   def read_csv(self, folder, name):
-    with open(os.path.join(folder, name), newline='', encoding='utf-8') as file:
+    with open(os.path.join(folder, name), newline='', encoding='utf-8-sig') as file:
       return list(csv.reader(file))
 
   def test_files_hold_what_is_counted_by_hand(self):

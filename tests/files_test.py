@@ -78,6 +78,13 @@ class FilesTest(unittest.TestCase):
     files.make_folder_of(self.path('c/d/e.json'), '--json')
     self.assertEqual(os.listdir(self.path('c')), ['d'])
 
+  def test_csv_is_what_excel_reads_and_names_need_not_be_text(self):
+    path = self.path('new')
+    files.write_csv(path, [['Straße', '猫, "x"'], ['\udcff', 1]])
+    self.assertEqual(files.read_bytes(path, path, 100), b'\xef\xbb\xbf' + (
+        'Straße,"猫, ""x"""\r\n\\udcff,1\r\n').encode())
+    self.assertEqual(files.read_text(path, path)[:6], 'Straße')
+
 
 if __name__ == '__main__':
   unittest.main()

@@ -1,4 +1,5 @@
 """cli/inference.py and cli/videos.py: what is written of images and videos."""
+import argparse
 import csv
 import os
 
@@ -8,6 +9,9 @@ import pytest
 from PIL import Image
 
 import inference
+from cli.inference import Writer
+from cli.photos import Photo
+from dataset import descriptors
 from tests import support
 from utils.errors import DataError, UsageError
 
@@ -29,7 +33,7 @@ class OutputsTest(support.ScriptsTest):
     out, printed = self.infer('--input', f'{self.data}/JPEGImages', '--outputs', 'mask', 'probabilities',
                               'csv')
     self.assertIn(f'7 masks, 7 probabilities, classes.csv are in {out}', printed)
-    with open(f'{out}/classes.csv', newline='') as file:
+    with open(f'{out}/classes.csv', newline='', encoding='utf-8-sig') as file:
       rows = list(csv.reader(file))
     self.assertEqual(rows[0][:3], ['image', 'height', 'width'])
     self.assertEqual(len(rows), 8)
@@ -42,6 +46,20 @@ class OutputsTest(support.ScriptsTest):
       self.assertGreater((probabilities.argmax(axis=2) == mask).mean(), 0.99)  # float16 makes ties
       pixels = np.bincount(mask.ravel(), minlength=len(row) - 3)
       self.assertEqual(list(map(int, row[1:])), [*mask.shape, *pixels])
+
+  def test_rows_of_the_counts_stand_in_the_order_of_the_images(self):
+    args = argparse.Namespace(outputs=['csv'], overlay=False, explicit=(), output_dir=self.temporary('out'))
+    os.mkdir(args.output_dir)
+    writer = Writer(descriptors.DATASETS['cityscapes'], args)
+    found = [Photo(name, name) for name in ('b.jpg', 'a#2.jpg', 'ü.mp4')]
+    for photo, frame in ((found[2], 2), (found[1], 0), (found[2], 1), (found[0], 0)):  # as threads end
+      writer.count(photo, np.zeros((2, 3), int), frame)
+    writer.finish(found)
+    with open(f'{args.output_dir}/classes.csv', 'rb') as file:
+      content = file.read()
+    self.assertTrue(content.startswith(b'\xef\xbb\xbfimage,'))  # or Excel shows ü as two letters
+    self.assertEqual([row.split(',')[0] for row in content.decode('utf-8-sig').splitlines()],
+                     ['image', 'b.jpg', 'a#2.jpg', 'ü.mp4#1', 'ü.mp4#2'])
 
   def test_window_that_covers_the_image_changes_nothing_and_a_smaller_one_does(self):
     flags = ('--input', f'{self.data}/JPEGImages/a.jpg', '--outputs', 'probabilities')

@@ -23,8 +23,8 @@ class Writer:
   def save_mask(self, path, classes):
     self.masks[path] = classes[0, 0]
 
-  def count(self, name, classes):
-    self.counts[name] = classes[0, 0]
+  def count(self, photo, classes, frame):
+    self.counts[photo, frame] = classes[0, 0]
 
 
 def predictor(frames, read):
@@ -53,7 +53,7 @@ class VideosTest(unittest.TestCase):
   def test_each_frame_gets_its_own_prediction(self):
     photo, writer = self.photo((40, 200, 120)), Writer('mask', 'overlay')
     videos.predict(photo, predictor, writer)
-    self.assertEqual(writer.counts, {f'{photo.path}#{n}': red for n, red in ((1, 2), (2, 10), (3, 6))})
+    self.assertEqual(writer.counts, {(photo, n): red for n, red in ((1, 2), (2, 10), (3, 6))})
     self.assertEqual(writer.masks, {f'{photo.output}_mask/{n:06d}.png': red
                                     for n, red in ((1, 2), (2, 10), (3, 6))})
     self.assertEqual(sorted(os.listdir(os.path.dirname(photo.output))), ['clip_mask', 'clip_overlay.mp4'])

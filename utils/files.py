@@ -4,6 +4,7 @@ Lists, descriptors and indexes come from elsewhere: what is no regular file (a p
 /dev/zero), larger than any of its kind, or no text is refused with a sentence that names it.
 """
 import contextlib
+import csv
 import json
 import os
 import shlex
@@ -94,6 +95,14 @@ def write_json(path: str, content: dict | list) -> None:
       file.flush()
       if os.path.isfile(temporary):  # no device
         os.fsync(file.fileno())  # or a machine that loses power could keep the name and lose the content
+
+
+def write_csv(path: str, rows: typing.Iterable[typing.Sequence]) -> None:
+  """Writes rows as CSV, under a temporary name first; Excel knows UTF-8 by the byte-order mark alone."""
+  with replacing(path) as temporary:
+    # Names of files need not be text.
+    with open(temporary, 'w', encoding='utf-8-sig', errors='backslashreplace', newline='') as file:
+      csv.writer(file).writerows(rows)
 
 
 def check_regular(path: str, source: str) -> None:
