@@ -102,8 +102,9 @@ class ReportTest(EvaluateTest):
       for value in range(4):
         is_true, is_found = (label == value) & valid, (classes == value) & valid
         union = (is_true | is_found).sum()
-        ious += [(is_true & is_found).sum() / union] if union else []
-        self.assertEqual(row[4 + value], f'{ious[-1]:.6f}' if union else '')
+        iou = (is_true & is_found).sum() / max(union, 1)
+        ious += [iou] if is_true.any() else []
+        self.assertEqual(row[4 + value], f'{iou:.6f}' if union else '')
       self.assertAlmostEqual(float(row[1]), np.mean(ious), places=6)
     head, *rows = self.read_csv(report, 'confusion_matrix.csv')
     self.assertEqual(head[1:], [row[0] for row in rows])

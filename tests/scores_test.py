@@ -87,7 +87,8 @@ class TallyTest(unittest.TestCase):
     np.testing.assert_array_equal(self.tally.matrix, [[1, 1, 0], [1, 2, 0], [0, 0, 0]])
     self.assertEqual((first.name, first.iou, first.accuracy, first.pixels), ('a', .5, 2 / 3, 3))
     np.testing.assert_array_equal(first.class_iou, [.5, .5, np.nan])
-    self.assertEqual((second.iou, second.accuracy), (.25, .5))
+    self.assertEqual((second.iou, second.accuracy), (.5, .5))  # the sky is not labelled
+    np.testing.assert_array_equal(second.class_iou, [0, .5, np.nan])
     found = self.tally.scores()
     self.assertLessEqual(validation.scores(self.tally.matrix, ['sky', 'road', 'sea']).items(), found.items())
     self.assertEqual(found['classes']['road'], {

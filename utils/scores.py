@@ -23,7 +23,8 @@ class ImageScores(typing.NamedTuple):
 
   Attributes:
     name: what it is called.
-    iou: mean IoU, 0..1, over the classes that occur in it, or None if all its pixels are ignored.
+    iou: mean IoU, 0..1, over the classes labelled in it, or None if all its pixels are ignored. One that is
+      predicted and not labelled lowers the IoU of those whose pixels it takes, and is no 0 of its own.
     accuracy: share of its pixels that are right, or None.
     pixels: int, of its label, without ignored ones.
     class_iou: float64 [K], NaN for a class that does not occur in it.
@@ -64,9 +65,10 @@ class Tally:
     matrix = np.bincount(cells, minlength=count * count).reshape(count, count)
     self.matrix += matrix
     self._boundary += boundary_counts(label, classes, valid, count)
-    class_iou, pixels = validation.class_scores(matrix)['iou'], int(matrix.sum())
+    of_class, pixels = validation.class_scores(matrix), int(matrix.sum())
     accuracy = float(np.trace(matrix) / pixels) if pixels else None
-    found = ImageScores(name, validation.mean(class_iou), accuracy, pixels, class_iou)
+    mean = validation.mean(of_class['iou'][of_class['pixels'] > 0])
+    found = ImageScores(name, mean, accuracy, pixels, of_class['iou'])
     self.images.append(found)
     return found
 
