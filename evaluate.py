@@ -3,7 +3,8 @@
   python evaluate.py --model_dir ./model --evaluation_data_list ./dataset/val.txt
   python evaluate.py --model_dir ./model --data_dir ./dataset --save_predictions predictions
 
-The list holds a name a line, without extension. Every image is evaluated whole, at its own size.
+The list holds a name a line, without extension. Every image is evaluated whole, at its
+own size, unless --sliding_window or --eval_scales is given.
 
 --save_predictions also writes what was predicted, as palette PNGs of class ids under the images'
 names. --submission writes it as a test server takes it: voc the folder results (comp6) to pack,

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
+from dataset import image_files
 from tests import support, tiny_net
 
 PAGES = ['README.md', *sorted(os.path.relpath(path, support.ROOT) for path in
@@ -203,6 +204,25 @@ class TablesTest(unittest.TestCase):
       default = parser.defaults[name]
       with self.subTest(name):
         self.assertEqual(values, tuple(default) if isinstance(default, (tuple, list)) else (default,))
+
+
+class PlacesTest(unittest.TestCase):
+  """What texts say of files, in all pages and all code."""
+
+  def test_files_that_are_named_exist_and_hold_what_is_named(self):
+    listed = subprocess.run(['git', 'ls-files'], cwd=support.ROOT, capture_output=True, text=True)
+    folders = '|'.join(name for name in os.listdir(support.ROOT) if os.path.isdir(f'{support.ROOT}/{name}'))
+    path = re.compile(rf'(?<![\w./-])((?:{folders})/[\w/]+\.(?:py|flags|changes|json|html|md|sh|jpg|png))\b')
+    for page in listed.stdout.split() or PAGES:  # of a copy without git the pages alone
+      if page.endswith(('.py', '.md', '.sh', '.flags', '.changes')) and page != 'CHANGELOG.md':
+        for named in set(path.findall(read(page))) - {'tools/x.py'}:
+          self.assertTrue(os.path.exists(f'{support.ROOT}/{named}'), f'{page} names {named}')
+    for names, file in re.findall(r'((?:`\w+`(?:, | or | and )?)+) of ([\w/]+\.py)', read('README.md')):
+      for name in re.findall(r'\w+', names.replace(' or ', ' ').replace(' and ', ' ')):
+        self.assertRegex(read(file), rf'\b{name}\b', file)
+
+  def test_limit_of_pixels_is_that_of_the_code(self):
+    self.assertIn(f'{image_files.MAX_PIXELS:,} pixels', read('docs/reliability.md'))
 
 
 if __name__ == '__main__':

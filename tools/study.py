@@ -1,6 +1,6 @@
 """Compare ways to train: the same run with one thing changed at a time, over several seeds.
 
-  python tools/study.py --base recipes/study_camvid.flags --changes recipes/study_camvid.changes \\
+  python tools/study.py --base recipes/study/camvid.flags --changes recipes/study/camvid.changes \\
       --data_dir camvid --output_dir study
 
 Each line of --changes is a name, a colon and flags of train.py, such as `cosine: --learning_rate_policy

@@ -10,7 +10,7 @@ from utils.settings import FLAGS_OF_LOSS, weight_of_loss
 
 
 def valid_pixels(labels, ignore_label):
-  """Returns bool, the shape of labels: which pixels count in the loss and in the metrics."""
+  """Returns bool, the shape of labels: which pixels count in the loss."""
   return tf.not_equal(labels, ignore_label)
 
 
