@@ -181,13 +181,14 @@ def find_class_weights(args, index):
       raise UsageError('--class_weight_limit bounds what --class_weights median_frequency gives; give that '
                        'too, or neither')
     return None
-  if not (index and index['class_pixels']):
+  areas = index and index.get('class_image_pixels')
+  if not areas:
     raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
-                    'train.json, which is not there, does not fit the records or was written with --fast; '
-                    'convert the data again, or leave the flag out')
+                    'train.json, which is not there, does not fit the records, or was written by an earlier '
+                    'version or with --fast; convert the data again, or leave the flag out')
   names, pixels, limit = index['dataset']['class_names'], index['class_pixels'], args.class_weight_limit
-  weights = losses.median_frequency_weights(pixels, limit)
-  unbounded = losses.median_frequency_weights(pixels, float('inf'))
+  weights = losses.median_frequency_weights(pixels, areas, limit)
+  unbounded = losses.median_frequency_weights(pixels, areas, float('inf'))
   bounded = [name for name, *both in zip(names, weights, unbounded, strict=True) if both[0] != both[1]]
   absent = [name for name, count in zip(names, pixels, strict=True) if not count]
   print('class weights: ' + ', '.join(f'{name} {weight:.3g}' for name, weight in zip(names, weights))

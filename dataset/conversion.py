@@ -9,6 +9,8 @@ Beside the records of a split lies its index, such as train.json:
   dataset: the descriptor of the classes (dataset/descriptors.py)
   examples: their number in all shards
   class_pixels, ignored_pixels: pixels of each class, and of none; null after --fast
+  class_image_pixels: all pixels of the images that have a class; null after --fast, missing in indexes of
+    earlier versions
   classes_of_examples: a text of one hexadecimal number an example, in their order, whose bit k says whether
     class k has a pixel; null after --fast, missing in indexes of earlier versions
   mean_size: [height, width] in pixels
@@ -68,6 +70,7 @@ class _Split:
   problems: list
   counts: list = dataclasses.field(default_factory=lambda: [0] * 256)  # of the pixels of each label value
   images: list = dataclasses.field(default_factory=lambda: [0] * 256)  # that hold it
+  areas: list = dataclasses.field(default_factory=lambda: [0] * 256)  # all pixels of these images
   values: list = dataclasses.field(default_factory=list)  # of each example: bit k for label value k
   looks: dict = dataclasses.field(default_factory=dict)  # (value, color of its palette): name, labels
   sizes: list = dataclasses.field(default_factory=list)
@@ -270,6 +273,7 @@ def _add_example(split, name, example, writer):
   else:
     split.counts = [a + b for a, b in zip(split.counts, example.counts)]
     split.images = [a + bool(b) for a, b in zip(split.images, example.counts)]
+    split.areas = [a + bool(b) * sum(example.counts) for a, b in zip(split.areas, example.counts)]
     split.values.append(sum(1 << value for value, count in enumerate(example.counts) if count))
 
 
@@ -321,8 +325,9 @@ def _check_labelled(splits, dataset):
 
 def _write_index(path, split, dataset):
   """Writes the index of a split; the module's docstring says what it holds."""
-  pixels = split.counts and [0 if label == dataset.ignore_label else split.counts[label]
-                             for label in range(dataset.num_classes)]
+  pixels, areas = (split.counts and [0 if label == dataset.ignore_label else values[label]
+                                     for label in range(dataset.num_classes)]
+                   for values in (split.counts, split.areas))
   of_class = sum(1 << label for label in range(dataset.num_classes) if label != dataset.ignore_label)
   heights, widths = zip(*split.sizes)
   index = {
@@ -330,6 +335,7 @@ def _write_index(path, split, dataset):
       'examples': len(split.sizes),
       'class_pixels': pixels,
       'ignored_pixels': split.counts and sum(split.counts) - sum(pixels),
+      'class_image_pixels': areas,
       'classes_of_examples': split.counts and ' '.join(f'{values & of_class:x}' for values in split.values),
       'mean_size': [sum(heights) / len(heights), sum(widths) / len(widths)],
       'shards': split.shards,
@@ -470,12 +476,15 @@ def _is_sound(index, path):
 
   num_classes = descriptors.from_json(index['dataset'], path).num_classes
   shards, pixels, classes = index['shards'], index['class_pixels'], index.get('classes_of_examples')
+  areas = index.get('class_image_pixels')
   return bool(
       isinstance(shards, list) and shards
       and all(isinstance(shard, dict) and isinstance(shard.get('file'), str)
               and are_counts([shard.get('bytes'), shard.get('examples')]) for shard in shards)
       and index['examples'] == sum(shard['examples'] for shard in shards) > 0
       and (pixels is None or are_counts(pixels) and len(pixels) == num_classes)
+      and (areas is None or pixels and are_counts(areas) and len(areas) == num_classes
+           and all(map(int.__le__, pixels, areas)))
       and (classes is None or isinstance(classes, str) and re.fullmatch('[0-9a-f ]*', classes)
            and len(classes.split()) == index['examples']
            and all(int(mask, 16) < 1 << num_classes for mask in classes.split())))

@@ -170,6 +170,7 @@ class WriteTest(ConversionTest):
     self.assertEqual(index['examples'], 3)
     self.assertEqual(index['class_pixels'], [26, 3, 38])    # 3 * 9 - 1; 3; 4 * 8 + 2 * 4 - 2
     self.assertEqual(index['ignored_pixels'], 21)           # 8 + 9 + 4
+    self.assertEqual(index['class_image_pixels'], [36, 88, 52])  # of b; of all; of a and c
     self.assertEqual(index['mean_size'], [4, 7])
     self.assertEqual(index['skipped'], [])
     self.assertEqual(descriptors.from_json(index['dataset'], 'index'), FRUIT)
@@ -187,6 +188,7 @@ class WriteTest(ConversionTest):
     self.convert(train=pairs, dataset=dataset, options={'shards': 2})
     index = self.index()
     self.assertEqual(index['classes_of_examples'], '5 0 12')  # bits 0 and 2, none, 1 and 4
+    self.assertEqual(index['class_image_pixels'], [40, 40, 40, 0, 40])
     self.assertEqual(conversion.read_index(self.output, 'train'), index)
     plan = class_uniform.plan(index, .5, 'train.json')
     self.assertEqual((plan.members, plan.file_sizes), ([[0], [2], [0], [2]], [1, 2]))
@@ -202,6 +204,7 @@ class WriteTest(ConversionTest):
     self.convert(train=[self.pair('a', value=7)], options={'fast': True})
     self.assertEqual((self.index()['class_pixels'], self.index()['ignored_pixels']), (None, None))
     self.assertIsNone(self.index()['classes_of_examples'])
+    self.assertIsNone(self.index()['class_image_pixels'])
 
   def test_shards_are_consecutive_and_no_more_than_examples(self):
     pairs = [self.pair(str(number)) for number in range(7)]
@@ -352,12 +355,13 @@ class IndexTest(ConversionTest):
                     {'classes_of_examples': '3 8'}, {'classes_of_examples': '3'},
                     {'classes_of_examples': ['3', '3']}, {'classes_of_examples': '3 x'},
                     {'class_pixels': [1, -1, 2]}, {'class_pixels': 'abc'}, {'class_pixels': [1]},
-                    {'dataset': None}):
+                    {'class_image_pixels': [80, 80]}, {'class_image_pixels': [0, 80, 80]},
+                    {'class_image_pixels': '80'}, {'class_pixels': None}, {'dataset': None}):
       with self.subTest(changes=changes):
         self.write_index(json.dumps({**index, **changes}))
         with self.assertRaisesRegex(DataError, 'train.json.*remove it|are not those of'):
           conversion.read_index(self.output, 'train')
-    del index['classes_of_examples']  # as earlier versions wrote it
+    del index['classes_of_examples'], index['class_image_pixels']  # as earlier versions wrote it
     self.write_index(json.dumps(index))
     self.assertEqual(conversion.read_index(self.output, 'train'), index)
 

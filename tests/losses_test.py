@@ -90,15 +90,19 @@ class CrossEntropyTest(unittest.TestCase):
 
   def test_median_frequency_weighs_rare_classes_up(self):
     # The median of 10, 40 and 400 is 40; the class that never occurs is left alone.
-    self.assertEqual(losses.median_frequency_weights([400, 10, 0, 40], 10.), [0.1, 4, 1, 1])
+    found = losses.median_frequency_weights([400, 10, 0, 40], [800, 800, 0, 800], 10.)
+    self.assertEqual(found, [0.1, 4, 1, 1])
+    # Frequencies 1/2, 1/4 and, in the one image that has it, 1/40.
+    found = losses.median_frequency_weights([400, 10, 50, 0], [800, 400, 200, 0], 100.)
+    np.testing.assert_allclose(found, [0.5, 10, 1, 1])
 
   def test_median_frequency_weights_are_bounded(self):
-    # The median of 1, 300, 30,000 and 9,000,000 is 15,150.
-    pixels = [9_000_000, 1, 30_000, 300, 0]
-    self.assertEqual(losses.median_frequency_weights(pixels, 10.), [0.1, 10, 0.505, 10, 1])
-    self.assertEqual(losses.median_frequency_weights(pixels, 100.), [0.01, 100, 0.505, 50.5, 1])
-    self.assertEqual(losses.median_frequency_weights(pixels, 1.), [1, 1, 1, 1, 1])
-    self.assertEqual(losses.median_frequency_weights([0, 0], 10.), [1, 1])
+    # The median of 1, 300, 30,000 and 9,000,000 is 15,150; all are shares of as many pixels.
+    for limit, expected in ((10., [0.1, 10, 0.505, 10, 1]), (100., [0.01, 100, 0.505, 50.5, 1]),
+                            (1., [1] * 5)):
+      found = losses.median_frequency_weights([9_000_000, 1, 30_000, 300, 0], [1 << 24] * 4 + [0], limit)
+      self.assertEqual(found, expected)
+    self.assertEqual(losses.median_frequency_weights([0, 0], [0, 0], 10.), [1, 1])
 
   def test_batch_without_valid_pixels_gives_zero_loss_and_gradient(self):
     def build(label, weights, dtype):

@@ -11,7 +11,7 @@ import train
 from cli import training
 from utils import batch_size, history, validation
 from utils.architecture import Architecture
-from utils.errors import UsageError
+from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
 
@@ -125,13 +125,13 @@ class EndTest(unittest.TestCase):
 
 class ClassWeightsFlagTest(unittest.TestCase):
   index = {'dataset': {'class_names': ['sky', 'bird', 'road', 'cat', 'dog']},
-           'class_pixels': [9_000_000, 1, 30_000, 300, 0]}
+           'class_pixels': [9_000_000, 1, 30_000, 300, 0], 'class_image_pixels': [1 << 24] * 4 + [0]}
 
-  def find(self, *argv):
+  def find(self, *argv, index=index):
     """Returns the weights, and what is printed."""
     args = parsed(*argv)
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      return training.find_class_weights(args, self.index), output.getvalue()
+      return training.find_class_weights(args, index), output.getvalue()
 
   def test_weights_are_printed_with_what_was_bounded(self):
     weights, printed = self.find('--class_weights', 'median_frequency')
@@ -141,6 +141,12 @@ class ClassWeightsFlagTest(unittest.TestCase):
     weights, printed = self.find('--class_weights', 'median_frequency', '--class_weight_limit', '1e6')
     self.assertEqual(weights[1], 15_150)
     self.assertNotIn('bounded', printed)
+
+  def test_index_of_an_earlier_version_is_refused(self):
+    before = {name: value for name, value in self.index.items() if name != 'class_image_pixels'}
+    for index in (None, before, {**before, 'class_pixels': None, 'class_image_pixels': None}):
+      with self.assertRaisesRegex(DataError, 'train.json.* earlier version or with --fast; convert the data'):
+        self.find('--class_weights', 'median_frequency', index=index)
 
   def test_none_prints_nothing_and_takes_no_limit(self):
     self.assertEqual(self.find(), (None, ''))

@@ -221,19 +221,21 @@ def _weighted_mean(values, weights):
   return tf.math.divide_no_nan(tf.reduce_sum(values * weights), replicas.mean(tf.reduce_sum(weights)))
 
 
-def median_frequency_weights(class_pixels, limit):
-  """Returns a list of floats: the median share of pixels over each class's own (arXiv 1411.4734 sec. 6.3.2).
+def median_frequency_weights(class_pixels, image_pixels, limit):
+  """Returns a list of floats: the classes' median frequency over each one's own (arXiv 1411.4734 sec. 6.3.2).
 
-  Departs from the paper: they are bounded. A class of a few wrong pixels in a large data set would weigh
-  100,000 times as much as the others, and its pixels alone would be learnt.
+  A class's frequency is its share of the pixels of the images that have it. Departs from the paper: weights
+  are bounded. A class of a few wrong pixels in large images would weigh 100,000 times as much as the others,
+  and its pixels alone would be learnt.
 
   Args:
     class_pixels: list of K ints; a class without pixels gets 1, and does not count in the median.
+    image_pixels: list of K ints, all pixels of the images that have a pixel of the class.
     limit: float of 1 or more; weights are from 1 / limit to limit.
   """
-  present = [pixels for pixels in class_pixels if pixels]
-  return [min(max(statistics.median(present) / pixels, 1 / limit), limit) if pixels else 1.0
-          for pixels in class_pixels]
+  frequencies = [pixels and pixels / area for pixels, area in zip(class_pixels, image_pixels, strict=True)]
+  median = statistics.median(filter(None, frequencies)) if any(frequencies) else 1
+  return [min(max(median / frequency, 1 / limit), limit) if frequency else 1.0 for frequency in frequencies]
 
 
 # --weight_decay_scope: the ends of the names of the variables that weight decay shrinks, or None for all.
