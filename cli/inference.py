@@ -18,7 +18,6 @@ from utils.errors import DataError, UsageError
 from utils.progress import Progress
 from utils.tf_estimator import Estimator, debug_hook
 
-ENDINGS = {'mask': '_mask.png', 'overlay': '_overlay.png', 'probabilities': '_probabilities.npy'}
 CSV = 'classes.csv'
 _WRITERS = 2  # threads; each holds some copies of its image
 
@@ -84,9 +83,9 @@ def check_outputs(found, args):
     other = taken.setdefault(photo.output, photo)
     if other is not photo:
       raise DataError(f'{other.path} and {photo.path} would both be written to '
-                      f"{photo.output}{ENDINGS['mask']}; infer them into two output folders, or give the "
-                      'folder that holds both')
-  outputs = [output + end for output in taken for end in (*ENDINGS.values(), videos.ENDING)]
+                      f"{photo.output}{photos.ENDINGS['mask']}; infer them into two output folders, or give "
+                      'the folder that holds both')
+  outputs = [output + end for output in taken for end in (*photos.ENDINGS.values(), photos.VIDEO_ENDING)]
   files.check_outputs([*outputs, os.path.join(args.output_dir, CSV)],
                       [*(photo.path for photo in found), *([] if args.input else [args.infer_data_list])],
                       '--output_dir')
@@ -184,11 +183,11 @@ class Writer:
     pixels = image_files.read_image(photo.path) if 'overlay' in self.outputs else None
     os.makedirs(os.path.dirname(photo.output), exist_ok=True)
     if 'mask' in self.outputs:
-      self.save_mask(photo.output + ENDINGS['mask'], classes)
+      self.save_mask(photo.output + photos.ENDINGS['mask'], classes)
     if 'overlay' in self.outputs:
-      visualization.save(photo.output + ENDINGS['overlay'], self.overlay(pixels, classes))
+      visualization.save(photo.output + photos.ENDINGS['overlay'], self.overlay(pixels, classes))
     if 'probabilities' in self.outputs:
-      path = photo.output + ENDINGS['probabilities']
+      path = photo.output + photos.ENDINGS['probabilities']
       with files.replacing(path) as temporary, open(temporary, 'wb') as file:
         np.save(file, prediction['probabilities'].astype(np.float16))
     self.count(photo, classes)
@@ -221,7 +220,7 @@ class Writer:
     """Returns the last line: what there is now, and where."""
     kinds = {'mask': 'masks', 'overlay': 'overlays', 'probabilities': 'probabilities'}
     images = [photo for photo in done if not photo.is_video]
-    shown = [f'{len(images)} {kinds[kind]}' for kind in ENDINGS if kind in self.outputs and images]
+    shown = [f'{len(images)} {kinds[kind]}' for kind in photos.ENDINGS if kind in self.outputs and images]
     if len(done) > len(images):
       shown.append(f'{len(done) - len(images)} videos')
     if 'csv' in self.outputs:

@@ -1,11 +1,11 @@
 """Videos: every frame is predicted, and shown with its classes in a video of its own."""
 import os
 
+from cli import photos
 from utils import files
 from utils.errors import DataError
 from utils.progress import Progress
 
-ENDING = '_overlay.mp4'
 _CODEC = 'mp4v'
 
 
@@ -38,10 +38,10 @@ def predict(photo, predictor, writer):
       yield kept[-1]
 
   os.makedirs(os.path.dirname(photo.output) or '.', exist_ok=True)
-  number, out, mask_folder = 0, None, f'{photo.output}_mask'
+  number, out, mask_folder = 0, None, photo.output + photos.FRAMES_ENDING
   if 'mask' in writer.video_outputs:
     os.makedirs(mask_folder, exist_ok=True)
-  with files.replacing(photo.output + ENDING) as temporary:
+  with files.replacing(photo.output + photos.VIDEO_ENDING) as temporary:
     path = f'{temporary}.mp4'  # OpenCV goes by the extension
     try:
       with Progress(max(total, 0) or None, os.path.basename(photo.path), 'frame') as progress:
@@ -55,7 +55,7 @@ def predict(photo, predictor, writer):
                               'frames as images')
           out.write(writer.overlay(frame, classes)[:, :, ::-1])
           if 'mask' in writer.video_outputs:
-            writer.save_mask(os.path.join(mask_folder, f'{number:06d}.png'), classes)
+            writer.save_mask(os.path.join(mask_folder, photos.FRAME.format(number)), classes)
           writer.count(photo, classes, number)
           progress.update()
     finally:

@@ -38,6 +38,23 @@ class FindPhotosTest(unittest.TestCase):
       self.assertEqual(found, images)
       self.assertRegex(printed, 'Left out of the folders: [36] file.s. .*.gif, .txt, none.; give the files')
 
+  def test_outputs_of_others_are_left_out_and_told(self):
+    outputs = ('p/two/x/a_mask.png', 'p/two/b_overlay.png', 'p/b_mask.png', 'p/b_mask_mask.png',
+               'p/v_overlay.mp4', 'p/two/v_mask/000001.png')
+    photos_ = ('p/v.avi', 'p/face_mask.png', 'p/face_mask/000001.png', 'p/v_mask/1.png', 'p/a_masks.png')
+    for path in (*outputs, *photos_):
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      open(path, 'w').close()
+    for given, number in ((['p'], 6), (['p/**/*.*'], 6), (['p/two', 'p/x/a.jpg', 'p/v.avi', 'p/b.PNG'], 3),
+                          (['p/b_mask.png', 'p/b.PNG'], 1)):
+      with self.subTest(given):
+        found, printed = self.found(*given)
+        self.assertEqual(set(found.values()) & set(outputs), set())
+        self.assertRegex(printed, f'Left out: {number} file.s. that are outputs of the others by their name')
+        if number == 6:
+          self.assertLessEqual(set(photos_), set(found.values()))
+    self.assertEqual(self.found('p/b_mask.png')[0], {'b_mask': 'p/b_mask.png'})
+
   def test_files_and_patterns_give_any_file(self):
     for given, expected in (
         (['q/a.gif', 'p/x/y/[1].tif'], {'a': 'q/a.gif', '[1]': 'p/x/y/[1].tif'}),

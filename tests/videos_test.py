@@ -57,7 +57,7 @@ class VideosTest(unittest.TestCase):
     self.assertEqual(writer.masks, {f'{photo.output}_mask/{n:06d}.png': red
                                     for n, red in ((1, 2), (2, 10), (3, 6))})
     self.assertEqual(sorted(os.listdir(os.path.dirname(photo.output))), ['clip_mask', 'clip_overlay.mp4'])
-    reader = cv2.VideoCapture(photo.output + videos.ENDING)
+    reader = cv2.VideoCapture(photo.output + photos.VIDEO_ENDING)
     self.assertEqual(reader.get(cv2.CAP_PROP_FPS), 5)
     seen = [reader.read()[1] for _ in range(3)]
     np.testing.assert_allclose([frame.mean() for frame in seen], [40, 200, 120], atol=4)
