@@ -59,6 +59,7 @@ def main(args):
           videos.predict(photo, predict, writer)
         except DataError as error:
           bad[index] = str(error)
+          writer.forget(photo)
   writer.finish(found)
   done = [photo for index, photo in enumerate(found) if index not in bad]
   print(writer.summary(done), flush=True)
@@ -207,6 +208,10 @@ class Writer:
     if 'csv' in self.outputs:
       self.rows[photo.path, frame] = [photo.path + f'#{frame}' * bool(frame), *classes.shape, *np.bincount(
           classes.ravel(), minlength=self.dataset.num_classes).tolist()]
+
+  def forget(self, photo):
+    """Takes the rows of a video's frames off the CSV."""
+    self.rows = {place: row for place, row in self.rows.items() if place[0] != photo.path}
 
   def finish(self, found):
     """Writes the CSV, in the order of the Photos."""

@@ -25,6 +25,7 @@ from utils.errors import DataError
 # can claim any size, and decoding reserves the memory for it.
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # 179 million, such as 13,000 x 13,000
 MAX_BYTES = 1 << 30
+ENDS_EARLY = 'the file ends early'
 TOO_MANY_PIXELS = f' has more than the {MAX_PIXELS} pixels that are allowed; cut it into parts'
 
 # PIL's formats whose bytes are stored as they are; MPO is a camera's JPEG with a preview appended.
@@ -222,13 +223,13 @@ def decode(image, encoded, source, min_side=1):
       # load() skips the checksums that TensorFlow insists on; verify() compares all but the last.
       image.verify()
       if png.END not in encoded:
-        raise OSError('the file ends early')
+        raise OSError(ENDS_EARLY)
       image = Image.open(io.BytesIO(encoded))
     elif STORED_FORMATS.get(image.format) == b'jpeg':
       # All of the data is read at any scale, and the smallest takes half the time. PIL alone takes
       # zeros to the end of the file, as broken downloads leave, for grey pixels.
       if not _has_jpeg_end(encoded):
-        raise OSError('the file ends early')
+        raise OSError(ENDS_EARLY)
       image.draft(None, (min_side, min_side) if min_side else image.size)
     image.load()
   except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
@@ -249,11 +250,15 @@ def _has_jpeg_end(encoded):
   return False
 
 
+def damaged(source, reason):
+  """Returns the DataError of an image, label or video that cannot be read, or not to its end."""
+  return DataError(f'{source} does not decode ({reason}); replace it')
+
+
 def _does_not_decode(source, encoded, error):
   """Returns the DataError of a file that PIL refuses."""
   # PIL's 'cannot identify image file <_io.BytesIO object at 0x7f..>' is cut before the address.
-  reason = str(error).partition(' <_io')[0] if encoded else 'the file is empty'
-  return DataError(f'{source} does not decode ({reason}); replace it')
+  return damaged(source, str(error).partition(' <_io')[0] if encoded else 'the file is empty')
 
 
 def check_transparency(image, source):
