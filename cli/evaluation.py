@@ -184,7 +184,7 @@ class Evaluation:
 
   def _write_events(self, found):
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
-    folder = os.path.join(self._args.model_dir, 'evaluate', run_name(self._args))
+    folder = os.path.join(self._args.model_dir, event_files.OF_EVALUATION, run_name(self._args))
     scalars = {title: value for title, value in found.items() if isinstance(value, float)}
     scalars.update({validation.iou_tag(name): value for name, value in found['iou'].items()
                     if value is not None})

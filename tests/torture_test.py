@@ -100,12 +100,14 @@ class StoriesTest(unittest.TestCase):
     error = self.tell(
         'm[lr=0.1]',
         Step('train', neutral=each_step, interim=0),
+        Step('use', script='evaluate.py', best=True, during=False, when=None, neutral=[], ended=None),
         Step('refused', how='swapped'),
         Step('kill', when=('files', 8, 0), signals=['KILL'], pause=0, neutral=each_step),
         Step('damage', what=[('newest data', 'zero tail', 0.5), ('checkpoint', 'garbage', 0.5)]),
         Step('train', neutral=each_step, interim=None))
     self.assertIsNone(error, error)
     self.assertEqual(self.lab.seen['ends equal to the undisturbed run'], 1)
+    self.assertEqual(self.lab.seen['evaluate.py of best'], 1)  # its folder is known
     self.assertEqual(self.lab.seen['refused: swapped'], 1)
 
   def test_stories_are_functions_of_seed_and_number(self):

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from tools import fuzz_faults
+from utils import event_files
 
 _TRAINING = ('train.py --dataset data/sample.json --data_dir records --base_architecture mobilenet_v2_dm05 '
              '--pre_trained_model none --crop_size 33 33 --batch_norm_decay 0.5 --batch_size 10 '
@@ -103,11 +104,11 @@ COMMANDS = (
     Command('train from', f'{_TRAINING} --model_dir out/model --pre_trained_model start/model.ckpt-2', _START,
             weight=60),
     Command('evaluate files', f'evaluate.py --model_dir model {_FILES} --evaluation_data_list data/val.txt '
-            '--json out/scores.json', {**_SCORED, **_MODEL}, ('model/evaluate',)),
+            '--json out/scores.json', {**_SCORED, **_MODEL}, (f'model/{event_files.OF_EVALUATION}',)),
     Command('evaluate records', 'evaluate.py --model_dir model --data_dir records '
             '--save_predictions out/predicted --report out/report',
             {'records/val.record': 'record', 'records/val.json': 'json', 'records': 'folder',
-             'model/model_config.json': 'json'}, ('model/evaluate',)),
+             'model/model_config.json': 'json'}, (f'model/{event_files.OF_EVALUATION}',)),
     Command('predict', 'evaluate.py --model_dir model --image_data_dir data/JPEGImages --label_data_dir none '
             '--evaluation_data_list data/val.txt --save_predictions out/predicted',
             {'data/val.txt': 'list', 'data/JPEGImages/val_*': 'image'}, weight=60),

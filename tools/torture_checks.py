@@ -1,6 +1,7 @@
 """What tools/torture.py finds in a model folder, read without the project's own code: an independent witness.
 
-Checkpoints are read value by value, event files event by event, JSON as JSON.
+Checkpoints are read value by value, event files event by event, JSON as JSON. The names of files are the
+project's own.
 """
 import collections
 import dataclasses
@@ -13,12 +14,17 @@ import tempfile
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# All that may lie in a model folder after a clean end, by its path below it.
-_KNOWN = re.compile(r'''
-    (best/)?(checkpoint|model_config\.json|model\.ckpt-\d+\.(index|data-00000-of-00001))
-    | best | best/scores\.json | best/training\.lock | validation\.json | training\.lock
-    | eval | (eval/)?events\.out\.tfevents\.\d+\..*
-    | set_aside(/.*)?''', re.VERBOSE | re.DOTALL)
+from cli import model_config
+from utils import checkpoint_store, event_files, locks, validation
+
+# All that may lie in a model folder after a clean end, by its path below it; the product names it.
+_BEST, _EVENTS = re.escape(checkpoint_store.BEST), r'events\.out\.tfevents\.\d+\..*'
+_KNOWN = re.compile(rf'''
+    ({_BEST}/)?(checkpoint|{re.escape(model_config.FILE_NAME)}|model\.ckpt-\d+\.(index|data-00000-of-00001))
+    | {_BEST} | {_BEST}/{re.escape(validation.SCORES_NAME)} | ({_BEST}/)?{re.escape(locks.FILE_NAME)}
+    | {re.escape(validation.FILE_NAME)} | eval | (eval/)?{_EVENTS}
+    | ({_BEST}/)?{event_files.OF_EVALUATION}(/.*)? | {checkpoint_store.SET_ASIDE}(/.*)?
+    ''', re.VERBOSE | re.DOTALL)
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 # What no two runs share.
 _OF_TIME_OR_PLACE = ('global_step/sec', 'images_per_second', 'input_wait_share', 'checkpoint_path',

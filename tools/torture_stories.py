@@ -17,6 +17,7 @@ import traceback
 
 from tools import torture_checks
 from tools.torture_lab import TIMEOUT, TRAININGS, Failed, epochs_of, shown, split_flags, texts, with_flags
+from utils import event_files
 
 # Names of the model's folder other than m, which most stories have.
 NAMES = ('m[lr=0.1]', 'a b', 'ü', 'x*?', "it's", 'quo"te', '{a,b}', '$HOME', '%s %d', 'a;b&c', '#1', '~',
@@ -616,7 +617,7 @@ class Story:
     after = torture_checks.contents(self.model_dir)
     changed = sorted(path for path in {*before, *after} - {'training.lock'}
                      if before.get(path, 0) != after.get(path, 0)
-                     and 'evaluate' not in path.split(os.sep))  # what TensorBoard gets from evaluate.py
+                     and event_files.OF_EVALUATION not in path.split(os.sep))  # what evaluate.py adds
     self._demand(not changed, f'it changed {changed} in the model folder')
 
   def _demand(self, condition, what):
@@ -653,7 +654,7 @@ class Story:
       with open(full, 'wb') as file:
         file.write(damaged)
     if 'tfevents' in path:
-      self.whole.discard('eval_curve' if path.startswith('eval') else 'curve')
+      self.whole.discard({'': 'curve', 'eval': 'eval_curve'}.get(os.path.dirname(path)))
     elif path.startswith('best/'):
       self.whole.discard('best')
     elif path == 'validation.json':

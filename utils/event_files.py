@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from utils import files
 
+OF_EVALUATION = 'evaluate'  # the folder of those that evaluate.py writes, in the model's
 _HEADER, _FOOTER = 12, 4  # length and its checksum before each event, a checksum after it
 
 
