@@ -43,6 +43,8 @@ _JPEG_MARKER, _JPEG_SCAN_END = re.compile(rb'\xff[\x01-\xfe]'), re.compile(rb'\x
 _JPEG_SCAN, _JPEG_END, _JPEG_LONELY = 0xda, 0xd9, {0x01, *range(0xd0, 0xd9)}  # without a length
 _EXIF_ORIENTATION = 0x0112
 TIFF_BITS = 258  # the tag of the bits of each channel
+_TIFF_KIND, _TIFF_PART = 254, 1 | 4  # the tag of what a picture is: a smaller copy of another, or its mask
+_SEVERAL = ('GIF', 'TIFF', 'WEBP', 'PNG', 'AVIF')  # formats of films, pages and slices
 # A PNG that PIL would turn holds one of these, maybe after its pixels.
 _PNG_EXIF = (b'eXIf', b'Raw profile type exif', b'tiff:Orientation')
 _TURNS = {
@@ -131,13 +133,28 @@ def find_alike(prints, others):
 
 
 def _open_if_known(encoded, source):
-  """Returns what open_image does, or None if PIL does not know the format."""
+  """Returns what open_image does, or None if PIL does not know the format; see check_single."""
   try:
-    return open_image(encoded, source)
+    image = open_image(encoded, source)
   except DataError as error:
     if isinstance(error.__cause__, UnidentifiedImageError):
       return None
     raise
+  check_single(image, source)
+  return image
+
+
+def check_single(image, source):
+  """Raises DataError if a file, of which only the header has been read, holds several pictures."""
+  count = 1
+  with contextlib.suppress(Exception):  # of a damaged file, which is told when it is decoded
+    if image.format in _SEVERAL and (count := getattr(image, 'n_frames', 1)) > 1 and image.format == 'TIFF':
+      for page in range(image.n_frames):
+        image.seek(page)
+        count -= bool(page and image.tag_v2.get(_TIFF_KIND, 0) & _TIFF_PART)
+      image.seek(0)
+  if count > 1:
+    raise DataError(f'{source} holds {count} pictures, and one is needed; save each by itself')
 
 
 def _is_stored_as_it_is(image, encoded):

@@ -6,7 +6,6 @@ and of labelme's polygons, the class ids are worked out, by the dataset's `value
 has them. The training graph, which decodes labels again (dataset/preprocessing.py), speaks in the same
 sentences.
 """
-import contextlib
 import functools
 import typing
 
@@ -83,11 +82,8 @@ class Raster:
     self._source = source
     if image.format == 'PNG' and encoded[png.BITS] == 16 and encoded[png.COLOUR_TYPE] != png.GREY:
       raise DataError(f'{source} has colours of 16 bits; save it with colours of 8 bits, or as class ids')
-    self.is_lossy, stretch, pictures = image.format in ('JPEG', 'MPO'), _stretch(image, encoded), 1
-    with contextlib.suppress(Exception):  # of a damaged file, which is told below
-      pictures = 1 if self.is_lossy else getattr(image, 'n_frames', 1)
-    if pictures > 1:
-      raise DataError(f'{source} holds {pictures} pictures, and a label is one; save each by itself')
+    self.is_lossy, stretch = image.format in ('JPEG', 'MPO'), _stretch(image, encoded)
+    image_files.check_single(image, source)
     self._image = image_files.decode(image, encoded, source, min_side=0)
     mode = self._image.mode
     if mode not in _MODES:
