@@ -50,11 +50,14 @@ def main(args):
       with contextlib.ExitStack() as stack:
         run(args, requests, stack)
     except interrupts.Interrupted:
-      assert requests.signal is not None
-      print(f'Stopped by {requests.signal.name}; all that was trained is saved, and the same command goes on '
-            'from there', flush=True)
+      say_stopped(requests)
   if requests.signal:
     sys.exit(requests.status)
+
+
+def say_stopped(requests):
+  print(f'Stopped by {requests.signal.name}; all that was trained is saved, and the same command goes on '
+        'from there', flush=True)
 
 
 def run(args, requests, stack):
@@ -510,7 +513,9 @@ class Training:
       train = functools.partial(self.train, hook, self.train_options(position), ends[-1])
       if task.workers > 1:
         print(f'Waiting for all {task.workers} machines of TF_CONFIG', flush=True)
-        run_in_cluster(train, self.estimator)
+        # The last step is the last thing that is done together.
+        with cluster.watching(args.model_dir, task, lambda: getattr(hook, 'step', 0) == ends[-1], self.lose):
+          run_in_cluster(train, self.estimator)
       else:
         train()
       step = hook.step
@@ -561,6 +566,13 @@ class Training:
       if self.requests.signal and not self.task.is_chief:  # all were told to stop, and the chief has saved
         raise interrupts.Interrupted() from None
       raise
+
+  def lose(self):
+    """Ends the process, from a thread: the main one may wait for a machine that was lost."""
+    if self.requests.signal and not self.task.is_chief:
+      say_stopped(self.requests)
+      os._exit(self.requests.status)
+    raise UsageError(failures.LOST_MACHINE)
 
   def evaluate(self, step, checkpoint):
     """Scores a checkpoint and keeps it if it is the best; returns whether to stop training early."""

@@ -1,10 +1,15 @@
 """Training on several machines: what TF_CONFIG means, and two processes here in place of two machines."""
+import contextlib
 import glob
+import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import unittest
 from unittest import mock
 
@@ -14,8 +19,8 @@ import tensorflow.compat.v1 as tf
 
 import train
 from cli import training
-from tests.support import ROOT, ScriptsTest
-from utils import cluster
+from tests.support import ROOT, FolderTest, ScriptsTest
+from utils import cluster, locks
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -31,11 +36,12 @@ class TaskTest(unittest.TestCase):
       return cluster.task_from_environment()
 
   def test_worker_0_is_the_chief_where_there_is_none(self):
-    self.assertEqual(self.task(WORKERS), cluster.Task(3, True))
-    self.assertEqual(self.task(WORKERS, index='2'), cluster.Task(3, False))
+    self.assertEqual(self.task(WORKERS), cluster.Task(3, 0))
+    self.assertEqual(self.task(WORKERS, index='2'), cluster.Task(3, 2))
     both = {**WORKERS, 'chief': ['d:1']}
-    self.assertEqual(self.task(both, 'chief'), cluster.Task(4, True))
-    self.assertEqual(self.task(both), cluster.Task(4, False))
+    self.assertEqual(self.task(both, 'chief'), cluster.Task(4, 0))
+    self.assertEqual(self.task(both), cluster.Task(4, 1))
+    self.assertEqual([cluster.Task(4, rank).is_chief for rank in range(4)], [True, False, False, False])
 
   def test_one_machine_is_no_cluster(self):
     self.assertEqual(self.task({'worker': ['a:1']}), cluster.Task())
@@ -79,15 +85,78 @@ class TaskTest(unittest.TestCase):
                             (('--batch_size', 3, '--clean_model_dir'), 'before they start')):
       args = train.make_parser().parse([str(flag) for flag in flags])
       with self.assertRaisesRegex(UsageError, sentence):
-        training.check_devices(args, cluster.Task(3, True))
+        training.check_devices(args, cluster.Task(3))
+
+
+class WatchingTest(FolderTest):
+
+  def lost_after(self, changes):
+    """Returns at which look, 5 s after one another, a machine whose file changes so is lost, or None."""
+    values = iter([changes[0], *changes])
+    with mock.patch.object(locks, 'touched', lambda path: next(values)):
+      machine = cluster._Machine('')
+      return next((look for look in range(len(changes)) if machine.is_lost(5)), None)
+
+  def test_machine_is_lost_that_was_seen_alive_and_is_silent(self):
+    last = 3
+    for silence in ([last] * 20, [None] * 20):
+      self.assertEqual(self.lost_after([None, 1, 2, last, *silence]), 3 + 9)  # over 40 s
+    for never in ([None] * 50, [7] * 50, [None, *[7] * 50]):  # not there yet, or the file of an earlier run
+      self.assertIsNone(self.lost_after(never))
+    self.assertIsNone(self.lost_after([1, 2, 3, *[3] * 7, 4, *[4] * 7, 5]))
+    # A share that tells of changes once a minute.
+    late = [change for change in range(9) for _ in range(12)]
+    self.assertIsNone(self.lost_after(late))
+    self.assertEqual(self.lost_after(late + [8] * 20), 8 * 12 + 17)  # over 60 + 20 s
+
+  def test_time_in_which_the_process_itself_was_stopped_is_nobodys_silence(self):
+    asked = []
+    clock = itertools.chain([0, 5, 5], itertools.repeat(1000))
+    with (mock.patch.object(cluster, '_Machine') as machine, mock.patch.object(locks, 'TOUCH_SECONDS', 0.01),
+          mock.patch.object(cluster.time, 'monotonic', lambda: next(clock))):
+      machine().is_lost = lambda seconds: asked.append(seconds) or len(asked) > 1
+      told = threading.Event()
+      with cluster.watching(self.folder, cluster.Task(2), lambda: False, told.set):
+        self.assertTrue(told.wait(60))
+    self.assertEqual(asked[:2], [0.02, 0.02])
+
+  def test_each_machine_shows_that_it_lives_until_its_end(self):
+    later, told = os.path.join(self.folder, 'model'), [threading.Event() for _ in range(3)]
+    with (mock.patch.object(locks, 'TOUCH_SECONDS', 0.02), mock.patch.object(cluster, '_SILENT_SECONDS', 1),
+          contextlib.ExitStack() as stack):
+      ends = [contextlib.ExitStack() for _ in range(3)]
+      for rank, end in enumerate(ends):
+        stack.enter_context(end)
+        end.enter_context(cluster.watching(later, cluster.Task(4, rank + 1), lambda rank=rank: rank == 1,
+                                           told[rank].set))
+      os.mkdir(later)  # by the chief, whose lock is never seen
+      self.wait(lambda: len(os.listdir(later)) == 3)
+      time.sleep(0.2)
+      self.assertEqual(sorted(os.listdir(later)), ['training.lock.1', 'training.lock.2', 'training.lock.3'])
+      self.assertFalse(any(event.is_set() for event in told))
+      ends[2].close()
+      self.assertTrue(told[0].wait(60))
+      self.assertFalse(told[1].is_set())  # which has done its last step
+    self.assertEqual(os.listdir(later), [])
+
+  def wait(self, condition):
+    end = time.monotonic() + 60
+    while not condition():
+      self.assertLess(time.monotonic(), end)
+      time.sleep(0.02)
 
 
 class TwoWorkersTest(ScriptsTest):
-  """One step of two workers, and a run of theirs in which one is killed."""
+  """One step of two workers, and a run of theirs in which one hangs."""
+
+  # As the script, but for machines that are missed sooner.
+  SOON = ('import runpy; from utils import cluster, locks; '
+          'cluster._SILENT_SECONDS, locks.TOUCH_SECONDS = 10, 1; '
+          'runpy.run_module("tests.tiny_net", run_name="__main__", alter_sys=True)')
 
   def worker(self, index, model_dir, *argv):
     config = {'cluster': {'worker': self.addresses}, 'task': {'type': 'worker', 'index': index}}
-    command = [sys.executable, '-u', '-m', 'tests.tiny_net', 'train.py', *self.flags(model_dir),
+    command = [sys.executable, '-u', '-c', self.SOON, 'train.py', *self.flags(model_dir),
                *map(str, argv)]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'TF_CONFIG': json.dumps(config)},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -137,19 +206,22 @@ class TwoWorkersTest(ScriptsTest):
     folders = {name for name in os.listdir(together) if os.path.isdir(f'{together}/{name}')}
     self.assertEqual(folders, {'best', 'eval'})
 
-  def test_they_resume_and_end_when_one_is_lost(self):
-    # A network whose steps take long enough for a machine to be lost in the middle of one.
-    model, network = self.temporary('model'), ('--base_architecture', 'resnet_v2_50')
-    self.train(*network, '--max_steps', 1, model_dir=model)
-    long = (*network, '--train_epochs', 9999, '--epochs_per_eval', 9999)
+  def test_they_resume_and_end_when_one_hangs(self):
+    model = self.temporary('model')
+    self.train('--max_steps', 1, model_dir=model)
+    long = ('--train_epochs', 9999, '--epochs_per_eval', 9999)
     chief, other = (self.worker(index, model, *long) for index in (0, 1))
     self.assertRegex(chief.stdout.readline(), 'Resuming from .*model.ckpt-1\n')
     for line in chief.stdout:
       if line.startswith('step'):
         break
-    other.kill()
-    other.communicate()
-    _, errors = chief.communicate(timeout=300)
+    other.send_signal(signal.SIGSTOP)  # of which TensorFlow never tells
+    try:
+      _, errors = chief.communicate(timeout=300)
+    finally:
+      for each in (chief, other):
+        each.kill()
+        each.communicate()
     self.assertEqual(chief.returncode, 2)
     self.assertRegex(errors.splitlines()[-1], '^train.py: error: another machine of TF_CONFIG has stopped .*'
                                               'start all of them again: training goes on from the last')

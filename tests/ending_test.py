@@ -141,6 +141,13 @@ class ErrorTest(ScriptTest):
     self.check('thread = threading.Thread(target=lambda: {}[1])\nthread.start()\nthread.join()', 0,
                f'script.py: error: KeyError: 1; {_REPORT}\n')
 
+  def test_usage_error_in_another_thread_ends_the_process_whatever_the_main_one_waits_for(self):
+    self.check("""
+        def watch():
+          raise UsageError('a machine is lost')
+        threading.Thread(target=watch).start()
+        time.sleep(600)""", 2, 'script.py: error: a machine is lost\n')
+
 
 class SignalTest(ScriptTest):
   waiting = '''

@@ -58,7 +58,7 @@ class LocksTest(unittest.TestCase):
   def test_other_machine_counts_as_long_as_it_touches_the_file(self):
     self.write({'host': 'another', 'pid': 7})
     with mock.patch.object(locks, '_WATCH_SECONDS', 1):
-      with mock.patch.object(locks, '_touched', side_effect=range(99)):
+      with mock.patch.object(locks, 'touched', side_effect=range(99)):
         with self.assertRaisesRegex(UsageError, 'process 7 on another trains'):
           self.lock()
       self.lock()
@@ -90,7 +90,7 @@ class LocksTest(unittest.TestCase):
     self.write({'host': socket.gethostname(), 'pid': os.getppid()})
     with (mock.patch.object(locks.fcntl, 'flock', side_effect=OSError(errno.ENOLCK, '')),
           mock.patch.object(locks, '_WATCH_SECONDS', 1)):
-      with (mock.patch.object(locks, '_touched', side_effect=range(99)),
+      with (mock.patch.object(locks, 'touched', side_effect=range(99)),
             self.assertRaisesRegex(UsageError, f'process {os.getppid()} on .* trains')):
         self.lock()
       self.lock()

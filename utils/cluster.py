@@ -1,11 +1,16 @@
 """The machines that train together, as TF_CONFIG describes them: TFJob of Kubernetes sets it, or a script."""
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import time
+import typing
 
+from utils import locks
 from utils.errors import UsageError
 
+_SILENT_SECONDS = 40  # of a machine that is taken for lost: all have ended within a minute
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -14,11 +19,15 @@ class Task:
   """This process's place in the cluster.
 
   workers: int, processes that train, one a machine.
-  is_chief: bool, whether this is the one that writes checkpoints and event files, evaluates and prints: the
-    task of the job `chief`, or, if there is no such job, worker 0.
+  rank: int, this one among them. The first writes checkpoints and event files, evaluates and prints: the task
+    of the job `chief`, or, if there is no such job, worker 0.
   """
   workers: int = 1
-  is_chief: bool = True
+  rank: int = 0
+
+  @property
+  def is_chief(self) -> bool:
+    return self.rank == 0
 
 
 def task_from_environment() -> Task:
@@ -43,8 +52,65 @@ def task_from_environment() -> Task:
   _check(jobs)
   if not 0 <= index < len(jobs.get(job, ())):
     raise UsageError(f'TF_CONFIG says that this is {job} {index}, which its cluster does not list')
-  first = 'chief' if 'chief' in jobs else 'worker'
-  return Task(sum(map(len, jobs.values())), (job, index) == (first, 0))
+  return Task(sum(map(len, jobs.values())), index + len(jobs.get('chief', ())) * (job == 'worker'))
+
+
+@contextlib.contextmanager
+def watching(folder: str, task: Task, is_done: typing.Callable[[], bool],
+             lost: typing.Callable[[], None]) -> typing.Iterator[None]:
+  """Within it a thread shows the others that this machine lives, and calls lost() if one of them does not.
+
+  TensorFlow never tells of a machine that hangs, and of one that was killed not always: its session waits.
+  So each machine touches a file of its own in the folder that all of them share: the first one the lock of
+  the training, which it holds anyway, another one `training.lock.<rank>`.
+
+  Args:
+    folder: the model's, which may not be there yet.
+    is_done: returns whether the others are not needed any more, and may have ended.
+    lost: the main thread may wait for ever meanwhile.
+  """
+  paths = [os.path.join(folder, locks.FILE_NAME + f'.{rank}' * bool(rank)) for rank in range(task.workers)]
+  own = paths.pop(task.rank)
+  others, looked = [_Machine(path) for path in paths], time.monotonic()
+
+  def look():
+    nonlocal looked
+    if not task.is_chief:
+      locks.touch(own)
+    # Longer, and this process was itself stopped, as the whole machine may have been, or the share.
+    seconds, looked = min(time.monotonic() - looked, 2 * locks.TOUCH_SECONDS), time.monotonic()
+    if any([other.is_lost(seconds) for other in others]) and not is_done():
+      lost()
+
+  try:
+    with locks.repeating(look):
+      yield
+  finally:
+    if not task.is_chief:
+      with contextlib.suppress(OSError):
+        os.remove(own)
+
+
+class _Machine:
+  """Another machine, by the file that it touches. Clocks differ: what counts is that it changes at all."""
+
+  def __init__(self, path):
+    self._path, self._touched = path, locks.touched(path)  # maybe of a run that was killed
+    self._changes, self._silent, self._longest = 0, 0.0, 0.0
+
+  def is_lost(self, seconds):
+    """Returns whether it is silent for too long; `seconds` have passed since it was last asked for.
+
+    One that has not come yet, or whose files cannot be seen here, is not. A share that tells of changes late
+    does so from the start.
+    """
+    self._silent += seconds
+    touched = locks.touched(self._path)
+    if touched not in (None, self._touched):
+      if self._changes:
+        self._longest = max(self._longest, self._silent)
+      self._touched, self._silent, self._changes = touched, 0.0, self._changes + 1
+    return self._changes > 1 and self._silent > max(_SILENT_SECONDS, self._longest + _SILENT_SECONDS / 2)
 
 
 def _parsed(text):

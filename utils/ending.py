@@ -135,8 +135,14 @@ def explained(name, places, verbose):
   _open_standard_files()
   hooks = sys.unraisablehook, threading.excepthook
   sys.unraisablehook = lambda lost: verbose() and hooks[0](lost)
-  threading.excepthook = lambda raised: (
-      raised.exc_type is SystemExit or _say(name, raised.exc_value, places, verbose()))
+
+  def of_thread(raised):
+    if raised.exc_type is not SystemExit:
+      status = _say(name, raised.exc_value, places, verbose())
+      if isinstance(raised.exc_value, UsageError):
+        os._exit(status)  # the main thread may wait for ever
+
+  threading.excepthook = of_thread
   try:
     yield
     if refused := _flush_output():

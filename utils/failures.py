@@ -14,6 +14,9 @@ import typing
 
 from utils.errors import DataError, UsageError
 
+LOST_MACHINE = ('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
+                'printed, and start all of them again: training goes on from the last checkpoint')
+
 # What stands between these in the message of a TensorFlow error is a sentence for the user.
 SENTENCE_BEGIN, SENTENCE_END = '<<<', '>>>'
 
@@ -87,8 +90,7 @@ def explain(error: Exception, memory_advice: str, find_bad_example: FindBad | No
     return known
   kind = _op_error_kind(error)
   if kind == 'UnavailableError':
-    return UsageError('another machine of TF_CONFIG has stopped or cannot be reached any more; see what it '
-                      'printed, and start all of them again: training goes on from the last checkpoint')
+    return UsageError(LOST_MACHINE)
   # TensorFlow quotes what it cannot parse, and Python then fails to decode the message.
   is_of_data = isinstance(error, UnicodeDecodeError) or (
       kind in ('InvalidArgumentError', 'DataLossError', 'OutOfRangeError') and not _OF_GPU.search(text))

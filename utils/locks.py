@@ -8,6 +8,7 @@ every few seconds, and if it names another machine, a second writer first watche
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -18,8 +19,10 @@ import typing
 from utils.errors import UsageError
 
 FILE_NAME = 'training.lock'
-_TOUCH_SECONDS = 5
+TOUCH_SECONDS = 5
 _WATCH_SECONDS = 20
+# Not through a link, which could lead to any file, as in a folder from elsewhere.
+_CREATE = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # What file systems answer that have no such locks.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -33,14 +36,10 @@ def locked(folder: str) -> typing.Iterator[None]:
   """
   path = os.path.join(folder, FILE_NAME)
   file = _acquire(path, folder)
-  ended = threading.Event()
-  thread = threading.Thread(target=_touch, args=(path, ended), daemon=True)
   try:
-    thread.start()
-    yield
+    with repeating(functools.partial(touch, path)):
+      yield
   finally:
-    ended.set()
-    thread.join()
     with contextlib.suppress(OSError):
       os.remove(path)
     os.close(file)
@@ -49,8 +48,7 @@ def locked(folder: str) -> typing.Iterator[None]:
 def _acquire(path, folder):
   """Returns the descriptor of the lock's file, which this process holds now and is named in."""
   while True:
-    # Not through a link, which could lead to any file, as in a folder from elsewhere.
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    file = os.open(path, os.O_RDWR | _CREATE, 0o666)
     holder = _holder(file)
     is_elsewhere = holder.get('host') not in (None, socket.gethostname())
     try:
@@ -109,30 +107,56 @@ def last_touched(folder: str) -> int | None:
 
   A holder that lives touches it every few seconds; the lock of one that was killed stays as it is.
   """
-  return _touched(os.path.join(folder, FILE_NAME))
+  return touched(os.path.join(folder, FILE_NAME))
 
 
 def _is_touched(path, holder):
   """Whether the holder, whose machine or file system does not tell, still touches the file; takes a while."""
   print(f'{path} is held by process {holder.get("pid")} on {holder["host"]}; watching for {_WATCH_SECONDS} s '
         'whether it still runs', flush=True)
-  before = _touched(path)
+  before = touched(path)
   end = time.monotonic() + _WATCH_SECONDS
   while time.monotonic() < end:
     time.sleep(0.5)
-    if _touched(path) != before:
+    if touched(path) != before:
       return True
   return False
 
 
-def _touched(path):
+# --- Signs of life -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def repeating(function: typing.Callable[[], None]) -> typing.Iterator[None]:
+  """Within it a thread calls a function every TOUCH_SECONDS."""
+  ended = threading.Event()
+
+  def repeat():
+    while not ended.wait(TOUCH_SECONDS):
+      function()
+
+  thread = threading.Thread(target=repeat, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+
+
+def touched(path: str) -> int | None:
+  """Returns when a file was last touched, in ns of any machine's clock, or None if there is none."""
+  with contextlib.suppress(OSError):
+    os.close(os.open(path, os.O_NONBLOCK | os.O_CLOEXEC))  # makes NFS ask its server in place of its cache
   try:
     return os.stat(path).st_mtime_ns
-  except FileNotFoundError:
+  except OSError:
     return None
 
 
-def _touch(path, ended):
-  while not ended.wait(_TOUCH_SECONDS):
-    with contextlib.suppress(OSError):
-      os.utime(path)
+def touch(path: str) -> None:
+  """Makes a file, if there is a folder for it, and changes when it was last touched."""
+  with contextlib.suppress(OSError):
+    file = os.open(path, os.O_WRONLY | _CREATE, 0o666)
+    os.utime(file)
+    os.close(file)
