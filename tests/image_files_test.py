@@ -42,7 +42,7 @@ class FingerprintTest(unittest.TestCase):
 class SeveralPicturesTest(unittest.TestCase):
 
   def read(self, name, others, tag=0):
-    """Returns what is read of a file of one picture and others behind it; of a TIFF each other has a tag 254."""
+    """Returns what is read of a file of one picture and others behind it, which have a tag 254."""
     with tempfile.TemporaryDirectory() as folder:
       path, first = os.path.join(folder, name), Image.fromarray(np.full((9, 13, 3), 20, np.uint8))
       if tag:
