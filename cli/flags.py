@@ -469,12 +469,31 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
   devices.prepare()
   with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
+    if argv is None:
+      use_utf8()
     args = parser.parse(argv)
     progress.set_quiet(args.quiet)
     if not args.verbose and argv is None:
       quiet.silence()  # also while the process ends, when TensorFlow tells of what was never used
     with contextlib.nullcontext() if args.verbose else quiet.silenced():
       main(args)
+
+
+def use_utf8() -> None:
+  """Starts this script anew in Python's UTF-8 mode if names of files have another encoding here.
+
+  TensorFlow takes them for UTF-8: in a folder größe of Python's it would see no records or checkpoints.
+
+  Raises:
+    UsageError: it was started anew already, or forbidden to be, or is no process of its own (IPython's %run).
+  """
+  encoding = sys.getfilesystemencoding()
+  if encoding == 'utf-8':
+    return
+  if 'PYTHONUTF8' in os.environ or sys.argv[0] not in sys.orig_argv:
+    raise UsageError(f'names of files are {encoding} here, by LC_ALL, LC_CTYPE or LANG, and TensorFlow takes '
+                     'them for UTF-8; run with PYTHONUTF8=1, or in a locale such as C.UTF-8')
+  os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, 'PYTHONUTF8': '1'})
 
 
 def enable_onednn() -> None:

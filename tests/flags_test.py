@@ -180,6 +180,23 @@ class ParserTest(unittest.TestCase):
     parser.shared('recipe')
     return parser
 
+  def test_other_encoding_of_file_names_starts_anew_in_utf8_or_is_refused(self):
+    with (mock.patch.object(sys, 'getfilesystemencoding', lambda: 'iso8859-1'),
+          mock.patch.object(sys, 'argv', ['train.py', 'größe']), mock.patch.object(os, 'execve') as execve,
+          mock.patch.object(sys, 'orig_argv', ['python3', '-O', 'train.py', 'größe']),
+          mock.patch.dict(os.environ)):
+      os.environ.pop('PYTHONUTF8', None)
+      flags.use_utf8()
+      execve.assert_called_once_with(sys.executable, [sys.executable, '-O', 'train.py', 'größe'],
+                                     {**os.environ, 'PYTHONUTF8': '1'})
+      sys.argv[0] = 'notebook.py'  # IPython's %run; its kernel is not to be replaced
+      self.assertRaisesRegex(UsageError, 'iso8859-1 here, .* run with PYTHONUTF8=1', flags.use_utf8)
+    for environment, status in (({'LC_ALL': 'C'}, 0), ({'LC_ALL': 'C', 'PYTHONUTF8': '0'}, 2)):
+      done = subprocess.run([sys.executable, 'train.py', '--help'], cwd=ROOT, capture_output=True, text=True,
+                            env=os.environ | {'PYTHONCOERCECLOCALE': '0'} | environment)
+      self.assertEqual(done.returncode, status)
+    self.assertRegex(done.stderr, r'^train.py: error: names of files are ascii here, .*\n$')
+
   def test_help_does_not_wait_for_tensorflow(self):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, 'train.py', '--verbose', '--help'], cwd=ROOT, check=True,
