@@ -28,8 +28,6 @@ def make_parser():
               'need it, onnx takes any size without it', type=flags.positive_int, nargs=2, metavar=('H', 'W'))
   parser.flag('image_bytes', False, 'of a SavedModel: add the signature image_bytes, which takes a JPEG or '
               'PNG file and returns a mask PNG', action='store_true')
-  parser.flag('serve_check', False, "of a SavedModel: ask it in the format of TensorFlow Serving's REST "
-              'API, and leave the request and the response in its folder assets.extra', action='store_true')
   parser.flag('calibration', None, 'of tflite: write a model of 8-bit integers, whose ranges are those in '
               'these images, files or folders', nargs='+', metavar='FILE')
   parser.flag('check_images', None, 'images by which what was exported is compared with the model, files or '

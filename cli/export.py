@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from cli import export_check, export_formats, model_config, serving_rest
+from cli import export_check, export_formats, model_config
 from cli.export_formats import FORMATS
 from dataset import preprocessing
 from deeplab_model import deeplabv3_plus_model_fn
@@ -24,7 +24,6 @@ from utils.tf_estimator import Estimator, TensorServingInputReceiver
 BYTES_SIGNATURE, BYTES_INPUT, BYTES_OUTPUT = 'image_bytes', 'image_bytes', 'mask_png_bytes'
 # The least share of pixels whose class is the model's: in float32, and in 8-bit integers.
 LEAST_FLOAT, LEAST_INTEGER = 0.999, 0.9
-_SERVED_SIZE = (65, 97)  # of an image whose numbers a request spells out
 
 
 class Model(typing.NamedTuple):
@@ -69,8 +68,7 @@ def main(args):
 
 def check_flags(args):
   """Raises UsageError for flags that do not go together, or for what is not installed."""
-  for name, own in (('image_bytes', 'saved_model'), ('serve_check', 'saved_model'),
-                    ('calibration', 'tflite')):
+  for name, own in (('image_bytes', 'saved_model'), ('calibration', 'tflite')):
     if getattr(args, name) and args.format != own:
       raise UsageError(f'--{name} is for --format {own}, and --format {args.format} was given; leave one '
                        'out')
@@ -213,49 +211,24 @@ def check(path, model):
     for image, expected in export_check.expectations(model.estimator, model.checkpoint, model.images):
       agreement.add(fresh.predict({'image': image}), expected)
     agreement.require(LEAST_FLOAT if is_float else LEAST_INTEGER, is_float)
-    if args.serve_check or args.image_bytes:
-      check_served(path, model, fresh)
+    if args.image_bytes:
+      check_bytes(model, fresh)
   return agreement
 
 
-def check_served(path, model, fresh):
-  """Asks a SavedModel in TensorFlow Serving's own format, and compares the answers with the Estimator.
+def check_bytes(model, fresh):
+  """Asks a SavedModel for the masks of a PNG and a JPEG file, and compares them with the Estimator's."""
+  def decoded(encoded):
+    return np.asarray(Image.open(io.BytesIO(encoded)))
 
-  By --serve_check it leaves the last request and its response in the folder assets.extra of the model.
-  """
-  first = next(model.images())
-  questions = [question_of_numbers(first)] if model.args.serve_check else []
-  if model.args.image_bytes:
-    questions += [question_of_bytes(first, kind) for kind in ('PNG', 'JPEG')]
-  expected = export_check.expectations(model.estimator, model.checkpoint, lambda: (q[2] for q in questions))
-  for (request, name, _, classes_of), (_, prediction) in zip(questions, expected):
-    signature, inputs = serving_rest.inputs(request, name)
-    response = serving_rest.response(fresh.predict(inputs, signature))
-    answer, = serving_rest.predictions(response)
+  image, encoded = Image.fromarray(next(model.images())), []
+  for kind in ('PNG', 'JPEG'):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    encoded.append(buffer.getvalue())
+  predictions = export_check.expectations(model.estimator, model.checkpoint, lambda: map(decoded, encoded))
+  for file, (_, expected) in zip(encoded, predictions):
+    answer = fresh.predict({BYTES_INPUT: np.frombuffer(file, np.uint8)}, BYTES_SIGNATURE)[BYTES_OUTPUT]
     agreement = export_check.Agreement(model.checkpoint)
-    agreement.count(classes_of(answer), prediction['classes'][:, :, 0])
+    agreement.count(decoded(answer.tobytes()), expected['classes'][:, :, 0])
     agreement.require(LEAST_FLOAT, True)
-    if model.args.serve_check:
-      print(f'{signature}: asked with {len(request):,} bytes of JSON, answered with {len(response):,}: '
-            f'{agreement.share()}')
-  if model.args.serve_check:
-    folder = os.path.join(path, 'assets.extra')
-    os.mkdir(folder)
-    for file_name, text in (('request.json', request), ('response.json', response)):
-      with open(os.path.join(folder, file_name), 'w', encoding='utf-8') as file:
-        file.write(text + '\n')
-
-
-def question_of_numbers(image):
-  """Returns (JSON, name of the input, image uint8 [H, W, 3], function of the answer that returns classes)."""
-  image = export_check.scaled(image, _SERVED_SIZE)
-  return (serving_rest.request('serving_default', [image]), 'image', image,
-          lambda answer: np.array(answer['classes'])[:, :, 0])
-
-
-def question_of_bytes(image, kind):
-  """Returns what question_of_numbers does, for an image as PNG or JPEG file."""
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, kind)
-  return (serving_rest.request(BYTES_SIGNATURE, [buffer.getvalue()]), BYTES_INPUT,
-          np.asarray(Image.open(buffer)), lambda answer: np.asarray(Image.open(io.BytesIO(answer))))
