@@ -1,5 +1,6 @@
 """What the event files of a training hold: pictures side by side, and the scores of each class."""
 import io
+import sys
 import unittest
 
 import numpy as np
@@ -84,6 +85,8 @@ class SummariesTest(unittest.TestCase):
         found['_hparams_/session_start_info'].metadata.plugin_data.content).session_start_info.hparams
     self.assertEqual((content['batch_size'].number_value, content['flip'].bool_value,
                       content['crop_size'].string_value, 'debug' in content), (8, True, '33 49', False))
+    # What else is there wants a Keras, which TF_USE_LEGACY_KERAS=1 makes a package that is not installed.
+    self.assertFalse('tensorboard.plugins.hparams._keras' in sys.modules)
 
   def test_wait_is_that_of_the_iterator(self):
     stats = tf.RunMetadata().step_stats

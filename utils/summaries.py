@@ -8,7 +8,7 @@ import json
 
 import tensorflow.compat.v1 as tf
 from PIL import Image
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams import summary_v2 as hparams  # its api wants a Keras
 
 from utils import metrics, validation, visualization
 
