@@ -47,6 +47,7 @@ def frozen_graph(model_fn, params, checkpoint, size, outputs):
     outputs: names of `classes` and `probabilities`, or one of them.
   """
   with tf.Graph().as_default() as graph, tf.Session(config=run_config.run_config().session_config) as session:
+    tf.set_random_seed(1)  # see devices.cpu_session
     image = tf.placeholder(tf.float32, [1, *(size or (None, None)), 3], 'image')
     spec = model_fn(image, None, ModeKeys.PREDICT, params)
     for name in outputs:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from dataset import class_uniform, image_files, preprocessing, schema, tf_records
-from utils import failures, views
+from utils import devices, failures, views
 from utils.errors import DataError, UsageError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
@@ -138,7 +138,7 @@ def example_names(files, options, count):
     count: int.
   """
   names = []
-  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+  with devices.cpu_session() as session:
     examples = _endless(files, options, lambda examples: examples).take(count)
     _, example = tf.data.make_one_shot_iterator(examples).get_next()
     for _ in range(count):

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from google.protobuf.message import DecodeError
 
 from dataset import image_files, label_files, lists, schema
+from utils import devices
 from utils.errors import DataError
 
 
@@ -114,8 +115,7 @@ def find_bad_example(paths, dataset):
 def _find_bad_example(path, dataset):
   """`find_bad_example` of one file."""
   # TensorFlow reads the file, and so compares the checksums as training does, without the GPU.
-  config = tf.ConfigProto(device_count={'GPU': 0})
-  with tf.Graph().as_default(), tf.Session(config=config) as session:
+  with devices.cpu_session() as session:
     next_example = tf.data.make_one_shot_iterator(tf.data.TFRecordDataset(path)).get_next()
     for position in itertools.count():
       source = f"example {position} (from 0) of record '{path}'"

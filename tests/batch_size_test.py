@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow.python.framework import config
 
 from dataset import inputs
 from deeplab_model import deeplabv3_plus_model_fn
@@ -103,6 +104,8 @@ class TrainsTest(unittest.TestCase):
     stack.enter_context(tiny_net.rows())
 
   def test_step_that_fits(self):
+    config.enable_op_determinism()  # as --deterministic does; what is random has to have a seed
+    self.addCleanup(config.disable_op_determinism)
     self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2))
 
   def test_step_that_does_not_fit(self):

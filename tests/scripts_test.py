@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
+from tensorflow.python.framework import config
 
 import create_pascal_tf_record
 import export_inference_graph
 import inference
 from tests.support import CLASSES, ROOT, SCRIPTS, ScriptsTest, run
 from tests.tiny_net import LEAN, TINY
+from tools import recalibrate, view_dataset
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -152,6 +154,21 @@ class MainJobTest(ScriptsTest):
     loaded = tf.compat.v2.saved_model.load(path).signatures['serving_default']  # as the README does
     found = loaded(image=tf.constant(photo[None], tf.float32))
     np.testing.assert_array_equal(found['classes'].numpy(), classes[:1])
+
+  def test_scripts_work_where_whatever_is_random_has_to_have_a_seed(self):
+    config.enable_op_determinism()  # as TF_DETERMINISTIC_OPS=1 does
+    self.addCleanup(config.disable_op_determinism)
+    photos = '--data_dir', f'{self.data}/JPEGImages', '--infer_data_list', self.write_list('c.jpg')
+    crops = '--data_dir', self.data, '--crop_size', 33, 33
+    self.evaluate()
+    self.evaluate('--flip')
+    for script, output, argv in (
+        (inference, '--output_dir', ('--model_dir', self.model, *photos)),
+        (export_inference_graph, '--export_dir', (
+            '--model_dir', self.model, '--format', 'frozen_graph', '--size', 33, 33)),
+        (recalibrate, '--output_dir', ('--model_dir', self.model, *crops, '--batches', 1, '--batch_size', 2)),
+        (view_dataset, '--output_dir', ('--dataset', f'{self.data}/tiny.json', *crops, '--augmented'))):
+      run(script, *argv, output, self.temporary(script.__name__))
 
 
 class ResumeTest(ScriptsTest):

@@ -108,6 +108,7 @@ def training_step(params, dataset, device='GPU'):
     tf.train.get_or_create_global_step()
     images = tf.placeholder(tf.uint8, [prime, height, width, 3], 'images')
     labels = tf.placeholder(tf.uint8, [prime, height, width, 1], 'labels')
+    tf.set_random_seed(1)  # see devices.cpu_session
     spec = deeplabv3_plus_model_fn(images, labels, ModeKeys.TRAIN, params)
     graph, fetches = _optimized([spec.train_op, spec.loss], device)
     step = step_of(fetches, fetches[1], prime)

@@ -12,7 +12,7 @@ import deeplab_model
 from cli import model_config
 from dataset import descriptors
 from nets import backbones
-from utils import checkpoint_store, checkpoints, failures, files, locks
+from utils import checkpoint_store, checkpoints, devices, failures, files, locks
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
@@ -162,7 +162,7 @@ def convert(prefix, stored, architecture, dataset, args):
   what = checkpoint_store.problem(prefix)
   if what:
     raise DataError(f'--checkpoint {prefix} {what}; copy or download it again')
-  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+  with devices.cpu_session() as session:
     deeplab_model.network(tf.placeholder(tf.float32, [1, 65, 65, 3]), architecture, is_training=False)
     tf.train.get_or_create_global_step()
     variables = {v.op.name: v for v in tf.global_variables() if v.op.name != 'global_step'}

@@ -77,6 +77,7 @@ def build(mode, base_architecture, precision='fp32', data_format=None, batch_siz
             'palette': [(0, 0, 0)] * 21, 'num_train': 10582, 'batch_size': batch_size,
             'portable': mode == 'export', 'max_steps': 9, **compute, **params}
   with tf.Graph().as_default() as graph:
+    tf.set_random_seed(1)  # see devices.cpu_session
     tf.train.get_or_create_global_step()
     if training:
       data = inputs.synthetic_dataset(batch_size, size, 21)

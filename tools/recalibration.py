@@ -9,7 +9,7 @@ import deeplab_model
 from cli import model_config
 from dataset import conversion, inputs, tf_records
 from nets import backbones, layers
-from utils import checkpoint_store, checkpoints, failures, files, locks
+from utils import checkpoint_store, checkpoints, devices, failures, files, locks
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -44,7 +44,7 @@ def main(args):
                     f'{args.batch_size}; give a smaller one')
   # A class for every value, since the labels may be those of another dataset.
   labels = dataclasses.replace(dataset, class_names=tuple(map(str, range(256))))
-  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+  with devices.cpu_session() as session:
     measured = moments_in_graph(args, architecture, records, labels, count)
     step = tf.train.get_or_create_global_step()
     variables = {variable.op.name: variable for variable in tf.global_variables()}

@@ -15,7 +15,7 @@ from cli import flags
 from dataset import class_uniform, conversion, descriptors, inputs, lists, schema, tf_records
 from nets import backbones
 from tools import view_dataset_facts, view_dataset_page
-from utils import failures, files
+from utils import devices, failures, files
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -103,7 +103,7 @@ def read_crops(args, dataset, options):
   paths = tf_records.record_files(args.data_dir, args.split)
   names = inputs.example_names(paths, options, args.samples)
   crops = []
-  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+  with devices.cpu_session() as session:
     batch = tf.data.make_one_shot_iterator(inputs.train_dataset(paths, dataset, options)).get_next()
     for name in names:
       (image,), (label,) = session.run(batch)

@@ -187,6 +187,7 @@ def _training(model_fn, params, make_batches, batch_size):
   config = run_config.run_config(params['seed'], xla=params['xla']).session_config
   try:
     with tf.Graph().as_default(), tf.Session(config=config) as session:
+      tf.set_random_seed(params['seed'])  # see devices.cpu_session
       tf.train.get_or_create_global_step()
       batch = tf.data.make_one_shot_iterator(make_batches(batch_size)).get_next()
       step = model_fn(*batch, ModeKeys.TRAIN, params).train_op

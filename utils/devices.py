@@ -105,6 +105,16 @@ def limit(num_gpus: int) -> None:
                      'new one') from error
 
 
+@contextlib.contextmanager
+def cpu_session() -> typing.Iterator:
+  """A context of a new graph and a session of it on the CPU, a tf.Session."""
+  import tensorflow.compat.v1 as tf
+
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    tf.set_random_seed(1)  # without one TF_DETERMINISTIC_OPS and --deterministic refuse iterators too
+    yield session
+
+
 def taken() -> list:
   """Returns the GPUs of this process, a list of tf.config.PhysicalDevice; it is empty for the CPU."""
   import tensorflow.compat.v1 as tf

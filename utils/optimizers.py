@@ -4,7 +4,7 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoints, losses, replicas
+from utils import checkpoints, devices, losses, replicas
 from utils.replicas import variable_name
 
 
@@ -54,8 +54,7 @@ def learning_rate(settings):
 
 def rates_at(steps, settings):
   """Returns the learning rates of a list of global steps, a list of floats; see learning_rate."""
-  config = tf.ConfigProto(device_count={'GPU': 0})
-  with tf.Graph().as_default(), tf.Session(config=config) as session:
+  with devices.cpu_session() as session:
     return list(map(float, session.run([_rate(tf.constant(step, tf.int64), settings) for step in steps])))
 
 

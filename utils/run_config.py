@@ -17,11 +17,11 @@ from utils.tf_estimator import RunConfig
 DTYPES = {'fp32': tf.float32, 'fp16': tf.float16, 'bf16': tf.bfloat16}
 
 
-def run_config(seed=None, xla=False, strategy=None):
+def run_config(seed=1, xla=False, strategy=None):
   """Returns the RunConfig of all scripts. tf.estimator itself then saves neither checkpoints nor scalars.
 
   Args:
-    seed: int, of new weights and of every random operation, or None.
+    seed: int, of new weights and of every random operation, which TF_DETERMINISTIC_OPS refuses without one.
     xla: bool, compile clusters of operations on GPUs. For the CPU XLA would want a flag in TF_XLA_FLAGS, and
       then take the functions of the input pipeline too, which it cannot compile.
     strategy: tf.distribute.Strategy that trains and, on one machine, evaluates; or None.
@@ -60,8 +60,11 @@ def compute_params(precision, data_format, training):
     raise UsageError('--data_format channels_first needs a GPU, and TensorFlow sees none; leave it out')
   has_tf32 = (devices.capability() or devices.AMPERE) >= devices.AMPERE
   is_first = gpus and precision == 'fp32' and (training or not has_tf32)
-  return {'precision': precision,
-          'data_format': data_format or ('channels_first' if is_first else 'channels_last')}
+  params = {'precision': precision,
+            'data_format': data_format or ('channels_first' if is_first else 'channels_last')}
+  if os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true'):
+    params['deterministic'] = True  # as by train.py --deterministic
+  return params
 
 
 def make_deterministic():

@@ -53,6 +53,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     devices.use_fast_batch_norm(params)
   tf.logging.set_verbosity(tf.logging.ERROR)
   with tf.Graph().as_default():
+    tf.set_random_seed(_SEED)
     data = (inputs.synthetic_dataset(1, params['image_size'], dataset.num_classes, _SEED)
             if mode == 'infer' else train_data(params, dataset, from_records))
     load, compute = session_runs(data, {
@@ -117,6 +118,7 @@ def session_runs(data, step, params):
 def multiply_adds(batch_shape, params):
   """Returns the multiply-adds of one forward pass, counted in a graph of its own: int."""
   with tf.Graph().as_default() as graph:
+    tf.set_random_seed(_SEED)
     network(tf.zeros(batch_shape), Architecture.from_dict(params), is_training=False)
     return complexity.multiply_adds(graph)
 
@@ -129,6 +131,7 @@ def plain_products(precision, plain):
     return tf.get_variable(name, initializer=tf.cast(noise, run_config.DTYPES[precision]))
 
   with tf.Graph().as_default():
+    tf.set_random_seed(_SEED)
     matrix = product = variable('matrix', plain.size, plain.size)
     images = variable('images', plain.batch, plain.side, plain.side, plain.channels)
     kernel = variable('kernel', 3, 3, plain.channels, plain.channels)
