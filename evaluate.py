@@ -64,13 +64,11 @@ def check_flags(args):
   if several and args.save_predictions:
     raise UsageError(f'--{several} scores several checkpoints, whose predictions --save_predictions would '
                      'write over one another; leave one of them out')
-  if 'report_images' in args.explicit and not args.report:
-    raise UsageError('--report_images needs --report, the folder of the page')
+  flags.refuse_idle(args, ('report_images', args.report, 'without --report, the folder of the page'),
+                    ('split', args.data_dir, 'without --data_dir, as it means records'))
   folders = args.explicit & {'image_data_dir', 'label_data_dir', 'evaluation_data_list'}
   if args.data_dir and folders:
     raise UsageError(f'--data_dir means records and --{min(folders)} files; give one of them')
-  if 'split' in args.explicit and not args.data_dir:
-    raise UsageError('--split means records; give --data_dir, or --evaluation_data_list in its place')
 
 
 if __name__ == '__main__':

@@ -16,10 +16,10 @@ def make_parser():
   parser.shared('recipe', *flags.MODEL_FLAGS, *flags.COMPUTE_FLAGS, 'debug')
 
   parser.group('model')
-  parser.flag('clean_model_dir', False, 'remove model_dir first', action='store_true')
+  parser.flag('clean_model_dir', False, 'remove model_dir first', recorded=False)
   parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
               'checkpoint to start from: a prefix, .index or .ckpt file, or a folder; none trains from '
-              'scratch; not needed when model_dir has a checkpoint', metavar='PATH')
+              'scratch; not needed when model_dir has a checkpoint', metavar='PATH', recorded=False)
   parser.setting('batch_norm_decay', "decay of batch norm's moving averages (default: the backbone's, "
                  '0.9997 for resnet_v2)', type=flags.fraction)
   parser.setting('freeze_batch_norm', 'use the moving averages, and train neither them nor gamma and '
@@ -90,10 +90,10 @@ def make_parser():
   parser.flag('xla', False, 'compile the training step with XLA, on GPUs', action='store_true')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
   parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; take '
-              'ring, which is slower, if NCCL fails between them', choices=('nccl', 'ring'))
+              'ring, which is slower, if NCCL fails between them', choices=('nccl', 'ring'), recorded=False)
   parser.flag('input_threads', None, 'threads that decode and augment; 0 shares one a core with everything '
               'else (default: with GPUs the cores less 2 a GPU, else 0)',
-              type=flags.non_negative_int, metavar='N')
+              type=flags.non_negative_int, metavar='N', recorded=False)
   parser.setting('deterministic', 'the same bits in every run also on GPUs, where it is slower; CPUs '
                  'always give them', action='store_true')
 

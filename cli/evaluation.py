@@ -32,7 +32,9 @@ def main(args):
   """Scores a model, or only predicts, as the flags say."""
   if args.watch:
     checkpoint_watch.wait_for_first(args.model_dir)
-  architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
+  stored = model_config.read(args.model_dir)
+  model_config.check_views(args, stored)
+  architecture, dataset = model_config.resolve(args, stored)
   examples = open_examples(args, dataset)
   looks = views.read_flags(args, architecture.output_stride)
   devices.take(precision=args.precision)

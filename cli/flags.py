@@ -49,17 +49,24 @@ class Parser(argparse.ArgumentParser):
     self._titled: dict[str, argparse._ArgumentGroup] = {}
     self._group: argparse._ActionsContainer = self
     self._place = ''  # of what is being parsed, for errors
+    self._recorded: set[str] = set()
     self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
               action='store_true')
     self.flag('quiet', False, 'show no progress', action='store_true')
 
   def flag(self, name: str, default: typing.Any, help: str,  # noqa: A002 (argparse's own word)
-           **kwargs: typing.Any) -> None:
+           recorded: bool | None = None, **kwargs: typing.Any) -> None:
     """Declares `--name`; its default is shown in the help and filled in by `parse`.
 
     A flag whose default is False takes no value: `--name` is True, and `--no-name` False again.
+
+    Args:
+      recorded: whether it changes what is learnt, so that a change of it is history (utils/history.py); None
+        is True, but in the group `output` and in none.
     """
     self.defaults[name] = default
+    if recorded or recorded is None and self._group not in (self, self._titled.get('output')):
+      self._recorded.add(name)
     if default is False and 'type' not in kwargs:
       kwargs['action'] = argparse.BooleanOptionalAction
     elif default is not None:
@@ -95,14 +102,20 @@ class Parser(argparse.ArgumentParser):
     self.exit(2, f'{self.prog}: error: {shown}; see --help\n')
 
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-    """Returns the flags as a namespace; `.explicit` holds the names that `argv` or a recipe gave."""
+    """Returns the flags as a namespace.
+
+    Beside them it has `.explicit`, the names that `argv` or a recipe gave; `.changed`, those of them whose
+    value is not the default, a dict of the defaults; and `.recorded`, the names of what is history.
+    """
     command = self._given(sys.argv[1:] if argv is None else argv)
     given: dict[str, typing.Any] = {}
     for path in command.get('recipe', ()):
       given.update(self._recipe(path))
     given.update(command)
     args = argparse.Namespace(**{**self.defaults, **given})
-    args.explicit = frozenset(given)
+    args.explicit, args.recorded = frozenset(given), frozenset(self._recorded)
+    args.changed = {name: default for name, default in self.defaults.items() if name in given
+                    and given[name] != (list(default) if isinstance(default, tuple) else default)}
     return args
 
   def _recipe(self, path):
@@ -290,6 +303,28 @@ def loss(text: str) -> str:
   return text
 
 
+def values(args: argparse.Namespace, recorded: bool = False) -> dict[str, typing.Any]:
+  """Returns every flag of what `Parser.parse` returned, or those alone that are history."""
+  return {name: value for name, value in vars(args).items()
+          if name not in ('explicit', 'changed', 'recorded') and (not recorded or name in args.recorded)}
+
+
+def refuse_idle(args: argparse.Namespace, *rows: tuple[str, object, str]) -> None:
+  """Raises UsageError if a flag was given that changes nothing; at its default none is refused.
+
+  Args:
+    rows: of the flags' names, whether they change something, and when they do not, such as
+      `without --sliding_window`.
+  """
+  for names, works, why in rows:
+    idle = [name for name in names.split() if name in args.changed and not works]
+    if idle:
+      defaults = [f'--{name} {args.changed[name]}' for name in idle if args.changed[name] is not None]
+      is_of_recipe = getattr(args, 'recipe', None) and defaults
+      raise UsageError(f'{" ".join(f"--{name}" for name in idle)} would change nothing {why}; leave it out'
+                       + f', or over a recipe give {" ".join(defaults)}' * bool(is_of_recipe))
+
+
 def default_of(name: str) -> typing.Any:
   """Returns the default of an attribute of Architecture or Settings."""
   return next(field.default for record in (Architecture, Settings) for field in dataclasses.fields(record)
@@ -298,7 +333,7 @@ def default_of(name: str) -> typing.Any:
 
 SHARED: dict[str, dict[str, typing.Any]] = {
     'model_dir': dict(
-        default='./model', metavar='DIR',
+        default='./model', metavar='DIR', recorded=False,
         help='folder of the checkpoints, model_config.json and event files'),
     'base_architecture': dict(
         default='resnet_v2_101', choices=backbones.names(),
@@ -404,7 +439,7 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default=0.33, type=fraction, metavar='X',
         help='the share of a window that the next one sees too, at least'),
     'recipe': dict(
-        default=None, metavar='FILE', action='append',
+        default=None, metavar='FILE', action='append', recorded=False,
         help='file of flags, one a line, with comments after a #, such as those in recipes/; of several a '
              'later one wins, and over all the command line'),
     'weights': dict(

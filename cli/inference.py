@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from cli import model_config, photos, videos
+from cli import flags, model_config, photos, videos
 from dataset import descriptors, image_files, inputs, lists
 from deeplab_model import deeplabv3_plus_model_fn
 from utils import checkpoints, devices, failures, files, run_config, views, visualization
@@ -25,10 +25,15 @@ _WRITERS = 2  # threads; each holds some copies of its image
 def main(args):
   """Predicts the images and videos that the flags name."""
   check_flags(args)
-  architecture, dataset = model_config.resolve(args, model_config.read(args.model_dir))
+  stored = model_config.read(args.model_dir)
+  model_config.check_views(args, stored)
+  architecture, dataset = model_config.resolve(args, stored)
   looks = views.read_flags(args, architecture.output_stride)
   found = photos.find_photos(args.input, args.output_dir) if args.input else photos.list_photos(
       args.data_dir, lists.read_list(args.infer_data_list))
+  of_videos = any(photo.is_video for photo in found) and 'outputs' not in args.explicit
+  flags.refuse_idle(
+      args, ('alpha', args.overlay or 'overlay' in args.outputs or of_videos, 'without --overlay'))
   found = [photo._replace(output=os.path.join(args.output_dir, photo.output)) for photo in found]
   check_outputs(found, args)
   bad = {index: f'there is no image {photo.path}; the list holds file names with extension'
@@ -73,8 +78,6 @@ def check_flags(args):
   for name in ('data_dir', 'infer_data_list'):
     if args.input and name in args.explicit:
       raise UsageError(f'--input and --{name} were given, and each says which images to take; give one')
-  if 'alpha' in args.explicit and not (args.overlay or 'overlay' in args.outputs):
-    raise UsageError('--alpha is about the overlay; add --overlay')
 
 
 def check_outputs(found, args):

@@ -11,13 +11,16 @@ import platform
 import typing
 from importlib import metadata
 
+from cli import flags
 from dataset import descriptors
+from nets import backbones
 from utils import files, history
 from utils.architecture import GEOMETRY, Architecture, problem
 from utils.errors import DataError, UsageError
 
 FILE_NAME = 'model_config.json'
 _FORMAT = 1
+_OF_DECODER = 'decoder_channels decoder_convs decoder_filters decoder_kernel decoder_output_stride'
 
 
 class Stored(typing.NamedTuple):
@@ -80,6 +83,8 @@ def resolve(args: argparse.Namespace, stored: Stored | None) -> tuple[Architectu
     dataset = descriptors.get_dataset(args.dataset)
     architecture = Architecture.from_dict({**vars(args), 'num_classes': dataset.num_classes})
     check(architecture)
+    decodes = backbones.get(args.base_architecture).decoder if args.decoder is None else args.decoder
+    flags.refuse_idle(args, (_OF_DECODER, decodes, 'without a decoder (--decoder off)'))
     return architecture, dataset
   architecture, dataset, _ = stored
   if 'dataset' in args.explicit:
@@ -110,6 +115,14 @@ def check(architecture: Architecture) -> None:
   if architecture.multi_grid and architecture.base_architecture.startswith('mobilenet'):
     raise UsageError(f'--multi_grid does not apply to {architecture.base_architecture}, whose last units are '
                      f'not dilated; leave it out')
+
+
+def check_views(args: argparse.Namespace, stored: Stored | None) -> None:
+  """Refuses flags.VIEW_FLAGS that change nothing, and warns of those that the training speaks against."""
+  flags.refuse_idle(args, ('overlap', args.sliding_window, 'without --sliding_window'))
+  if args.flip and stored and stored.history and stored.history[-1]['flags'].get('flip') is False:
+    print(f'Warning: --flip averages with the mirrored image, but the model in {args.model_dir} was trained '
+          'with --flip off, as where left and right differ; leave it out')
 
 
 def _with_flag(architecture, name, args):

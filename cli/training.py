@@ -71,6 +71,7 @@ def run(args, requests, stack):
   task = cluster.task_from_environment()
   check_crop(args)
   inputs.read_flags(args)  # refuses an augmentation that cannot be
+  check_effects(args, task.workers)
   check_loss(args)
   check_averages(args)
   compute_params = check_devices(args, task)
@@ -99,7 +100,7 @@ def run(args, requests, stack):
   weight_of_class = find_class_weights(args, indexes['train'])
   sampling = find_sampling(args, indexes['train'])
   params = {
-      **flag_values(args),
+      **flags.values(args),
       **vars(architecture),
       **compute_params,
       'class_names': dataset.class_names,
@@ -147,7 +148,7 @@ def run(args, requests, stack):
       checkpoint_store.set_aside(args.model_dir, step, found.rejected)
     if resume_from:
       checkpoint_store.choose(args.model_dir, resume_from)
-    model_config.write(args.model_dir, architecture, dataset, flag_values(args), past)
+    model_config.write(args.model_dir, architecture, dataset, flags.values(args), past)
     validation = forget_later(args.model_dir, step)
   training = Training(args, task, requests, dataset, records, counts, params, validation, sampling)
   training.run(resume_from, step, position, ends, is_pending)
@@ -180,9 +181,6 @@ def find_batch_size(args, params):
 def find_class_weights(args, index):
   """Returns the weight of each class in the loss, a list of floats, or None if all weigh the same."""
   if args.class_weights == 'none':
-    if 'class_weight_limit' in args.explicit:
-      raise UsageError('--class_weight_limit bounds what --class_weights median_frequency gives; give that '
-                       'too, or neither')
     return None
   areas = index and index.get('class_image_pixels')
   if not areas:
@@ -229,6 +227,23 @@ def check_crop(args):
                      f'--output_stride {args.output_stride}; give crops of at least that size')
 
 
+def check_effects(args, workers):
+  """Raises UsageError if a flag would change nothing beside the others, on so many machines."""
+  own_decay = backbones.get(args.base_architecture).batch_norm_decay
+  flags.refuse_idle(
+      args,
+      ('initial_learning_rate end_learning_rate max_iter', args.learning_rate_policy != 'piecewise',
+       'with --learning_rate_policy piecewise, which has rates of its own'),
+      ('batch_norm_decay', not args.freeze_batch_norm or args.batch_norm_decay == own_decay,
+       'with --freeze_batch_norm, which keeps the averages'),
+      ('sync_batch_norm', args.num_gpus * workers > 1, 'on one device'),
+      ('sync_batch_norm', not args.freeze_batch_norm, 'with --freeze_batch_norm, which keeps the statistics'),
+      ('weight_decay_scope', args.weight_decay, 'with --weight_decay 0'),
+      ('hard_pixels_steps', args.hard_pixels < 1, 'with --hard_pixels 1, to which they fall'),
+      ('class_weight_limit', args.class_weights != 'none', 'without --class_weights median_frequency'),
+      ('collectives', workers > 1, 'on one machine'))
+
+
 def check_loss(args):
   """Raises UsageError if a flag changes no part of --loss."""
   for flag in sorted({flag for names in FLAGS_OF_LOSS.values() for flag in names}):
@@ -236,9 +251,6 @@ def check_loss(args):
     if getattr(args, flag) != flags.default_of(flag) and not set(takers) & set(weight_of_loss(args.loss)):
       raise UsageError(f'--{flag} changes {" or ".join(takers)}, and there is none in --loss {args.loss}; '
                        f'leave it out, or add one, as in --loss {args.loss},{takers[0]}')
-  if args.hard_pixels_steps and args.hard_pixels == 1:
-    raise UsageError('--hard_pixels_steps is how long --hard_pixels takes to fall to its share; give that '
-                     'too, such as --hard_pixels 0.2, or neither')
 
 
 def check_averages(args):
@@ -308,11 +320,6 @@ def find_pre_trained_model(args):
     raise DataError(f'--pre_trained_model: {error}; or none to train from scratch') from error
 
 
-def flag_values(args):
-  """Returns a dict of every flag of the run."""
-  return {name: value for name, value in vars(args).items() if name != 'explicit'}
-
-
 def find_history(args, stored, step, num_train):
   """Returns the history of the model with this run in it, and prints what this run does otherwise.
 
@@ -323,8 +330,8 @@ def find_history(args, stored, step, num_train):
     num_train: int, the training examples.
   """
   past = history.until(stored.history, step) if stored else []
-  new = history.entry(step, images_per_step(args), num_train, flag_values(args))
-  changes = history.changes(past, new, also_ignored=flags.MODEL_FLAGS)
+  new = history.entry(step, images_per_step(args), num_train, flags.values(args, recorded=True))
+  changes = history.changes(past, new, ignored=flags.MODEL_FLAGS)
   if changes:
     print(f'Changed from step {step} on: ' + ', '.join(
         f'--{name} {_shown(before)} became {_shown(now)}' for name, (before, now) in changes.items()))
@@ -544,7 +551,7 @@ class Training:
     plan = training_hooks.Plan(
         args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
         args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief, images_per_step(args),
-        summaries.of_run(flag_values(args), self.dataset.class_names, self.dataset.palette))
+        summaries.of_run(flags.values(args), self.dataset.class_names, self.dataset.palette))
 
     def names_of_batch(number):
       first = position + (number - 1 - step) * images_per_step(args)

@@ -211,7 +211,8 @@ class ResumeTest(support.ScriptsTest):
   def test_what_was_frozen_before_is_averaged_from_its_value_on(self):
     model = self.temporary('model')
     shutil.copytree(self.model, model)
-    self.train('--max_steps', 8, '--ema', 0.9, '--freeze_batch_norm', model_dir=model)
+    self.train('--max_steps', 8, '--ema', 0.9, '--freeze_batch_norm', '--batch_norm_decay', 0.9997,
+               model_dir=model)
     self.assertNotIn('gamma', ''.join(averages(f'{model}/model.ckpt-8')))
     self.train('--max_steps', 9, '--ema', 0.9, model_dir=model)
     before, after = values(f'{model}/model.ckpt-8'), values(f'{model}/model.ckpt-9')

@@ -110,6 +110,12 @@ class ConvertTest(ToolTest):
     self.assertEqual(list(self.examples('val')), ['b.jpg'])
     self.assertFalse(os.path.exists(self.path('records/train.txt')))
     self.assert_fails(self.convert('--train_list', self.path('mine.txt')), 2, 'go together')
+    for argv, words in (
+        (('--train_list', self.path('mine.txt'), '--val_list', self.path('val.txt'), '--seed', 3),
+         '--seed would change nothing where lists or folders say'), (
+         ('--val_fraction', 0, '--seed', 3), '--seed would change nothing with --val_fraction 0'),
+        (('--suggest', '--shards', 2), '--output_dir --shards would change nothing with --suggest')):
+      self.assert_fails(self.convert(*argv), 2, words)
 
   def test_labels_may_lie_beside_the_images(self):
     for name in 'ab':

@@ -288,7 +288,7 @@ class VocTest(EvaluateTest):
         ('none leaves nothing to score',
          ('--label_data_dir', 'none', '--save_predictions', 'x', '--json', 'y')),
         ('--data_dir means records and --evaluation_data_list files', ('--data_dir', self.folder)),
-        ('--split means records', ('--split', 'val')),
+        ('--split would change nothing without --data_dir', ('--split', 'train')),
         ('--watch scores several checkpoints', ('--watch', '--save_predictions', 'x')),
         ('--all_checkpoints scores several', ('--all_checkpoints', '--save_predictions', 'x')),
         ('--submission cityscapes takes predictions of its 19 classes, but the model knows the 21',

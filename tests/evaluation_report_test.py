@@ -197,7 +197,7 @@ class ReportTest(EvaluateTest):
     self.assertFalse(glob.glob(f'{report}/*.tmp'))
 
   def test_flags_that_need_or_exclude_each_other(self):
-    for message, argv in (('--report_images needs --report', ('--report_images', '3')),
+    for message, argv in (('--report_images would change nothing without --report', ('--report_images', '3')),
                           ('leaves nothing to score', ('--label_data_dir', 'none', '--report', 'x'))):
       with self.subTest(message), self.assertRaisesRegex(UsageError, message):
         self.evaluate(*argv)

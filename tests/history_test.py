@@ -34,10 +34,10 @@ class ExtendedTest(unittest.TestCase):
     self.assertEqual(history.extended(kept, entry(20, 5, rate=2)), [*kept, entry(20, 5, rate=2)])
 
   def test_changes_name_what_matters(self):
-    past = [entry(0, 10, rate=1, size=(3, 4), model_dir='a')]
-    new = entry(5, 10, rate=2, size=[3, 4], model_dir='b', more=1)
+    past = [entry(0, 10, rate=1, size=(3, 4), model_dir='a')]  # of a version that kept all flags
+    new = entry(5, 10, rate=2, size=[3, 4], more=1)
     self.assertEqual(history.changes(past, new), {'rate': (1, 2)})
-    self.assertEqual(history.changes(past, new, also_ignored=('rate',)), {})
+    self.assertEqual(history.changes(past, new, ignored=('rate',)), {})
 
   def test_configuration_of_an_earlier_version_has_its_batch_size(self):
     found = history.read({'flags': {'batch_size': 4, 'accumulate_steps': 3}})

@@ -98,5 +98,5 @@ class OutputsTest(support.ScriptsTest):
     self.assertEqual(os.listdir(self.temporary('out')), ['a_mask.png'])
 
   def test_flags_that_say_nothing_are_refused(self):
-    with self.assertRaisesRegex(UsageError, '--overlap is about windows'):
+    with self.assertRaisesRegex(UsageError, '--overlap would change nothing without --sliding_window'):
       self.infer('--input', self.data, '--overlap', 0.5)

@@ -8,7 +8,7 @@ import unittest
 
 from cli import flags, model_config
 from dataset import descriptors
-from utils import files
+from utils import files, history
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
@@ -56,6 +56,35 @@ class ModelConfigTest(FolderTest):
     model_config.write(self.folder, Architecture('resnet_v2_50', 2, 16), TWO, {})
     with self.assertRaisesRegex(UsageError, 'base_architecture is resnet_v2_101, but .* is resnet_v2_50'):
       self._resolve('--base_architecture', 'resnet_v2_101')
+
+  def test_flags_of_a_decoder_that_there_is_not_are_refused(self):
+    self._resolve('--decoder_filters', '9')
+    self._resolve('--decoder', 'off', '--decoder_filters', '256')
+    for argv in (('--decoder', 'off'), ('--base_architecture', 'mobilenet_v2')):
+      with self.assertRaisesRegex(UsageError, '^--decoder_filters --decoder_output_stride would change '
+                                              'nothing without a decoder .--decoder off.; leave it out$'):
+        self._resolve(*argv, '--decoder_output_stride', '8', '4', '--decoder_filters', '9')
+    self._resolve('--base_architecture', 'mobilenet_v2', '--decoder', 'on', '--decoder_filters', '9')
+
+  def test_mirrored_views_of_a_model_that_was_not_trained_so_are_warned_of(self):
+    parser = flags.Parser('test')
+    parser.shared(*flags.MODEL_FLAGS, *flags.VIEW_FLAGS)
+
+    def printed(trained, *argv):
+      past = [history.entry(0, 1, 5, {'flip': not trained}), history.entry(3, 1, 5, {'flip': trained})]
+      model_config.write(self.folder, Architecture('resnet_v2_50', 2, 8), TWO, {}, past)
+      with contextlib.redirect_stdout(io.StringIO()) as output:
+        model_config.check_views(parser.parse([*argv]), model_config.read(self.folder))
+      return output.getvalue()
+
+    self.assertEqual(printed(False), '')
+    self.assertEqual(printed(True, '--flip'), '')
+    self.assertRegex(printed(False, '--flip'), '^Warning: --flip averages .* was trained with --flip off')
+    for stored in (None, model_config.Stored(None, None, [])):  # such as a converted checkpoint
+      model_config.check_views(parser.parse(['--flip']), stored)
+    with self.assertRaisesRegex(UsageError, '--overlap would change nothing without --sliding_window'):
+      model_config.check_views(parser.parse(['--overlap', '0.5']), None)
+    model_config.check_views(parser.parse(['--overlap', '0.33']), None)
 
   def test_damaged_file_is_named(self):
     with open(os.path.join(self.folder, 'model_config.json'), 'w') as file:

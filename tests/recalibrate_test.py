@@ -83,7 +83,8 @@ class RecalibrateTest(ScriptsTest):
       session.run(tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, tensors=values,
                                     shape_and_slices=[''] * len(names)))
     for argv, count in ((('--pre_trained_model', prefix), 1), (('--pre_trained_model', self.model), 0),
-                        (('--pre_trained_model', prefix, '--freeze_batch_norm'), 0)):
+                        (('--pre_trained_model', prefix, '--freeze_batch_norm', '--batch_norm_decay', 0.9997),
+                         0)):
       printed = self.train('--max_steps', 1, *argv, '--clean_model_dir', model_dir=self.temporary('new'))
       self.assertEqual(printed.count('Warning: batch norm is folded into the convolutions of'), count)
 

@@ -1,6 +1,8 @@
 """cli/training.py: when rounds end, what is counted and weighed, and what is refused or warned of at once."""
 import contextlib
+import glob
 import io
+import os
 import tempfile
 import unittest
 from unittest import mock
@@ -8,7 +10,8 @@ from unittest import mock
 import pytest
 
 import train
-from cli import training
+from cli import flags, training
+from tests.support import ROOT
 from utils import batch_size, history, validation
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
@@ -82,8 +85,60 @@ class LossTest(unittest.TestCase):
     with self.assertRaisesRegex(UsageError, '--label_smoothing changes cross_entropy, and there is none in '
                                             '--loss focal; .* in --loss focal,cross_entropy'):
       training.check_loss(parsed('--loss', 'focal', '--label_smoothing', 0.1))
-    with self.assertRaisesRegex(UsageError, '--hard_pixels_steps is how long --hard_pixels takes'):
-      training.check_loss(parsed('--hard_pixels_steps', 9))
+
+  def test_flags_that_change_nothing_beside_the_others_are_refused(self):
+    def refused(*argv, workers=1):
+      with self.assertRaises(UsageError) as caught:
+        training.check_effects(parsed(*argv), workers)
+      return str(caught.exception)
+
+    def taken(*argv, workers=1):
+      training.check_effects(parsed(*argv), workers)
+
+    for argv, words in (
+        (('--batch_norm_decay', 0.9, '--freeze_batch_norm'), 'with --freeze_batch_norm'),
+        (('--max_iter', 9, '--learning_rate_policy', 'piecewise'), 'with --learning_rate_policy piecewise'),
+        (('--sync_batch_norm', 'off'), 'on one device'), (('--collectives', 'ring'), 'on one machine'),
+        (('--weight_decay_scope', 'weights', '--weight_decay', 0), 'with --weight_decay 0'),
+        (('--hard_pixels_steps', 9), 'with --hard_pixels 1'),
+        (('--class_weight_limit', 5), 'without --class_weights median_frequency')):
+      self.assertIn(f'{argv[0]} would change nothing {words}', refused(*argv))
+    self.assertEqual(refused('--end_learning_rate', 0, '--initial_learning_rate', 1, '--max_iter', 30000,
+                             '--learning_rate_policy', 'piecewise').split(' with')[0],
+                     '--initial_learning_rate --end_learning_rate would change nothing')
+    self.assertIn('--sync_batch_norm', refused('--sync_batch_norm', 'off', '--freeze_batch_norm', workers=2))
+    taken('--sync_batch_norm', 'off', '--collectives', 'ring', workers=2)
+    taken('--sync_batch_norm', 'off', '--num_gpus', 2)
+    # At their defaults they are taken: that is how the command line undoes what a recipe gives.
+    taken('--learning_rate_policy', 'piecewise', '--initial_learning_rate', 0.007, '--end_learning_rate',
+          '1e-6', '--weight_decay', 0, '--weight_decay_scope', 'all', '--sync_batch_norm', 'on',
+          '--collectives', 'nccl', '--hard_pixels_steps', 0, '--class_weight_limit', 10,
+          '--freeze_batch_norm')
+    recipe = os.path.join(ROOT, 'recipes', 'camvid_mobilenet_v2.flags')
+    self.assertIn('over a recipe give --initial_learning_rate 0.007 --max_iter 30000',
+                  refused('--recipe', recipe, '--learning_rate_policy', 'piecewise'))
+    for path in glob.glob(os.path.join(ROOT, 'recipes', '**', '*.flags'), recursive=True):
+      taken('--recipe', path)
+
+  def test_what_is_history_is_said_where_a_flag_is_declared(self):
+    parser = train.make_parser()
+    args = parser.parse([])
+    of_no_consequence = set(flags.values(args)) - args.recorded
+    self.assertEqual(of_no_consequence, {
+        'recipe', 'model_dir', 'clean_model_dir', 'debug', 'verbose', 'quiet', 'pre_trained_model',
+        'input_threads', 'collectives', 'save_summary_steps', 'save_checkpoints_secs',
+        'save_checkpoints_steps', 'keep_checkpoint_max', 'tensorboard_images_max_outputs'})
+    before = flags.values(args)
+    past = [history.entry(0, 10, 50, dict.fromkeys(of_no_consequence, 'other') | {'seed': 0})]  # as once kept
+    stored = mock.Mock(history=past)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      found = training.find_history(args, stored, 5, 50)
+    self.assertEqual((found, output.getvalue()), (past, ''))
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      found = training.find_history(parsed('--seed', 1, '--quiet'), stored, 5, 50)
+    self.assertEqual(output.getvalue(), 'Changed from step 5 on: --seed 0 became 1\n')
+    self.assertEqual(found[-1]['flags'], {name: value for name, value in before.items()
+                                          if name in args.recorded} | {'seed': 1})
 
 
 class EndTest(unittest.TestCase):
@@ -148,10 +203,8 @@ class ClassWeightsFlagTest(unittest.TestCase):
       with self.assertRaisesRegex(DataError, 'train.json.* earlier version or with --fast; convert the data'):
         self.find('--class_weights', 'median_frequency', index=index)
 
-  def test_none_prints_nothing_and_takes_no_limit(self):
+  def test_none_prints_nothing(self):
     self.assertEqual(self.find(), (None, ''))
-    with self.assertRaisesRegex(UsageError, '--class_weight_limit bounds what --class_weights median_freq'):
-      self.find('--class_weight_limit', '5')
 
 
 class BatchSizeTest(unittest.TestCase):
@@ -206,7 +259,7 @@ class AnnounceTest(unittest.TestCase):
     def announced(steps, *argv):
       args = parsed('--batch_norm_decay', 0.5, '--max_iter', 100, *argv)
       with contextlib.redirect_stdout(io.StringIO()) as output:
-        training.announce(args, {**training.flag_values(args), 'num_train': 50}, 50, 0, steps, 0)
+        training.announce(args, {**flags.values(args), 'num_train': 50}, 50, 0, steps, 0)
       return output.getvalue().splitlines()
 
     line, warning = announced(20, '--learning_rate_policy', 'cosine', '--warmup_steps', 10)

@@ -233,7 +233,8 @@ class ViewDatasetTest(unittest.TestCase):
         ('give --data_dir, a folder of records, or all of', ('--list', 'x')),
         ('--data_dir means records', ('--data_dir', 'x', '--list', 'y')),
         ('--val train is called as the set', ('--data_dir', 'x', '--val', 'train')),
-        ('--flip is about the crops of --augmented; give that too', ('--data_dir', 'x', '--flip', 'off')),
+        ('--flip would change nothing without --augmented', ('--data_dir', 'x', '--flip', 'off')),
+        ('--split would change nothing without --data_dir', ('--list', 'x', '--split', 'val')),
         ('--augmented shows crops of records; give --data_dir', ('--augmented', '--list', 'y')),
         ('--scale_range 2 1 begins above', ('--augmented', '--data_dir', 'x', '--scale_range', '2', '1')),
     ):

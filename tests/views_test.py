@@ -40,15 +40,12 @@ class PlanTest(unittest.TestCase):
     self.assertEqual([view[4:] for view in found], [(0.5, False), (0.5, True), (2.0, False), (2.0, True)])
 
   def test_flags_need_one_another(self):
-    def read(explicit=(), **changes):
+    def read(**changes):
       return views.read_flags(types.SimpleNamespace(**{
-          'eval_scales': [1.0], 'flip': False, 'sliding_window': None, 'overlap': 0.3,
-          'explicit': frozenset(explicit), **changes}), 16)
+          'eval_scales': [1.0], 'flip': False, 'sliding_window': None, 'overlap': 0.3, **changes}), 16)
 
     self.assertTrue(read().is_plain)
     self.assertEqual(read(sliding_window=[17, 33]), Views((1.0,), False, (17, 33), 0.3))
-    with self.assertRaisesRegex(UsageError, '--overlap is about windows'):
-      read(explicit=('overlap',))
     with self.assertRaisesRegex(UsageError, '--sliding_window 17 15 is smaller than --output_stride 16'):
       read(sliding_window=[17, 15])
 

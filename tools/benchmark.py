@@ -120,7 +120,7 @@ def main(args):
     files.check_json_output(args.json, '--json')
     files.make_folder_of(args.json, '--json')
 
-  results = {'flags': {name: value for name, value in vars(args).items() if name != 'explicit'}}
+  results = {'flags': flags.values(args)}
   if args.mode == 'memory':
     from tools import benchmark_memory
     results['memory'] = benchmark_memory.measure(vars(args), dataset)

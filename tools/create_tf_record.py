@@ -84,6 +84,8 @@ def check_flags(args):
   named = args.explicit & {*_FOLDERS, *lists.Affixes._fields}
   if args.data is not None and named:
     raise UsageError(f'--data finds folders and names by itself, and --{min(named)} gives one; leave one out')
+  flags.refuse_idle(args, ('output_dir shards skip_bad fast', not args.suggest, 'with --suggest'),
+                    ('seed', args.val_fraction, 'with --val_fraction 0'))
   if bool(args.train_list) != bool(args.val_list):
     raise UsageError('--train_list and --val_list go together; give both or neither')
   if bool(args.val_images) != bool(args.val_labels):
@@ -232,6 +234,8 @@ def convert(args):
   dataset = descriptors.get_dataset(args.dataset)
   parts, tables = find_parts(args)
   parts = {split: part for split, part in parts.items() if split != 'test'}
+  flags.refuse_idle(args, ('val_fraction seed', 'val' not in parts, 'where lists or folders say which images '
+                           'are for validation'))
   found = {split: None if part.list_path else layouts.find_pairable(part.folders)
            for split, part in parts.items()}
   names = {split: part_names(part, found[split]) for split, part in parts.items()}

@@ -22,7 +22,7 @@ TRAININGS = {
     'weighted': (5, 2, 2, ['--class_weights', 'median_frequency', '--learning_rate_policy', 'piecewise',
                            '--save_summary_steps', 2]),
     'half': (10, 2, 1, ['--precision', 'bf16', '--save_summary_steps', 1]),
-    'frozen': (10, 3, 3, ['--freeze_batch_norm', '--save_summary_steps', 1]),
+    'frozen': (10, 3, 3, ['--freeze_batch_norm', '--batch_norm_decay', 0.997, '--save_summary_steps', 1]),
 }
 # Not of stories: that of the table of kills, and that of the tests.
 _OTHERS = {'long': (10, 6, 2, ['--save_summary_steps', 1, '--save_checkpoints_steps', 1]),

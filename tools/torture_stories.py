@@ -30,10 +30,11 @@ NEUTRAL = (['--input_threads', 1], ['--input_threads', 3], ['--keep_checkpoint_m
            ['--save_checkpoints_secs', 1], ['--verbose'])
 
 # Flags that a resumed run may have changed, and which change what comes.
-CHANGES = (['--batch_size', 4], ['--batch_size', 6], ['--batch_size', 20], ['--initial_learning_rate', 0.02],
-           ['--max_iter', 20], ['--precision', 'bf16'], ['--accumulate_steps', 2], ['--weight_decay', 0.001],
-           ['--freeze_batch_norm'], ['--last_layers_lr_multiplier', 10], ['--crop_size', 49, 33], ['--cache'],
-           ['--deterministic'])
+CHANGES = (['--batch_size', 4], ['--batch_size', 6], ['--batch_size', 20], ['--precision', 'bf16'],
+           ['--initial_learning_rate', 0.02, '--learning_rate_policy', 'poly'], ['--accumulate_steps', 2],
+           ['--max_iter', 20, '--learning_rate_policy', 'poly'], ['--weight_decay', 0.001],
+           ['--freeze_batch_norm', '--batch_norm_decay', 0.997], ['--last_layers_lr_multiplier', 10],
+           ['--crop_size', 49, 33], ['--cache'], ['--deterministic'])
 # Of these the output need not speak: they change no more than the last digits of images and of sums.
 SILENT_CHANGES = ('--cache', '--deterministic')
 

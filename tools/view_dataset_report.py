@@ -59,9 +59,8 @@ def main(args):
 def check_augmented(args):
   """Raises UsageError if flags of --augmented are given without it, or it cannot be."""
   names = {flags.SHARED[name].get('name', name) for name in flags.AUGMENTATION_FLAGS} | {'base_architecture'}
-  given = sorted(args.explicit & names)
-  if given and not args.augmented:
-    raise UsageError(f'--{given[0]} is about the crops of --augmented; give that too, or leave it out')
+  flags.refuse_idle(args, (' '.join(sorted(names)), args.augmented, 'without --augmented'),
+                    ('split', args.data_dir, 'without --data_dir'))
   if args.augmented and not args.data_dir:
     raise UsageError('--augmented shows crops of records; give --data_dir, a folder of records, in place of '
                      '--image_data_dir, --label_data_dir and --list')

@@ -5,12 +5,6 @@ checkpoint a run knows how many images it has seen, whatever the batch sizes wer
 """
 import typing
 
-# What changes neither weights nor the order of the data, or has sentences of its own (the model's flags).
-_OF_NO_CONSEQUENCE = {
-    'recipe', 'model_dir', 'clean_model_dir', 'debug', 'verbose', 'pre_trained_model', 'input_threads',
-    'collectives', 'save_summary_steps', 'save_checkpoints_secs', 'save_checkpoints_steps',
-    'keep_checkpoint_max', 'tensorboard_images_max_outputs'}
-
 
 class Entry(typing.TypedDict):
   """What holds from a step on."""
@@ -25,7 +19,8 @@ def entry(step: int, images_per_step: int, num_train: int | None, flags: dict[st
 
   Args:
     num_train: None in a history of the first versions, which did not keep it.
-    flags: every flag of the run.
+    flags: those of the run that change weights or the order of the data (cli/flags.py); older versions kept
+      all.
   """
   return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train, 'flags': flags}
 
@@ -58,14 +53,13 @@ def extended(history: list[Entry], new: Entry) -> list[Entry]:
   return history if same and not changes(history, new) else [*history, new]
 
 
-def changes(history: list[Entry], new: Entry, also_ignored: typing.Collection[str] = ()) -> dict[str, tuple]:
-  """Returns dict: flag -> (value before, value now), of the flags that matter and are not `also_ignored`."""
+def changes(history: list[Entry], new: Entry, ignored: typing.Collection[str] = ()) -> dict[str, tuple]:
+  """Returns dict: flag -> (value before, value now), of the new entry's flags that are not `ignored`."""
   if not history:
     return {}
   before, now = history[-1]['flags'], new['flags']
   return {name: (before[name], now[name]) for name in now
-          if name in before and name not in _OF_NO_CONSEQUENCE and name not in also_ignored
-          and _plain(before[name]) != _plain(now[name])}
+          if name in before and name not in ignored and _plain(before[name]) != _plain(now[name])}
 
 
 def _plain(value):

@@ -196,8 +196,6 @@ def read_flags(args: argparse.Namespace, output_stride: int) -> Views:
   Raises:
     UsageError: flags need one another, or a window is too small.
   """
-  if 'overlap' in args.explicit and not args.sliding_window:
-    raise UsageError('--overlap is about windows; add --sliding_window H W, or leave it out')
   window = args.sliding_window and tuple(args.sliding_window)
   if window and min(window) < output_stride:
     raise UsageError(f'--sliding_window {window[0]} {window[1]} is smaller than --output_stride '
