@@ -1,7 +1,9 @@
 """Label maps as pictures: values, colours and blends against numbers worked out by hand."""
 import os
 import tempfile
+import unicodedata
 import unittest
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -55,6 +57,21 @@ class VisualizationTest(unittest.TestCase):
     self.assertNotIn(PALETTE[0], {tuple(color) for color in without.reshape(-1, 3)})
     small = image[:20, :20]
     np.testing.assert_array_equal(visualization.with_legend(small, classes[:20, :20], 'abc', PALETTE), small)
+
+  def test_names_in_any_letters_are_drawn_or_the_number_of_the_class(self):
+    for name in ('Bär', 'кот', 'γάτα', 'e\u0301'):
+      self.assertEqual(visualization.lettering(name, 'class 7', 12)[0], unicodedata.normalize('NFC', name))
+      other = name[::-1] if len(name) > 2 else 'o'
+      pictures = [visualization.legend([text], PALETTE) for text in (name, other)]
+      self.assertFalse(np.array_equal(*pictures), name)
+    for name in ('猫', 'قطة', '🐈 cat', 'ไทย'):  # by fonts that a machine may have
+      self.assertIn(visualization.lettering(name, 'class 7', 12)[0], (name, 'class 7'))
+    self.assertEqual(visualization.lettering('a\uffff', 'class 7', 12)[0], 'class 7')
+    np.testing.assert_array_equal(visualization.legend(['a', 'b\uffff'], PALETTE, [1]),
+                                  visualization.legend(['a', 'class 1'], PALETTE, [1]))
+    with mock.patch('PIL.features.check_feature', lambda name: False):
+      self.assertEqual(visualization.lettering('قطتي', 'class 7', 12)[0], 'class 7')  # not from left to right
+    self.assertEqual(visualization.lettering('x' * 300, '', 12)[0], 'x' * 37 + '...')
 
   def test_grey_picture_holds_the_values(self):
     visualization.save_grey(self.path, np.array([[7, 33], [0, 255]]))

@@ -3,6 +3,7 @@ import contextlib
 import glob
 import itertools
 import os
+import pathlib
 
 import tensorflow.compat.v1 as tf
 from google.protobuf.message import DecodeError
@@ -10,7 +11,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from dataset import tf_records
-from utils import files
+from utils import files, visualization
 from utils.errors import DataError, UsageError
 
 
@@ -93,7 +94,9 @@ def draw(path, title, curves):
   axes.grid(alpha=0.3)
   legend = figure.legend(lines, [os.path.basename(os.path.normpath(name)) for name in curves],
                          loc='outside right upper')
-  for text in (axes.yaxis.label, *legend.get_texts()):
+  for number, text in enumerate((axes.yaxis.label, *legend.get_texts())):
     text.set_parse_math(False)  # a $ in a name is no formula
+    shown, font = visualization.lettering(text.get_text(), f'training {number}' if number else 'scalar', 10)
+    text.set(text=shown, font=pathlib.Path(font.path))
   with files.replacing(path) as temporary:
     figure.savefig(temporary, format=picture_format(path), dpi=120)

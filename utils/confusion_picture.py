@@ -1,6 +1,4 @@
 """A confusion matrix as a picture, drawn by Pillow: readable with two classes and with two hundred."""
-import unicodedata
-
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -23,19 +21,21 @@ def draw(matrix: np.ndarray, class_names: list[str]) -> Image.Image:
   """
   count = len(class_names)
   cell = max(9, min(110, 480 // count)) if count < 11 or count > 45 else 42
-  font, large = visualization.font(min(_FONT, cell - 1)), visualization.font(_FONT)
-  names = [_drawable(name, index) for index, name in enumerate(class_names)]
-  margin = max(_size(font, name)[0] for name in names) + 2 * _GAP
+  size = min(_FONT, cell - 1)
+  font, large = visualization.fonts(size)[0], visualization.fonts(_FONT)[0]
+  names = [visualization.lettering(name, f'class {index}', size, _LONGEST_NAME)
+           for index, name in enumerate(class_names)]
+  margin = max(_size(fitting, name)[0] for name, fitting in names) + 2 * _GAP
   left, top = margin, margin + _FONT + 2 * _GAP
   side = cell * count
   picture = Image.new('RGB', (left + max(side, _size(large, _TITLE)[0] - left) + 2 * _GAP, top + side + _GAP),
                       (255, 255, 255))
   pen = ImageDraw.Draw(picture)
   pen.text((_GAP, _GAP), _TITLE, _TEXT, large)
-  for index, name in enumerate(names):
+  for index, (name, fitting) in enumerate(names):
     middle = cell * index + cell // 2
-    _write(picture, name, font, (left - _GAP, top + middle))
-    _write(picture, name, font, (left + middle, top - _GAP), is_upright=True)
+    _write(picture, name, fitting, (left - _GAP, top + middle))
+    _write(picture, name, fitting, (left + middle, top - _GAP), is_upright=True)
   pixels = np.asarray(matrix, np.float64)
   totals = pixels.sum(1)
   for row in range(count):
@@ -43,12 +43,6 @@ def draw(matrix: np.ndarray, class_names: list[str]) -> Image.Image:
       share = pixels[row, column] / totals[row] if totals[row] else None
       _draw_cell(pen, (left + cell * column, top + cell * row), cell, share, font)
   return picture
-
-
-def _drawable(name, index):
-  """Returns a class's name in ASCII, as Pillow's font has few other letters: of ä the a, of 空 the number."""
-  name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().strip() or f'class {index}'
-  return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME - 3] + '...'
 
 
 def _draw_cell(pen, corner, cell, share, font):
@@ -77,4 +71,4 @@ def _write(picture, text, font, end, is_upright=False):
 
 def _size(font, text):
   """Returns (width, height) in pixels; all texts are of one height, so that they stand on one line."""
-  return int(np.ceil(font.getlength(text))), sum(font.getmetrics()) if hasattr(font, 'getmetrics') else 11
+  return int(np.ceil(font.getlength(text))), sum(font.getmetrics())

@@ -1,12 +1,19 @@
 """Colours: label maps as palette PNGs, label maps blended over photos, and both as pictures of pages."""
+import contextlib
 import functools
+import importlib.util
 import io
+import os
+import unicodedata
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from utils import files
 
+# With letters of Chinese, Japanese and Korean, of Linux's distributions and macOS; Pillow looks for them.
+_MORE_FONTS = ('NotoSansCJK-Regular.ttc', 'wqy-microhei.ttc', 'wqy-zenhei.ttc', 'DroidSansFallbackFull.ttf',
+               'Arial Unicode.ttf')
 VOID_COLOR = (224, 224, 192)  # of PASCAL VOC's label pictures
 
 
@@ -72,20 +79,41 @@ def with_legend(image, classes, names, palette, background=None):
   found = [label for label in np.argsort(-pixels, kind='stable') if pixels[label] and label != background]
   size = max(10, min(height, width) // 28)
   while found:
-    box_height, box_width = _legend_size([names[label] for label in found], size)
+    box_height, box_width = _legend_size(names, found, size)
     if box_width <= width and 4 * box_height * box_width <= height * width:
       image = image.copy()
-      image[-box_height:, :box_width] = legend([names[label] for label in found],
-                                               [palette[label] for label in found], size)
+      image[-box_height:, :box_width] = legend(names, palette, found, size)
       return image
     found.pop()
   return image
 
 
-def _legend_size(names, size):
-  """Returns (height, width) of the legend of these names."""
-  width = max(int(font(size).getlength(name)) for name in names)
-  return _legend_line(size) * len(names) + size // 2, width + 5 * size // 2
+def legend(names, palette, labels=None, size=14):
+  """Returns a box with the names of classes beside their colours, uint8 [h, w, 3].
+
+  Args:
+    names: K str.
+    palette: K colours (r, g, b).
+    labels: the classes to name, ints, in this order; None is all.
+    size: int, the height of letters in pixels.
+  """
+  labels = range(len(names)) if labels is None else labels
+  height, width = _legend_size(names, labels, size)
+  canvas = Image.new('RGB', (width, height), (255, 255, 255))
+  pen = ImageDraw.Draw(canvas)
+  for row, label in enumerate(labels):
+    y = size // 4 + row * _legend_line(size) + size // 6
+    pen.rectangle((size // 2, y, 3 * size // 2, y + size), tuple(palette[label]), (0, 0, 0))
+    text, font = lettering(names[label], f'class {label}', size)
+    pen.text((2 * size, y + size // 2), text, (0, 0, 0), font, 'lm')
+  return np.asarray(canvas)
+
+
+def _legend_size(names, labels, size):
+  """Returns (height, width) of the legend of these classes."""
+  letterings = [lettering(names[label], f'class {label}', size) for label in labels]
+  width = max(int(font.getlength(text)) for text, font in letterings)
+  return _legend_line(size) * len(letterings) + size // 2, width + 5 * size // 2
 
 
 def _legend_line(size):
@@ -93,30 +121,35 @@ def _legend_line(size):
 
 
 @functools.lru_cache
-def font(size):
-  """Returns Pillow's own font, with letters of so many pixels if it can be scaled."""
-  try:
-    return ImageFont.load_default(size)
-  except TypeError:  # Pillow before 10.1
-    return ImageFont.load_default()
+def fonts(size):
+  """Returns the fonts that there are, with letters of so many pixels; Matplotlib brings the first."""
+  spec = importlib.util.find_spec('matplotlib')  # to import it takes time, and a folder to write to
+  folder = os.path.dirname(spec.origin) if spec and spec.origin else ''
+  found = []
+  for name in (os.path.join(folder, 'mpl-data/fonts/ttf/DejaVuSans.ttf'), *_MORE_FONTS):
+    with contextlib.suppress(OSError):
+      found.append(ImageFont.truetype(name, size))
+  return found or [ImageFont.load_default()]
 
 
-def legend(names, palette, size=14):
-  """Returns a box with the names of classes beside their colours, uint8 [h, w, 3].
+@functools.lru_cache(4096)
+def lettering(text, otherwise, size, longest=40):
+  """Returns (text, font): how to draw a text; `otherwise` is drawn where no font has all its letters.
 
   Args:
-    names: list of str.
-    palette: their colours (r, g, b).
+    text, otherwise: str; otherwise such as 'class 3'.
     size: int, the height of letters in pixels.
+    longest: int, to which the text is shortened.
   """
-  height, width = _legend_size(names, size)
-  canvas = Image.new('RGB', (width, height), (255, 255, 255))
-  pen = ImageDraw.Draw(canvas)
-  for row, (name, color) in enumerate(zip(names, palette)):
-    y = size // 4 + row * _legend_line(size)
-    pen.rectangle((size // 2, y + size // 6, 3 * size // 2, y + size // 6 + size), tuple(color), (0, 0, 0))
-    pen.text((2 * size, y), name, (0, 0, 0), font(size))
-  return np.asarray(canvas)
+  text = unicodedata.normalize('NFC', text)
+  is_leftward = any(unicodedata.bidirectional(letter) in ('R', 'AL') for letter in text)
+  if not is_leftward or features.check_feature('raqm'):  # which Arabic and Hebrew need
+    text = text if len(text) <= longest else text[:longest - 3] + '...'
+    for font in fonts(size):
+      missing = bytes(font.getmask('\U0010ffff'))
+      if all(bytes(font.getmask(letter)) != missing for letter in set(text)):
+        return text, font
+  return otherwise, fonts(size)[0]
 
 
 def save(path, image):
