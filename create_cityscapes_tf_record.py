@@ -12,6 +12,9 @@ images and labels, and .PNG, are taken too.
 import dataclasses
 import glob
 import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from cli import flags
 from dataset import descriptors, lists

@@ -11,6 +11,9 @@ ImageSets/Segmentation/val.txt, and all others that have a label are for trainin
 then written to ./dataset.
 """
 import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from cli import flags
 from dataset import descriptors, lists

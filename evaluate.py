@@ -11,6 +11,10 @@ names. --submission writes it as a test server takes it: voc the folder results 
 cityscapes <city>_<sequence>_<frame>_pred_labelIds.png with the official label ids. A test split
 has no labels; --label_data_dir none predicts without scoring.
 """
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from cli import flags
 from utils.errors import UsageError

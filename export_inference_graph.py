@@ -10,6 +10,10 @@ Other formats go to <export_dir>/<format>-<timestamp>/:
 
   python export_inference_graph.py --format tflite --size 513 513 --calibration photos
 """
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from cli import flags
 

@@ -9,6 +9,10 @@ the size in which a viewer shows the image: pixel value = class id, shown in the
 also writes <name>_overlay.png, the classes blended over the photo, with a legend. Of a video (clip.mp4) comes
 clip_overlay.mp4.
 """
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from cli import flags
 

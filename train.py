@@ -7,6 +7,10 @@ Trains --epochs_per_eval epochs, evaluates on val.record, and goes on until --tr
 resumes from the newest good checkpoint in --model_dir, with the images that come next. SIGTERM and Ctrl-C
 finish the step and save it (exit status 143 and 130); docs/reliability.md says what else is promised.
 """
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from cli import flags
 

@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# Started as `python dataset/make_sample_data.py`, Python puts dataset/ on its path, not the root.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
 from cli import flags
 from dataset import descriptors

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import numpy as np
@@ -25,6 +26,10 @@ from tools import recalibrate, view_dataset
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
+TOOLS = ('tools/benchmark', 'tools/convert_checkpoint', 'tools/create_tf_record', 'tools/gpu_graph',
+         'tools/plot_scalars', 'tools/recalibrate', 'tools/study', 'tools/view_dataset',
+         'dataset/make_sample_data')
+
 
 class MainJobTest(ScriptsTest):
 
@@ -392,13 +397,20 @@ class CommandLineTest(unittest.TestCase):
   def _run(self, script, *argv):
     return subprocess.run([sys.executable, f'{script}.py', *argv], cwd=ROOT, capture_output=True, text=True)
 
-  def test_help_answers_at_once_with_a_command_to_copy(self):
-    for script in SCRIPTS:
+  def test_help_answers_at_once_with_a_command_to_copy_also_through_a_link(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    link = os.path.join(folder.name, 'link.py')
+    for script in (*SCRIPTS, *TOOLS):
       with self.subTest(script):
+        os.symlink(f'{ROOT}/{script}.py', link)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        answer = self._run(script, '--help')
+        # Python itself then puts no folder on its path, as by -P.
+        answer = subprocess.run([sys.executable, link, '--help'], cwd=folder.name, capture_output=True,
+                                text=True, env={**os.environ, 'PYTHONSAFEPATH': '1'})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.assertIn(f'python {script}.py', answer.stdout)
+        os.remove(link)
+        self.assertIn(f'python {script}.py', answer.stdout, answer.stderr)
         self.assertIn('(default: ', answer.stdout)
         self.assertLess(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
 

@@ -48,13 +48,12 @@ import statistics
 import sys
 import time
 
-# A script finds modules in its own folder, tools/; the repository's are in the one above.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags  # noqa: E402
-from dataset import descriptors  # noqa: E402
-from utils import files, workers  # noqa: E402
-from utils.errors import DataError, UsageError  # noqa: E402
+from cli import flags
+from dataset import descriptors
+from utils import files, workers
+from utils.errors import DataError, UsageError
 
 MODES = ('train', 'infer', 'input')
 # Variant -> the module whose function `bench` makes it, and flags that it has its own way.

@@ -31,9 +31,8 @@ import tempfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# The zygote, a script, finds modules in its own folder, tools/; the repository's are in the one above.
-sys.path.insert(0, ROOT)
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+sys.path.insert(0, ROOT)  # where our modules are
 
 from cli import flags  # noqa: E402
 

@@ -12,10 +12,9 @@ further flag.
 import os
 import sys
 
-# A script finds modules in its own folder, tools/; the repository's are in the one above.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags  # noqa: E402
+from cli import flags
 
 
 def make_parser():

@@ -22,13 +22,12 @@ import os
 import shlex
 import sys
 
-# A script finds modules in its own folder, tools/; the repository's are in the one above.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags  # noqa: E402
-from dataset import class_files, descriptors, layouts, lists, panoptic, recognition, suggestion  # noqa: E402
-from utils import files  # noqa: E402
-from utils.errors import DataError, UsageError  # noqa: E402
+from cli import flags
+from dataset import class_files, descriptors, layouts, lists, panoptic, recognition, suggestion
+from utils import files
+from utils.errors import DataError, UsageError
 
 _SHOWN = 40  # values or colours in the table of --suggest
 _FOLDERS = ('images', 'labels', 'val_images', 'val_labels')

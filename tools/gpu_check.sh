@@ -13,7 +13,7 @@
 set -uo pipefail
 
 report=$(realpath -m "${1:-gpu_check.txt}")
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/.." || exit 2
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 scratch=$(mktemp -d) || exit 2
 trap 'rm -rf "$scratch"' EXIT

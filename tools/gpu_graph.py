@@ -20,10 +20,9 @@ Layouts: how often each kind of operation stands in the graph before and after g
 import os
 import sys
 
-# A script finds modules in its own folder, tools/; the repository's are in the one above.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags  # noqa: E402
+from cli import flags
 
 MODES = ('train', 'evaluate', 'predict', 'export')
 

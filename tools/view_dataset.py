@@ -14,11 +14,10 @@ the records with the same flags. Exit status 1 says that examples cannot be used
 import os
 import sys
 
-# A script finds modules in its own folder, tools/; the repository's are in the one above.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags  # noqa: E402
-from nets import backbones  # noqa: E402
+from cli import flags
+from nets import backbones
 
 
 def make_parser():
