@@ -19,7 +19,8 @@ demo: $(VENV)/.installed
 	  --model_dir $(DEMO)/model --clean_model_dir
 	$(RUN) evaluate.py --model_dir $(DEMO)/model --image_data_dir $(DEMO)/data/JPEGImages \
 	  --label_data_dir $(DEMO)/data/SegmentationClassAug --evaluation_data_list $(DEMO)/data/val.txt \
-	  | tee $(DEMO)/scores.txt
+	  > $(DEMO)/scores.txt
+	cat $(DEMO)/scores.txt
 	head -n 12 $(DEMO)/data/val.txt | sed 's/$$/.jpg/' > $(DEMO)/val_images.txt
 	$(RUN) inference.py --model_dir $(DEMO)/model --data_dir $(DEMO)/data/JPEGImages \
 	  --infer_data_list $(DEMO)/val_images.txt --output_dir $(DEMO)/masks --overlay
