@@ -35,7 +35,7 @@ _STORED_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
 # VOC photos, scaled by 2/3 and saved anew at quality 60, prints differed in up to 29 bits, those of others in
 # 84.
 _ALIKE, _PLAIN = 24, 3
-_PRINT_SIDE = 32  # pixels that an image has at least, if it is not smaller, to take its fingerprint
+PRINT_SIDE = 32  # pixels that an image has at least, if it is not smaller, to take its fingerprint
 _MAX_SENSOR = 4095  # of cameras of 10 and 12 bits, whose values some programs store in 16 bits as they are
 # Markers of a JPEG: any, and what ends the data of a scan, to which FF 00 and the restart markers belong. Of
 # several FFs the last counts.
@@ -88,7 +88,7 @@ def load(path, fast):
   if orientation == 1 and _is_stored_as_it_is(image, encoded):
     size, image_format, print_ = size_of(image), STORED_FORMATS[image.format], None
     if not fast:
-      image = decode(image, encoded, source, min_side=_PRINT_SIDE)
+      image = decode(image, encoded, source, min_side=PRINT_SIDE)
       check_transparency(image, source)
       print_ = fingerprint(image)
     return Stored(encoded, image_format, size, orientation, print_)

@@ -70,7 +70,7 @@ class NearIdenticalTest(unittest.TestCase):
   def test_changed_copies_and_mirror_images_are_found(self):
     train = [photo(seed) for seed in range(5)]
     copies = (photo(3), photo(3).resize((45, 30)), photo(3).filter(ImageFilter.GaussianBlur(1)),
-              photo(3).point(lambda value: min(255, value + 4)))
+              photo(3).point(lambda value: value // 2 + 100))
     for copy in copies:
       self.assertEqual(self.doubles(train, [photo(9), copy]), [('train3', 'val1', False)])
     mirrored = photo(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -78,8 +78,6 @@ class NearIdenticalTest(unittest.TestCase):
 
   def test_other_images_are_left_alone(self):
     self.assertEqual(self.doubles([photo(1), Image.new('RGB', (9, 9))], [photo(2), photo(4)]), [])
-    much_brighter = photo(1).point(lambda value: value // 2 + 100)
-    self.assertEqual(self.doubles([photo(1)], [much_brighter]), [])
     self.assertEqual(self.doubles([], [photo(2)]), [])
 
 
@@ -122,7 +120,7 @@ class FindProblemsTest(unittest.TestCase):
   def test_doubles_are_told_with_both_names(self):
     train, val = facts([[0, 1, 2]], name='a.jpg'), facts([[0, 1, 2]], name='b.jpg')
     found = self.sentences(one_set(train), one_set(val, title='val'),
-                           doubles=[view_dataset_facts.Double(train, val, 1.5, mirrored=True)])
+                           doubles=[view_dataset_facts.Double(train, val, mirrored=True)])
     self.assertEqual(found, [('warning', '1 image of val nearly equal one of train, so that scores will be '
                               'too good', ['b.jpg is the mirror image of a.jpg'])])
 

@@ -9,14 +9,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dataset import label_files
+from dataset import image_files, label_files
 
-THUMBNAIL = 32            # pixels a side; what near-identical images are compared by
-# Copies of CamVid's photos at half the size, 5 % brighter or as JPEG of quality 30 reach 0.999 and 5;
-# photos of different moments stay below 0.95 and above 19, unless the camera stands still.
-_MIN_CORRELATION = 0.99
-_MAX_DIFFERENCE = 6       # mean absolute, of 0..255
-_ENOUGH_TO_COMPARE = 8    # examples; of fewer, none is called unusual
+_ENOUGH_TO_COMPARE = 8  # examples; of fewer, none is called unusual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Facts:
     pixels: int64 [K], of each class; 0 for one that is ignored.
     ignored: float, 0..1, the share of ignored pixels.
     band: float, the mean width in pixels of what is ignored; 0 without any, or where all is.
-    thumbnail: uint8 [32, 32, 3].
+    prints: image_files.fingerprint of the image, and of its mirror image.
   """
   index: int
   name: str
@@ -38,7 +33,7 @@ class Facts:
   pixels: np.ndarray
   ignored: float
   band: float
-  thumbnail: np.ndarray
+  prints: tuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +70,9 @@ class Set:
 
 @dataclasses.dataclass(frozen=True)
 class Double:
-  """A validation image that is (almost) an image of the training set, or its mirror image."""
+  """A validation image that looks like an image of the training set, or like its mirror image."""
   train: Facts
   val: Facts
-  difference: float  # mean absolute, of 0..255
   mirrored: bool
 
 
@@ -111,8 +105,9 @@ def examine(index, name, image, label, dataset):
   ignored = label == dataset.ignore_label
   pixels = np.bincount(label.ravel(), minlength=256)[:dataset.num_classes]
   pixels[np.arange(dataset.num_classes) == dataset.ignore_label] = 0
-  thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
-  return Facts(index, name, label.shape, pixels, float(ignored.mean()), band_width(ignored), thumbnail)
+  mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+  prints = image_files.fingerprint(image), image_files.fingerprint(mirrored)
+  return Facts(index, name, label.shape, pixels, float(ignored.mean()), band_width(ignored), prints)
 
 
 def band_width(mask):
@@ -127,41 +122,14 @@ def band_width(mask):
 
 
 def near_identical(train, val):
-  """Returns the Doubles of two Sets, for each validation image its likest one in training.
-
-  Thumbnails are compared by correlation, all with all, and confirmed by their difference.
-  """
-  if not train.facts or not val.facts:
-    return []
-  theirs = _standardized(np.stack([one.thumbnail for one in val.facts]))
-  best = [(-1., None, False)] * len(val.facts)
-  for begin in range(0, len(train.facts), 1024):
-    part = train.facts[begin:begin + 1024]
-    thumbnails = np.stack([one.thumbnail for one in part])
-    for mirrored in (False, True):
-      correlation = _standardized(thumbnails[:, :, ::-1] if mirrored else thumbnails) @ theirs.T
-      likest = correlation.argmax(axis=0)
-      best = [max(old, (correlation[row, column], begin + row, mirrored), key=lambda match: match[0])
-              for column, (row, old) in enumerate(zip(likest, best))]
-  candidates = [_double(train.facts[row], one, mirrored) for one, (correlation, row, mirrored)
-                in zip(val.facts, best) if correlation >= _MIN_CORRELATION]
-  return sorted((one for one in candidates if one.difference <= _MAX_DIFFERENCE),
-                key=lambda one: one.difference)
-
-
-def _standardized(thumbnails):
-  """Returns float32 [N, 256]: grey values at half the size, of mean 0 and length 1."""
-  half = THUMBNAIL // 2
-  grey = thumbnails.mean(axis=3, dtype=np.float32).reshape(-1, half, 2, half, 2).mean((2, 4))
-  grey = grey.reshape(len(grey), -1)
-  grey -= grey.mean(axis=1, keepdims=True)
-  return grey / np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
-
-
-def _double(train, val, mirrored):
-  thumbnail = train.thumbnail[:, ::-1] if mirrored else train.thumbnail
-  difference = np.abs(thumbnail.astype(int) - val.thumbnail).mean()
-  return Double(train, val, float(difference), mirrored)
+  """Returns the Doubles of two Sets, in the order of the validation images; see image_files.find_alike."""
+  found = {}
+  for mirrored in (True, False):  # the latter counts if an image is both
+    rows = image_files.find_alike([one.prints[mirrored] for one in val.facts],
+                                  [one.prints[False] for one in train.facts])
+    found.update({position: Double(train.facts[row], val.facts[position], mirrored)
+                  for position, row in enumerate(rows) if row >= 0})
+  return [found[position] for position in sorted(found)]
 
 
 # --- Problems ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from cli import flags
-from dataset import class_uniform, conversion, descriptors, inputs, lists, schema, tf_records
+from dataset import class_uniform, conversion, descriptors, image_files, inputs, lists, schema, tf_records
 from nets import backbones
 from tools import view_dataset_facts, view_dataset_page
 from utils import devices, failures, files
@@ -135,7 +135,9 @@ def open_sources(args, dataset):
 def open_source(args, name, dataset):
   """Returns the source of one set, and a list of sentences on files that are missing."""
   if args.data_dir:
-    return tf_records.Records(tf_records.record_files(args.data_dir, name)), []
+    records = tf_records.Records(tf_records.record_files(args.data_dir, name))
+    conversion.read_index(args.data_dir, name)  # which refuses records that it does not describe
+    return records, []
   folders = lists.Folders([args.image_data_dir], [args.label_data_dir])
   pairs, missing = lists.match_pairs(folders, lists.read_list(name), dataset)
   return tf_records.Files(pairs), missing
@@ -152,7 +154,7 @@ def read_set(title, source, errors, dataset):
   """
   def examined(index):
     try:
-      name, image, label = decode(source, dataset, index, view_dataset_facts.THUMBNAIL)
+      name, image, label = decode(source, dataset, index, image_files.PRINT_SIDE)
     except DataError as error:
       return str(error)
     return view_dataset_facts.examine(index, name, image, label, dataset)
