@@ -1,4 +1,6 @@
 """A training: everything is checked, and then it trains and evaluates (train.py)."""
+import bisect
+import collections.abc
 import contextlib
 import dataclasses
 import functools
@@ -113,6 +115,7 @@ def run(args, requests, stack):
   }
   if args.batch_size == 'auto':
     args.batch_size = stored_batch_size(stored) or find_batch_size(args, params)
+    check_batch_size(args, task.workers)
   if counts['train'] < images_per_step(args):
     raise DataError(f'{args.data_dir} has {counts["train"]} training examples, fewer than --batch_size '
                     f'{args.batch_size} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
@@ -125,7 +128,7 @@ def run(args, requests, stack):
   validation = Validation(args.model_dir) if resume_from else None
   ends = round_ends(args, counts['train'], step, position)
   is_pending = step in ends and is_unscored(validation, step)
-  ends = [end for end in ends if end > step]
+  ends = ends[bisect.bisect_right(ends, step):]
   if not is_pending and is_finished(args, resume_from, step, ends, validation):
     return
   params.update(batch_size=images_per_step(args), max_steps=ends[-1] if ends else step)
@@ -161,8 +164,9 @@ def stored_batch_size(stored):
     stored: model_config.Stored of the earlier run, or None.
   """
   found = stored.history[-1]['flags'].get('batch_size') if stored and stored.history else None
-  if found:
-    print(f'--batch_size auto is {found}, as before')
+  if type(found) is not int or found < 1:  # as a file can say
+    return None
+  print(f'--batch_size auto is {found}, as before')
   return found
 
 
@@ -278,9 +282,8 @@ def check_devices(args, task):
     raise UsageError('--batch_size auto tries what fits on the GPUs of one machine, '
                      + ('and TensorFlow sees none' if not gpus else 'and here there are several')
                      + '; give a number')
-  if args.batch_size != 'auto' and args.batch_size % replicas:
-    raise UsageError(f'--batch_size {args.batch_size} cannot be shared by {replicas} devices evenly '
-                     f'(--num_gpus {args.num_gpus}, {task.workers} machines); give a multiple')
+  if args.batch_size != 'auto':
+    check_batch_size(args, task.workers)
   if replicas > 1 and args.accumulate_steps > 1:
     raise UsageError('--accumulate_steps works on one device; leave it out, or train on one')
   if task.workers > 1 and args.early_stopping_evals:
@@ -295,6 +298,13 @@ def check_devices(args, task):
   params = run_config.compute_params(args.precision, args.data_format, training=True)
   devices.use_fast_batch_norm(params)
   return params
+
+
+def check_batch_size(args, workers):
+  replicas = args.num_gpus * workers
+  if args.batch_size % replicas:
+    raise UsageError(f'--batch_size {args.batch_size} cannot be shared by {replicas} devices evenly '
+                     f'(--num_gpus {args.num_gpus}, {workers} machines); give a multiple')
 
 
 def find_checkpoint(args):
@@ -354,7 +364,7 @@ def find_position(args, past, step):
 
 
 def round_ends(args, num_train, step, position):
-  """Returns the global steps, from `step` on, at which a round of training ends.
+  """Returns the global steps, from `step` on, at which a round of training ends, as Ends.
 
   Epochs follow one another without a gap: 26 epochs of 103 images in batches of 10, evaluated every 10, end
   at steps 103, 206 and 267 (267.8 rounded down), so the last partial round is trained too and at most one
@@ -366,11 +376,33 @@ def round_ends(args, num_train, step, position):
     step: int, the global step.
     position: int, the images seen since --initial_global_step.
   """
-  epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
-  ends = [step + (epoch * num_train - position) // images_per_step(args) for epoch in epochs]
-  if args.max_steps:
-    ends = sorted({min(end, args.max_steps) for end in ends})
-  return [end for end in ends if end >= step]
+  def end(number):
+    epoch = min(number * args.epochs_per_eval, args.train_epochs)
+    found = step + (epoch * num_train - position) // images_per_step(args)
+    return min(found, args.max_steps or found)
+
+  numbers = range(1, -(-args.train_epochs // args.epochs_per_eval) + 1)
+  last = bisect.bisect_left(numbers, end(numbers[-1]), key=end)  # the first that ends where all do
+  return Ends(numbers[bisect.bisect_left(numbers, step, key=end):last + 1], end)
+
+
+class Ends(collections.abc.Sequence):
+  """Rising steps, each worked out when it is asked for: there can be a hundred million."""
+
+  def __init__(self, numbers, end):
+    """Args: a range, and a function that returns the step of a number in it."""
+    self._numbers, self._end = numbers, end
+
+  def __len__(self):
+    return len(self._numbers)
+
+  def __getitem__(self, item):
+    found = self._numbers[item]
+    return Ends(found, self._end) if isinstance(item, slice) else self._end(found)
+
+  def __contains__(self, step):
+    place = bisect.bisect_left(self, step)
+    return place < len(self) and self[place] == step
 
 
 def is_unscored(validation, step):
@@ -501,7 +533,7 @@ class Training:
       resume_from: str, the prefix of the checkpoint to go on from, or None.
       step: int, its global step.
       position: int, the images that it has seen.
-      ends: list of ints.
+      ends: sequence of ints.
       is_pending: bool, whether `step` is the end of a round that has not been evaluated.
     """
     args, task = self.args, self.task
@@ -549,7 +581,7 @@ class Training:
     """Returns the TrainingHook of a training from `step` on."""
     args = self.args
     plan = training_hooks.Plan(
-        args.model_dir, frozenset(ends), args.save_checkpoints_secs, args.save_checkpoints_steps,
+        args.model_dir, ends, args.save_checkpoints_secs, args.save_checkpoints_steps,
         args.keep_checkpoint_max, args.save_summary_steps, step, self.task.is_chief, images_per_step(args),
         summaries.of_run(flags.values(args), self.dataset.class_names, self.dataset.palette))
 

@@ -106,7 +106,8 @@ class TrainsTest(unittest.TestCase):
   def test_step_that_fits(self):
     config.enable_op_determinism()  # as --deterministic does; what is random has to have a seed
     self.addCleanup(config.disable_op_determinism)
-    self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, self.PARAMS, BATCHES, 2))
+    for policy in ({}, {'learning_rate_policy': 'piecewise', 'num_train': 5}):
+      self.assertTrue(batch_size.trains(deeplabv3_plus_model_fn, {**self.PARAMS, **policy}, BATCHES, 2))
 
   def test_step_that_does_not_fit(self):
     error = tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor')

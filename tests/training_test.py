@@ -2,8 +2,10 @@
 import contextlib
 import glob
 import io
+import itertools
 import os
 import tempfile
+import types
 import unittest
 from unittest import mock
 
@@ -28,7 +30,7 @@ class RoundsTest(unittest.TestCase):
   def _ends(self, *argv, num_train=103, step=0):
     args = parsed(*argv)
     position = (step - args.initial_global_step) * args.batch_size
-    return training.round_ends(args, num_train, step, position)
+    return list(training.round_ends(args, num_train, step, position))
 
   def test_last_partial_round_is_trained_too(self):
     self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])
@@ -42,12 +44,32 @@ class RoundsTest(unittest.TestCase):
     self.assertEqual(self._ends('--max_steps', 25), [10, 20, 25])
     self.assertEqual(self._ends('--max_steps', 25, step=25), [25])  # a round ends where it begins
 
+  def test_as_many_epochs_as_one_likes_take_neither_memory_nor_time(self):
+    for argv, last in ((('--train_epochs', 2**31 - 1), (2**31 - 1) * 103 // 10),
+                       (('--train_epochs', 2**31 - 1, '--max_steps', 10**9), 10**9)):
+      ends = training.round_ends(parsed(*argv), 103, 41, 410)[1:]
+      self.assertEqual((ends[0], ends[1], ends[-1], len(ends) > 10**7), (51, 61, last, True))
+      self.assertEqual([step in ends for step in (41, 51, 60, 61, 10299999 + 10, last, last + 1)],
+                       [False, True, False, True, False, True, False])
+
+  def test_rounds_are_those_of_a_list_of_all(self):
+    for flags_, num_train, step, position in itertools.product(
+        itertools.product((1, 7, 26), (1, 3, 30), (1, 10, 64), (1, 9, 500)), (1, 103), (0, 9, 11), (0, 88)):
+      args = types.SimpleNamespace(accumulate_steps=1, **dict(zip(
+          ('train_epochs', 'epochs_per_eval', 'batch_size', 'max_steps'), flags_, strict=True)))
+      epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
+      ends = [step + (epoch * num_train - position) // args.batch_size for epoch in epochs]
+      expected = sorted(end for end in {min(end, args.max_steps) for end in ends} if end >= step)
+      found = training.round_ends(args, num_train, step, position)
+      self.assertEqual((sorted({*found}), [end in found for end in range(300)], bool(found)),
+                       (expected, [end in expected for end in range(300)], bool(expected)))
+
   def test_accumulated_batches_are_one_step(self):
     args = parsed('--batch_size', 5, '--accumulate_steps', 4, '--train_epochs', 3)
     self.assertEqual(training.images_per_step(args), 20)
     # Epochs of 103 images: 5.15, 10.3 and 15.45 steps, of which one was done.
-    self.assertEqual(training.round_ends(args, 103, 1, 20), [5, 10, 15])
-    self.assertEqual(training.round_ends(args, 103, 11, 220), [15])  # the others lie before it
+    self.assertEqual(list(training.round_ends(args, 103, 1, 20)), [5, 10, 15])
+    self.assertEqual(list(training.round_ends(args, 103, 11, 220)), [15])  # the others lie before it
 
 
 class PositionTest(unittest.TestCase):
@@ -208,6 +230,19 @@ class ClassWeightsFlagTest(unittest.TestCase):
 
 
 class BatchSizeTest(unittest.TestCase):
+
+  def test_what_auto_stood_for_is_checked_as_any_number(self):
+    def stored(value):
+      with contextlib.redirect_stdout(io.StringIO()):
+        return training.stored_batch_size(mock.Mock(history=[{'flags': {'batch_size': value}}]))
+
+    self.assertEqual([stored(value) for value in (13, 0, -4, '13', None, True, 2.0)], [13] + 6 * [None])
+    for workers, gpus, refused in ((1, 2, True), (1, 1, False), (13, 1, False)):
+      args = parsed('--batch_size', 'auto', '--num_gpus', gpus)
+      args.batch_size = 13
+      with (self.assertRaisesRegex(UsageError, '13 cannot be shared by 2 devices evenly') if refused
+            else contextlib.nullcontext()):
+        training.check_batch_size(args, workers)
 
   def test_all_gpus_get_as_many_and_no_more_than_there_are_examples(self):
     for num_train, expected in ((1000, 48), (41, 40), (3, 4)):

@@ -185,6 +185,7 @@ def _training(model_fn, params, make_batches, batch_size):
   """A context of a session and a function that runs a step in it; raises _NoMemory if memory runs out."""
   devices.limit(1)
   config = run_config.run_config(params['seed'], xla=params['xla']).session_config
+  params = {**params, 'batch_size': batch_size}  # from which the piecewise policy has its rates
   try:
     with tf.Graph().as_default(), tf.Session(config=config) as session:
       tf.set_random_seed(params['seed'])  # see devices.cpu_session

@@ -6,6 +6,7 @@ optimised and filled with values only once.
 """
 import dataclasses
 import time
+import typing
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -36,7 +37,7 @@ class Plan:
 
   Attributes:
     model_dir: str.
-    ends: frozenset of the global steps at which rounds end: there it saves and evaluates.
+    ends: container of the global steps at which rounds end: there it saves and evaluates.
     save_seconds, save_steps: int; it also saves so long after the last time, and at multiples of so many
       steps; 0 is never.
     keep_max: int, newest checkpoints to keep; 0 keeps all.
@@ -48,7 +49,7 @@ class Plan:
     told: tf.Summary of what the run was told, written when it begins; or None.
   """
   model_dir: str
-  ends: frozenset
+  ends: typing.Container[int]
   save_seconds: int = 0
   save_steps: int = 0
   keep_max: int = 5
