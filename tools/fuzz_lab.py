@@ -193,10 +193,9 @@ def unreadable(path):
 
 
 def without_progress(text):
-  """Returns stderr without progress bars: what a line shows last, unless it is one."""
-  bar = re.compile(r'.*\|.*(it|image)/s\]|.*\d+%\||.*\d+image \[.*/s\]')
-  lines = [line.rsplit('\r', 1)[-1] for line in text.split('\n')]
-  return '\n'.join(line for line in lines if not bar.match(line)).strip('\n')
+  """Returns stderr without the lines that tell how far something is (utils/progress.py)."""
+  line = re.compile(r'(?!.*error: ).+: \d+( of \d+)? \w+s(, .*)?')
+  return '\n'.join(found for found in text.split('\n') if not line.fullmatch(found)).strip('\n')
 
 
 def snapshot(folder):
