@@ -510,9 +510,11 @@ def forget_later(model_dir, step):
   tf.summary.FileWriterCache.clear()  # of an earlier training by this process; it would write beyond the cut
   validation = Validation(model_dir)
   validation.go_on_from(step)
-  event_files.cut(model_dir, lambda past: past <= step)
+  # What a run was told at this step, of which nothing else is left, is told again.
+  event_files.cut(model_dir, lambda event: event.step < step + (not summaries.is_of_run(event.summary)))
   for folder in ('eval', 'eval_ema'):
-    event_files.cut(os.path.join(model_dir, folder), lambda past: past <= step and validation.has(past))
+    event_files.cut(os.path.join(model_dir, folder),
+                    lambda event: event.step <= step and validation.has(event.step))
   return validation
 
 

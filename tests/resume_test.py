@@ -54,13 +54,13 @@ def variables(prefix):
   return {name: reader.get_tensor(name).tobytes() for name in reader.get_variable_to_shape_map()}
 
 
-def curve(folder):
-  """Returns the points of all event files of a folder, in order: (tag, step, value)."""
+def curve(folder, kind='simple_value'):
+  """Returns the points of a kind in all event files of a folder, in order: (tag, step, value)."""
   points = []
   for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events*')), key=os.path.getmtime):
     for event in tf.train.summary_iterator(path):
       points += [(value.tag, event.step, value.simple_value) for value in event.summary.value
-                 if value.HasField('simple_value') and value.tag not in summaries.OF_TIME]
+                 if value.HasField(kind) and value.tag not in summaries.OF_TIME]
   return points
 
 
@@ -123,6 +123,8 @@ class ExactTest(ResumeTest):
     self.train('parts', *flags, '--input_threads', 2)
     self.check_same('parts', 'whole', 8)
     self.assertEqual([tag[1] for tag in curve(self.model('parts')) if tag[0] == 'loss'], [1, 3, 5, 7])
+    told = [step for tag, step, _ in curve(self.model('parts'), 'tensor') if tag == 'configuration']
+    self.assertEqual(told, [0, 4])  # once for each start of which something is left
     self.assertEqual(self.steps('parts'), [3, 4, 6, 8])
 
   def test_also_with_accumulated_batches_cached_images_and_dropout(self):

@@ -14,14 +14,15 @@ from utils import files
 
 OF_EVALUATION = 'evaluate'  # the folder of those that evaluate.py writes, in the model's
 _HEADER, _FOOTER = 12, 4  # length and its checksum before each event, a checksum after it
+_MOST = 1 << 28  # bytes of an event, far more than any of a training has
 
 
-def cut(folder: str, is_past: typing.Callable[[int], bool]) -> None:
-  """Cuts each event file of a folder before its first event whose step is not past; and damaged ends off.
+def cut(folder: str, is_past: typing.Callable[[tf.Event], bool]) -> None:
+  """Cuts each event file of a folder before its first event that is not past; and damaged ends off.
 
   Args:
     folder: nothing happens if it does not exist.
-    is_past: says whether the events of a step stay.
+    is_past: says whether an event, which holds a summary, stays.
   """
   # A link could lead to a file of somebody else.
   for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events.out.tfevents.*'))):
@@ -61,13 +62,13 @@ def _size_of_past(path, is_past):
       file.seek(kept)
       length = int.from_bytes(file.read(_HEADER)[:8], 'little')
       end = kept + _HEADER + length + _FOOTER
-      if end > size:
+      if not 0 < length <= _MOST or end > size:  # zeros, which a parser takes for events without end
         break
       try:
         event = tf.Event.FromString(file.read(length))
       except Exception:  # DecodeError: damaged
         break
-      if event.HasField('summary') and not is_past(event.step):
+      if event.HasField('summary') and not is_past(event):
         break
       kept = end
   return kept
