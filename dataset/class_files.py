@@ -9,6 +9,7 @@ import os
 import re
 import typing
 
+from dataset import descriptors
 from utils import files
 from utils.errors import DataError
 
@@ -16,7 +17,6 @@ from utils.errors import DataError
 IGNORED_NAMES = ('__ignore__', 'ignore', 'void', 'unlabeled', 'unlabelled')
 
 _MAX_BYTES, _MAX_LINE = 1 << 20, 1000
-_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')  # what no descriptor allows in a name
 _RGB = r'([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})'
 # A fourth number makes it unclear which three are the colour.
 _RGB_NAME = re.compile(_RGB + r'[\s,]+(?![0-9]+(?:[\s,]|$))(\S.*)')
@@ -93,7 +93,7 @@ def _collect(path, entries):
   names, values, colors = {}, {}, {}
   for place, name, value, color in entries:
     name = name.strip() if isinstance(name, str) else ''
-    if not name or _CONTROL.search(name):
+    if not descriptors.is_text(name):
       raise DataError(f'{place} has no name that can be printed; give the class one')
     names[name] = None
     for key, table in ((value, values), (color, colors)):

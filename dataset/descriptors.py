@@ -160,6 +160,12 @@ def first_difference(names, others):
   return next((number, *pair) for number, pair in enumerate(zip(names, others)) if pair[0] != pair[1])
 
 
+def is_text(value):
+  """Returns whether a value is a text that can be printed in UTF-8, on one line, and shows something."""
+  kinds = [unicodedata.category(character) for character in value] if isinstance(value, str) else []
+  return not {'Cc', 'Cs', 'Zl', 'Zp'} & {*kinds} and any(kind not in ('Cf', 'Zs') for kind in kinds)
+
+
 def hex_color(color):
   """Returns (red, green, blue), 0..255, as '#rrggbb'."""
   return '#' + bytes(color).hex()
@@ -190,9 +196,9 @@ def from_json(descriptor, source):
   demand(not unknown, f"the key '{min(unknown, default='')}' is unknown; use {', '.join(allowed)}")
 
   name, class_names = descriptor['name'], descriptor['class_names']
-  demand(_is_text(name), 'name must be a text')
-  demand(isinstance(class_names, list) and all(map(_is_text, class_names)),
-         'class_names must be a list of texts without control characters')
+  demand(is_text(name), 'name must be a text that shows something, without control characters')
+  demand(isinstance(class_names, list) and all(map(is_text, class_names)),
+         'class_names must be a list of texts that show something, without control characters')
   demand(2 <= len(class_names) <= 256, f'{len(class_names)} class_names; 2 to 256 are allowed')
   twice = sorted({n for n in class_names if class_names.count(n) > 1})
   demand(not twice, f'class_names holds {twice} more than once')
@@ -264,12 +270,6 @@ def _read_color(text):
   numbers = re.fullmatch(r'[\[(]? *([0-9]+) *, *([0-9]+) *, *([0-9]+) *[\])]?', text)
   color = tuple(map(int, numbers.groups())) if numbers else None
   return color if color and max(color) <= 255 else None
-
-
-def _is_text(value):
-  """Returns whether a value is a text that can be printed: on one line, and in UTF-8."""
-  return isinstance(value, str) and value != '' and not any(
-      unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') for character in value)
 
 
 def _is_byte(value):

@@ -125,6 +125,12 @@ class DescriptorTest(unittest.TestCase):
       with self.subTest(sentence), self.assertRaisesRegex(DataError, f"'my.json': .*{sentence}"):
         descriptors.from_json(descriptor, 'my.json')
 
+  def test_names_may_be_any_text_that_shows_something_on_its_line(self):
+    for name in ('Straße', '猫', '👩\u200d🌾', '/a/..', '%s {} $x', '"', 'n' * 300, ' x', '\ue000', 'e\u0301'):
+      self.assertTrue(descriptors.is_text(name), name)
+    for name in ('', ' ', '\u3000', '\u200b', 'a\nb', 'a\tb', 'a\u2028b', '\udcff', 3, None):
+      self.assertFalse(descriptors.is_text(name), repr(name))
+
   def test_values_and_colours_stand_for_classes_by_number_or_name_or_are_ignored(self):
     values = descriptors.from_json({**DESCRIPTOR, 'values': {
         '0': 'plum', '255': 1, '7': 'ignore', '3': 0}}, 'here')
