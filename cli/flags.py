@@ -101,12 +101,13 @@ class Parser(argparse.ArgumentParser):
     shown = ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in self._place + message)
     self.exit(2, f'{self.prog}: error: {shown}; see --help\n')
 
-  def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-    """Returns the flags as a namespace.
+  def parse(self, argv: list[str] | None = None, place: str = '') -> argparse.Namespace:
+    """Returns the flags as a namespace; errors begin with `place`.
 
     Beside them it has `.explicit`, the names that `argv` or a recipe gave; `.changed`, those of them whose
     value is not the default, a dict of the defaults; and `.recorded`, the names of what is history.
     """
+    self._place = place
     command = self._given(sys.argv[1:] if argv is None else argv)
     given: dict[str, typing.Any] = {}
     for path in command.get('recipe', ()):

@@ -5,29 +5,33 @@ import os
 import textwrap
 from unittest import mock
 
-from tests.support import FolderTest, run
+from tests.support import ROOT, FolderTest, run
 from tools import study, study_runs
 from utils.errors import DataError, UsageError
 
-# Stands in for train.py: its mean IoU is --score, and a tenth more for each seed. A score of 0 fails.
-_TRAIN = '''
-import argparse, json, os
-parser = argparse.ArgumentParser()
-for name in ('recipe', 'data_dir', 'model_dir', 'seed', 'score'):
-  parser.add_argument('--' + name)
-args, _ = parser.parse_known_args()
-assert float(args.score), 'no score'
-scores = [float(args.score) / 2, float(args.score) + 0.1 * int(args.seed)]
+# Stands in for train.py: its mean IoU is --ema, and a tenth more for each seed; 0 fails.
+_TRAIN = f'''
+import json, os, sys
+sys.path.insert(0, {ROOT!r})
+import train
+from cli import flags
+args = train.make_parser().parse()
+score = args.ema
+assert score, 'no score'
+with open(os.path.join(args.model_dir, 'model_config.json'), 'w') as file:
+  json.dump({{'flags': flags.values(args)}}, file)
+scores = [score / 2, score + 0.1 * args.seed]
 with open(os.path.join(args.model_dir, 'validation.json'), 'w') as file:
-  json.dump({'format': 1, 'since': 0, 'evaluations': [
-      {'step': 10 * i, 'mean_iou': score} for i, score in enumerate(scores, 1)]}, file)
+  json.dump({{'format': 1, 'since': 0, 'evaluations': [
+      {{'step': 10 * i, 'mean_iou': score}} for i, score in enumerate(scores, 1)]}}, file)
 with open(os.path.join(args.model_dir, 'runs'), 'a') as file:
   file.write('.')
-print(f'\\nDone: {args.model_dir} is at step 20')
+print(f'\\nDone: {{args.model_dir}} is at step 20')
 '''
 
 
 class StudyTest(FolderTest):
+  base = ''
 
   def write(self, name, text):
     path = os.path.join(self.folder, name)
@@ -37,24 +41,24 @@ class StudyTest(FolderTest):
 
   def study(self, changes, *argv):
     with mock.patch.object(study_runs, '_TRAIN', self.write('train.py', _TRAIN)):
-      return run(study, '--base', self.write('base.flags', ''), '--changes', self.write('a.changes', changes),
-                 '--output_dir', os.path.join(self.folder, 'out'), *argv)
+      return run(study, '--base', self.write('base.flags', self.base), '--changes',
+                 self.write('a.changes', changes), '--output_dir', os.path.join(self.folder, 'out'), *argv)
 
   def test_lines_are_compared_with_the_first_and_trained_once(self):
     changes = '''
       # A comment.
-      base: --score 0.4
-      one more: --score 0.45 \\
+      base: --ema 0.4
+      one more: --ema 0.45 \\
         --flip off  # within the spread
-      better: --score 0.6 --x 'T/a#2'
-      worse: --score 0.2
+      better: --ema 0.6 --pre_trained_model 'T/a#2'
+      worse: --ema 0.2
     '''
     printed = self.study(changes, '--seeds', 2, '--jobs', 3)
-    for line in ('| base | `--score 0.4` | 40.00, 50.00 | 45.00 | 7.07 |  |',
-                 '| one more | `--score 0.45 --flip off` | 45.00, 55.00 | 50.00 | 7.07 '
+    for line in ('| base | `--ema 0.4` | 40.00, 50.00 | 45.00 | 7.07 |  |',
+                 '| one more | `--ema 0.45 --flip off` | 45.00, 55.00 | 50.00 | 7.07 '
                  '| +5.00, within the spread |',
-                 "| better | `--score 0.6 --x 'T/a#2'` | 60.00, 70.00 | 65.00 | 7.07 | +20.00, better |",
-                 '| worse | `--score 0.2` | 20.00, 30.00 | 25.00 | 7.07 | -20.00, worse |'):
+                 "| better | `--ema 0.6 --pre_trained_model 'T/a#2'` | 60.00, 70.00 | 65.00 | 7.07 | +20.00",
+                 '| worse | `--ema 0.2` | 20.00, 30.00 | 25.00 | 7.07 | -20.00, worse |'):
       self.assertIn(line, printed)
     self.assertTrue(os.path.getsize(os.path.join(self.folder, 'out', 'curves.png')))
     printed = self.study(changes, '--seeds', 3)
@@ -64,15 +68,33 @@ class StudyTest(FolderTest):
         self.assertEqual(file.read(), '.')
 
   def test_one_seed_has_no_spread(self):
-    self.assertIn('| +5.00, of one seed |', self.study('a: --score 0.4\nb: --score 0.45\n', '--seeds', 1))
+    self.assertIn('| +5.00, of one seed |', self.study('a: --ema 0.4\nb: --ema 0.45\n', '--seeds', 1))
 
   def test_a_run_that_fails_is_named(self):
     with (contextlib.redirect_stderr(io.StringIO()),
           self.assertRaisesRegex(DataError, r'b, seed 0 ended with status 1; .*out/b/0/train\.log says why')):
-      self.study('a: --score 0.4\nb: --score 0\n')
+      self.study('a: --ema 0.4\nb: --ema 0\n')
+
+  def test_a_run_of_other_flags_is_not_shown_as_one_of_these(self):
+    base = 'a: --ema 0.4\n'
+    self.study(base + 'b: --ema 0.5 --pre_trained_model x\n', '--seeds', 1)
+    self.study(base + 'b: --ema 0.5 --pre_trained_model ./x --input_threads 3\n', '--seeds', 1)  # the same
+    for changed, told in (
+        ('b: --ema 0.6', 'out/b/0 holds .*: --pre_trained_model was x .*; --ema was 0.5 and is 0.6 now'),
+        ('b: --ema 0.5 --pre_trained_model y', 'flags: --pre_trained_model was x and is y now. Give another'),
+        ('b: --ema 0.5 --pre_trained_model x --crop_size 9 9', r'was \[513, 513\] and is \[9, 9\] now')):
+      with self.assertRaisesRegex(DataError, told):
+        self.study(f'{base}{changed}\nc: --ema 0.1', '--seeds', 1)
+    with mock.patch.object(self, 'base', '--momentum'), self.assertRaises(SystemExit):
+      self.study(base, '--seeds', 1)
+    with (mock.patch.object(self, 'base', '--cache'),
+          self.assertRaisesRegex(DataError, 'out/a/0 .*--cache was')):
+      self.study(base, '--seeds', 1)
+    self.assertFalse(os.path.exists(os.path.join(self.folder, 'out', 'c')))
 
   def test_lines_that_are_none_are_refused_by_number(self):
     for text, words in (('a: --x\nb --y\n', 'line 2: give a new name'), ('a:\na: --x\n', 'line 2'),
+                        ('a b:\nA_b: --xla\n', 'line 2'), ('a: --seed 3\n', 'a gives --model_dir or --seed'),
                         ('..: --x\n', 'line 1'), ('# nothing\n', 'holds no line')):
       with self.assertRaisesRegex(DataError, words):
         self.study(text)

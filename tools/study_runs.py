@@ -8,8 +8,9 @@ import subprocess
 import sys
 import typing
 
-from cli import flags
+from cli import flags, model_config
 from tools import scalar_curves
+from train import make_parser
 from utils import files
 from utils.errors import DataError, UsageError
 from utils.validation import Validation
@@ -22,6 +23,10 @@ class Change(typing.NamedTuple):
   """A line of the study: its name, and its flags of train.py, a list of str."""
   name: str
   flags: list[str]
+
+  @property
+  def folder(self) -> str:
+    return self.name.replace(' ', '_')
 
 
 class Row(typing.NamedTuple):
@@ -54,8 +59,10 @@ def main(args):
   changes = read_changes(args.changes)
   if not os.path.isfile(args.base):
     raise UsageError(f'--base {args.base} is no file; give a recipe of train.py')
-  files.make_folder(args.output_dir, '--output_dir')
   runs = [(change, seed) for seed in range(args.seeds) for change in changes]  # all lines soon have one
+  for run in runs:
+    check(args, *run)
+  files.make_folder(args.output_dir, '--output_dir')
   with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
     list(pool.map(lambda run: train(args, *run), runs))
   rows = [Row(change, [curve(folder_of(args, change, seed)) for seed in range(args.seeds)])
@@ -73,17 +80,47 @@ def read_changes(path: str) -> list[Change]:
     end = next((number for number, word in enumerate(words) if ':' in word), -1)
     last, colon, first_flag = words[end].partition(':')
     name = ' '.join([*words[:end], last])
-    if not (colon and re.fullmatch(r'\w[\w .,+-]*', name)) or name in [change.name for change in changes]:
+    change = Change(name, [first_flag] * bool(first_flag) + words[end + 1:])
+    taken = [one.folder.lower() for one in changes]  # as some disks see it
+    if not (colon and re.fullmatch(r'\w[\w .,+-]*', name)) or change.folder.lower() in taken:
       raise DataError(f'{place}give a new name, a colon and flags of train.py, such as cosine: '
                       '--learning_rate_policy cosine')
-    changes.append(Change(name, [first_flag] * bool(first_flag) + words[end + 1:]))
+    changes.append(change)
   if not changes:
     raise DataError(f'--changes {path} holds no line to train; give a name, a colon and flags in each')
   return changes
 
 
 def folder_of(args, change, seed):
-  return os.path.join(args.output_dir, change.name.replace(' ', '_'), str(seed))
+  return os.path.join(args.output_dir, change.folder, str(seed))
+
+
+def flags_of(args, change, seed):
+  return ['--recipe', args.base, '--data_dir', args.data_dir, '--model_dir', folder_of(args, change, seed),
+          '--seed', str(seed), '--quiet', *change.flags]
+
+
+def check(args, change, seed):
+  """Raises DataError if train.py does not take the flags of a run, or its folder holds one of other flags."""
+  folder, parser = folder_of(args, change, seed), make_parser()
+  given = parser.parse(flags_of(args, change, seed), f'--changes {args.changes}, {change.name}: ')
+  if (given.model_dir, given.seed) != (folder, seed):
+    raise DataError(f'{change.name} gives --model_dir or --seed, which are those of each run; leave them out')
+  config = os.path.join(folder, model_config.FILE_NAME)
+  before = files.read_json(config, config).get('flags', {}) if os.path.exists(config) else {}
+  told = [f'--{name} was {before[name]} and is {value} now' for name, value in flags.values(given).items()
+          if name in {*given.recorded, 'pre_trained_model'} & {*before} and value != 'auto'
+          and _plain(value) != _plain(before[name])]
+  if told:
+    raise DataError(f'{folder} holds a run of other flags: {"; ".join(told)}. Give another --output_dir or '
+                    f'another name than {change.name}, or remove the folder')
+
+
+def _plain(value):
+  """Returns a flag's value as it is compared: paths by where they lead, and a tuple as JSON holds it."""
+  if isinstance(value, str):
+    return os.path.abspath(value)
+  return list(value) if isinstance(value, tuple) else value
 
 
 def train(args, change, seed):
@@ -95,8 +132,7 @@ def train(args, change, seed):
       if f'\nDone: {folder} is at step' in file.read():
         return
   files.make_folder(folder, '--output_dir')
-  command = [sys.executable, _TRAIN, '--recipe', args.base, '--data_dir', args.data_dir,
-             '--model_dir', folder, '--seed', str(seed), '--quiet', *change.flags]
+  command = [sys.executable, _TRAIN, *flags_of(args, change, seed)]
   with open(log, 'a', encoding='utf-8') as file:
     file.write(shlex.join(command) + '\n')
     file.flush()
