@@ -12,7 +12,8 @@ _CODEC = 'mp4v'
 # Share of the frames, and of the seconds, that the header names. It is an estimate: sound may be longer.
 _LEAST_SHARE = 0.9
 # Their headers name frames that were trimmed off, but also the place of each; what is lost is known without.
-_WITH_TABLES = ('.mp4', '.mov', '.m4v')
+_WITH_TABLES = ('.mp4', '.mov', '.m4v', '.qt', '.3gp')
+_SLACK = 9  # bytes that writers of AVI may count too many: of a header, and one that makes lengths even
 _EBML, _SEGMENT = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'  # of MKV and WebM
 _ASF = b'\x30\x26\xb2\x75'  # of WMV
 _BOXES = {b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'moof', b'styp', b'sidx', b'mfra', b'meta',
@@ -110,7 +111,7 @@ def ends_early(path, source):
       if length < 8:
         return False
       end += length
-  return end > size
+  return end > size + _SLACK * (first == b'RIFF')
 
 
 def _chunk_length(first, head):
