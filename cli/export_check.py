@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+from cli import photos
 from dataset import image_files, lists, make_sample_data
 from utils.errors import DataError
 
@@ -159,8 +160,8 @@ def find(given: list[str], flag: str) -> list[str]:
   for text in given:
     found = [text]
     if os.path.isdir(text):
-      found = [os.path.join(text, name) for name in sorted(os.listdir(text))
-               if lists.has_extension(name, lists.IMAGE_EXTENSIONS)]
+      names = [name for name in sorted(os.listdir(text)) if lists.has_extension(name, lists.IMAGE_EXTENSIONS)]
+      found = [photo.path for photo in photos.without_outputs(photos.list_photos(text, names))]
       if not found:
         raise DataError(f"{flag} '{text}' is a folder without an image; give images, or a folder of them")
     elif not os.path.isfile(text):

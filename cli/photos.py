@@ -11,7 +11,8 @@ from utils.errors import DataError
 # What is written of a photo, and of a video. Masks of a video's frames are files in a folder.
 ENDINGS = {'mask': '_mask.png', 'overlay': '_overlay.png', 'probabilities': '_probabilities.npy'}
 VIDEO_ENDING, FRAMES_ENDING, FRAME = '_overlay.mp4', '_mask', '{:06d}.png'
-VIDEO_EXTENSIONS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+VIDEO_EXTENSIONS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.qt', '.3gp', '.mpg', '.mpeg', '.mpe',
+                    '.wmv', '.asf', '.mts', '.m2ts')
 _PATTERN = re.compile('[*?[]')
 _OUTPUT = re.compile(rf'(.+)({"|".join(map(re.escape, (*ENDINGS.values(), VIDEO_ENDING)))}'
                      rf'|{FRAMES_ENDING}/\d{{6,}}\.png)', re.DOTALL)
@@ -69,19 +70,23 @@ def find_photos(given, output_dir):
   if others:
     print(f'Left out of the folders: {others.total()} file(s) that are no images by their names '
           f'({", ".join(sorted(others))}); give the files themselves to have them predicted', flush=True)
+  return without_outputs(photos)
+
+
+def without_outputs(photos):
+  """Returns the Photos that are not called like an output of another of them, in any folder, and says so."""
   stems = {photo.output for photo in photos}
-  written = {photo: None for photo in photos if _is_output(photo, stems)}
+
+  def is_output(photo):
+    match = _OUTPUT.fullmatch(photo.output + os.path.splitext(photo.path)[1])
+    parts = match[1].split(os.sep) if match else []
+    return any(os.path.join(*parts[first:]) in stems for first in range(len(parts)))
+
+  written = {photo: None for photo in photos if is_output(photo)}
   if written:
     print(f'Left out: {len(written)} file(s) that are outputs of the others by their names, such as '
-          f'{next(iter(written)).path}; give them by themselves to have them predicted', flush=True)
+          f'{next(iter(written)).path}; give them by themselves to have them taken', flush=True)
   return [photo for photo in photos if photo not in written]
-
-
-def _is_output(photo, stems):
-  """Returns whether a Photo is called like what is written of one whose output, in any folder, has a stem."""
-  match = _OUTPUT.fullmatch(photo.output + os.path.splitext(photo.path)[1])
-  parts = match[1].split(os.sep) if match else []
-  return any(os.path.join(*parts[first:]) in stems for first in range(len(parts)))
 
 
 def _matches(pattern):

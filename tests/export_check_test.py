@@ -39,6 +39,13 @@ class AgreementTest(unittest.TestCase):
     with self.assertRaisesRegex(DataError, r'\[1, 3, 2\] probabilities, and the model \[1, 4, 2\]'):
       self.agreement([[[.9, .1]] * 3])
 
+  def test_folder_gives_its_photos_without_what_inference_wrote_of_them(self):
+    with tempfile.TemporaryDirectory() as folder:
+      for name in ('a.jfif', 'a_mask.png', 'b.JPG', 'b_overlay.png', 'face_mask.png', 'n.txt'):
+        open(os.path.join(folder, name), 'w').close()
+      self.assertEqual(export_check.find([folder], '--check_images'),
+                       [os.path.join(folder, name) for name in ('a.jfif', 'b.JPG', 'face_mask.png')])
+
   def test_what_a_runtime_cannot_read_ends_in_a_sentence(self):
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, 'model.pb')
