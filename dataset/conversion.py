@@ -30,7 +30,7 @@ import re
 import tensorflow.compat.v1 as tf
 
 from dataset import descriptors, image_files, label_files, lists, schema, tf_records
-from utils import files, locks, workers
+from utils import files, locks, tables, workers
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -417,13 +417,13 @@ def _print_classes(splits, dataset):
   ignored = dataset.ignore_label
   names = {label: name for label, name in enumerate(dataset.class_names) if label != ignored} | {
       ignored: '(ignored)'}
-  width = max(map(len, names.values()))
-  print(f'{"class":>5} {"":{width}}' + ''.join(f'{split.name + " pixels":>18} {"share":>8} {"images":>8}'
-                                              for split in splits))
+  names = dict(zip(names, tables.column(names.values())))
+  print(f'{"class":>5} {"":{len(names[ignored])}}' + ''.join(
+      f'{split.name + " pixels":>18} {"share":>8} {"images":>8}' for split in splits))
   for label, name in names.items():
     cells = (f'{split.counts[label]:18,} {split.counts[label] / sum(split.counts):8.2%} '
              f'{split.images[label]:8,}' for split in splits)
-    print(f'{label:5} {name:{width}}' + ''.join(cells))
+    print(f'{label:5} {name}' + ''.join(cells))
 
 
 def _warn_of_classes(splits, dataset):

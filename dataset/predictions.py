@@ -86,7 +86,7 @@ def save(path, classes, dataset, submission):
   """
   os.makedirs(os.path.dirname(path), exist_ok=True)
   if submission == 'cityscapes':
-    visualization.save_grey(path, np.take(descriptors.CITYSCAPES_LABEL_IDS, classes))
+    visualization.save(path, np.take(descriptors.CITYSCAPES_LABEL_IDS, classes).astype(np.uint8))
   elif submission == 'voc':
     visualization.save_mask(path, classes, descriptors.voc_palette(256),
                             descriptors.DATASETS['voc'].ignore_label)

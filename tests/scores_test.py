@@ -4,7 +4,7 @@ import unittest
 import cv2
 import numpy as np
 
-from utils import scores, validation
+from utils import scores, tables, validation
 
 
 def blobs(rng, size, num_values):
@@ -116,6 +116,10 @@ class TallyTest(unittest.TestCase):
         'road   0.6667    1.0000     0.6667  1.0000  0.8000    0.6667       2',
         'sea         -         -          -       -       -         -       0',
         ''])
+
+  def test_names_of_any_letters_make_columns(self):
+    self.assertEqual(tables.column(['猫', 'кот', 'e\u0301', '', 'x' * 50], longest=6),
+                     ['猫    ', 'кот   ', 'e\u0301     ', ' ' * 6, 'xxx...'])
 
 
 class ReportTest(unittest.TestCase):

@@ -74,7 +74,7 @@ class VisualizationTest(unittest.TestCase):
     self.assertEqual(visualization.lettering('x' * 300, '', 12)[0], 'x' * 37 + '...')
 
   def test_grey_picture_holds_the_values(self):
-    visualization.save_grey(self.path, np.array([[7, 33], [0, 255]]))
+    visualization.save(self.path, np.array([[7, 33], [0, 255]], np.uint8))
     with Image.open(self.path) as image:
       self.assertEqual((image.mode, np.asarray(image).tolist()), ('L', [[7, 33], [0, 255]]))
 

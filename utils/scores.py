@@ -9,7 +9,7 @@ import typing
 import cv2
 import numpy as np
 
-from utils import validation
+from utils import tables, validation
 
 _BOUNDARY = 0.02  # width of the boundary, of the image's diagonal; as published
 _COLUMNS = ('iou', 'accuracy', 'precision', 'recall', 'dice', 'boundary_iou')
@@ -167,12 +167,11 @@ def table(scores: dict[str, typing.Any]) -> str:
   Args:
     scores: those of Tally.scores.
   """
-  rows = [('class', *map(title, _COLUMNS), 'pixels')]
-  for name, of_class in scores['classes'].items():
-    rows.append((name, *(_score(of_class[column]) for column in _COLUMNS), f'{of_class["pixels"]:,}'))
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = ['  '.join(cell.rjust(width) if place else cell.ljust(width)
-                     for place, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+  rows = [[*map(title, _COLUMNS), 'pixels']]
+  for of_class in scores['classes'].values():
+    rows.append([*(_score(of_class[column]) for column in _COLUMNS), f'{of_class["pixels"]:,}'])
+  names, widths = tables.column(['class', *scores['classes']]), [max(map(len, cells)) for cells in zip(*rows)]
+  lines = ['  '.join([name, *map(str.rjust, row, widths)]) for name, row in zip(names, rows)]
   has_pixels = any(of_class['pixels'] for of_class in scores['classes'].values())
   width = max(len(name) for name, _ in _MEANS)
   lines += ['', *(f'{name.ljust(width)}  {_score(value if has_pixels else None)}'

@@ -9,7 +9,7 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
-from utils import files
+from utils import files, tables
 
 # With letters of Chinese, Japanese and Korean, of Linux's distributions and macOS; Pillow looks for them.
 _MORE_FONTS = ('NotoSansCJK-Regular.ttc', 'wqy-microhei.ttc', 'wqy-zenhei.ttc', 'DroidSansFallbackFull.ttf',
@@ -144,7 +144,7 @@ def lettering(text, otherwise, size, longest=40):
   text = unicodedata.normalize('NFC', text)
   is_leftward = any(unicodedata.bidirectional(letter) in ('R', 'AL') for letter in text)
   if not is_leftward or features.check_feature('raqm'):  # which Arabic and Hebrew need
-    text = text if len(text) <= longest else text[:longest - 3] + '...'
+    text = tables.shortened(text, longest)
     for font in fonts(size):
       missing = bytes(font.getmask('\U0010ffff'))
       if all(bytes(font.getmask(letter)) != missing for letter in set(text)):
@@ -156,11 +156,6 @@ def save(path, image):
   """Writes a picture, uint8 [H, W] or [H, W, 3], as a PNG, under a temporary name first."""
   with files.replacing(path) as temporary:
     Image.fromarray(image).save(temporary, format='PNG')
-
-
-def save_grey(path, values):
-  """Writes integers [H, W], 0..255, as an 8-bit grey PNG; see save."""
-  save(path, values.astype(np.uint8))
 
 
 def shown_size(shape, width):
