@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 from unittest import mock
@@ -70,6 +71,12 @@ class ErrorTest(ScriptTest):
     self.assertIn("no space is left in '/m'", explained(RuntimeError('/m/a.ckpt; No space left on device')))
     self.assertIn('not enough', explained(RuntimeError('(-4:Insufficient memory) Failed to allocate')))
     self.assertIn('ulimit -u', explained(RuntimeError("can't start new thread")))
+    with (mock.patch.object(tempfile, '_candidate_tempdir_list', lambda: ['/dev/null/a']),
+          mock.patch.object(tempfile, 'tempdir', None)):
+      try:
+        tempfile.mkdtemp()
+      except OSError as error:
+        self.assertIn('give a writable one by TMPDIR', explained(error))
     error = RuntimeError('writing failed')
     error.__cause__ = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), '/m/x')
     self.assertIn("no space is left in '/m' (Disk quota exceeded: '/m/x')", explained(error))
@@ -162,10 +169,8 @@ class SignalTest(ScriptTest):
 
   def signalled(self, main, *signals, pause=0.):
     """Starts a script and sends it signals once it is ready; returns its status, stderr and seconds."""
-    # A shell in the background lets its children ignore SIGINT, which they would pass on.
     process = subprocess.Popen([sys.executable, self.write(main)], stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.PIPE,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                               stderr=subprocess.PIPE)
     self.assertEqual(process.stdout.readline(), 'ready\n')
     began = time.monotonic()
     for number, signum in enumerate(signals):

@@ -28,10 +28,8 @@ class InterruptsTest(unittest.TestCase):
 
   def run_and_signal(self, mode, *signals, work='python', seconds=20, pause=0.3):
     """Returns the status and the last line of a process that gets the signals, `pause` seconds apart."""
-    # A shell in the background lets its children ignore SIGINT, which they would pass on.
     with subprocess.Popen([sys.executable, '-c', _WORK.format(seconds=seconds), mode, work],
-                          stdout=subprocess.PIPE, text=True,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+                          stdout=subprocess.PIPE, text=True) as process:
       process.stdout.readline()
       for number in signals:
         process.send_signal(number)

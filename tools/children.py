@@ -236,8 +236,9 @@ def _serve(channel, training):
         pid = os.fork()
         if not pid:
           channel.close()
-          # A shell in the background lets its children ignore it; a script is to obey it here too.
+          # nohup, or a shell in the background, lets its children ignore them; a script is to obey here too.
           signal.signal(signal.SIGINT, signal.default_int_handler)
+          signal.signal(signal.SIGHUP, signal.SIG_DFL)
           return request
         os.setpgid(pid, pid)  # here too, so that a signal sent at once finds the group
         running[request['start']] = pid

@@ -144,6 +144,8 @@ def _failed_file(error, text):
   if number is None or number == errno.ENOMEM:
     return None
   what = f"'{path}'" if path else 'a file'
+  if 'No usable temporary directory' in text:  # of Python's tempfile
+    return DataError('no folder for temporary files can be written to; give a writable one by TMPDIR')
   if number in _FULL_DISK:
     folder = os.path.dirname(path) if path else ''
     folder = f"in '{folder}'" if folder else 'to write to'
