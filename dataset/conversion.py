@@ -143,8 +143,7 @@ def read_index(folder, split):
   Raises:
     DataError: the index is damaged, or the records are others, or fewer, than those that it describes.
   """
-  path = _index_path(folder, split)
-  index = _load_index(path)
+  path, index = _index_path(folder, split), load_index(folder, split)
   if index:
     names = sorted(name for name in os.listdir(folder) if re.fullmatch(_record_pattern(split), name))
     paths = [os.path.join(folder, name) for name in names]
@@ -446,12 +445,13 @@ def _index_path(folder, split):
   return os.path.join(folder, f'{split}.json')
 
 
-def _load_index(path):
-  """Returns the content of an index, or None if there is no such file or it is something else.
+def load_index(folder, split):
+  """Returns what read_index does, whatever the records are.
 
   Raises:
-    DataError: the file is damaged.
+    DataError: the index is damaged.
   """
+  path = _index_path(folder, split)
   if not os.path.lexists(path):
     return None
   try:
@@ -493,7 +493,7 @@ def _is_sound(index, path):
 def _check_index_path(folder, split):
   """Raises DataError if the index would overwrite something else, such as a descriptor."""
   path = _index_path(folder, split)
-  if os.path.exists(path) and _load_index(path) is None:
+  if os.path.exists(path) and load_index(folder, split) is None:
     raise DataError(f"'{path}' is no index of records and would be overwritten by one; move it, or give "
                     'another folder for the records')
 

@@ -330,6 +330,9 @@ class IndexTest(ConversionTest):
     self.assertEqual(tf_records.count_examples([path]), [1])
     with self.assertRaisesRegex(DataError, 'says train.record of 2 examples .* there is train.record of 1 '):
       conversion.read_index(self.output, 'train')
+    self.assertEqual(conversion.load_index(self.output, 'train'), self.index())
+    self.convert(train=[self.pair('a'), self.pair('b')])  # needs no file to be removed
+    self.assertEqual(conversion.read_index(self.output, 'train'), self.index())
 
   def test_other_json_is_no_index_and_a_damaged_one_is_told(self):
     for text in ('[]', '{"name": "fruit"}'):

@@ -54,6 +54,8 @@ class OutputsTest(support.ScriptsTest):
     found = [Photo(name, name) for name in ('b.jpg', 'a#2.jpg', 'ü.mp4')]
     for photo, frame in ((found[2], 2), (found[1], 0), (found[2], 1), (found[0], 0)):  # as threads end
       writer.count(photo, np.zeros((2, 3), int), frame)
+    writer.count(Photo('cut.avi', 'cut'), np.zeros((2, 3), int), 1)
+    writer.forget(Photo('cut.avi', 'cut'))  # or there would be no place for it
     writer.finish(found)
     with open(f'{args.output_dir}/classes.csv', 'rb') as file:
       content = file.read()

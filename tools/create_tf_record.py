@@ -255,7 +255,7 @@ def convert(args):
   is_listed = all(part.list_path for part in parts.values())
   if not is_listed:
     for split in names:
-      check_list(list_path(args, split), names[split], conversion.read_index(args.output_dir, split))
+      check_list(list_path(args, split), names[split], conversion.load_index(args.output_dir, split))
   files.make_folder(args.output_dir, '--output_dir')
   written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
   if not is_listed:
