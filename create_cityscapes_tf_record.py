@@ -35,8 +35,7 @@ def make_parser():
               metavar='DIR')
   parser.flag('split_type', 'train', 'the split to read, and the name of the record file; with '
               '--coarse train_extra', choices=(*descriptors.DATASETS['cityscapes'].splits, 'train_extra'))
-  parser.flag('coarse', False, 'take the coarse labels, gtCoarse, in place of gtFine',
-              action='store_true')
+  parser.flag('coarse', False, 'take the coarse labels, gtCoarse, in place of gtFine')
   parser.flag('output_dir', './dataset', 'folder to write <split_type>.record to', metavar='DIR')
   parser.flag('output_name', None, 'what to call the record instead of <split_type>, such as train',
               metavar='NAME')

@@ -37,10 +37,8 @@ def make_parser():
               metavar='DIR')
   parser.flag('submission', None, 'write the predictions as the test server of this benchmark takes them',
               choices=('voc', 'cityscapes'))
-  parser.flag('all_checkpoints', False, 'score every checkpoint in model_dir, in order, and name the best',
-              action='store_true')
-  parser.flag('watch', False, 'score the newest checkpoint, and each that a training writes until it ends',
-              action='store_true')
+  parser.flag('all_checkpoints', False, 'score every checkpoint in model_dir, in order, and name the best')
+  parser.flag('watch', False, 'score the newest checkpoint, and each that a training writes until it ends')
   parser.flag('report', None, 'also write a page of scores and images into this folder, index.html, and the '
               'figures beside it', metavar='DIR')
   parser.flag('report_images', 12, 'images to show of the worst, and of the best',

@@ -31,7 +31,7 @@ def make_parser():
   parser.flag('size', None, 'height and width of the images that the model takes; tflite and frozen_graph '
               'need it, onnx takes any size without it', type=flags.positive_int, nargs=2, metavar=('H', 'W'))
   parser.flag('image_bytes', False, 'of a SavedModel: add the signature image_bytes, which takes a JPEG or '
-              'PNG file and returns a mask PNG', action='store_true')
+              'PNG file and returns a mask PNG')
   parser.flag('calibration', None, 'of tflite: write a model of 8-bit integers, whose ranges are those in '
               'these images, files or folders', nargs='+', metavar='FILE')
   parser.flag('check_images', None, 'images by which what was exported is compared with the model, files or '

@@ -33,7 +33,7 @@ def make_parser():
               '<name>_probabilities.npy (float16 [H, W, classes]), and classes.csv, the pixels of each '
               'class in each image; of a video the overlay by default, and masks in the folder <name>_mask',
               nargs='+', choices=('mask', 'overlay', 'probabilities', 'csv'))
-  parser.flag('overlay', False, 'the overlay beside --outputs', action='store_true')
+  parser.flag('overlay', False, 'the overlay beside --outputs')
   parser.flag('alpha', 0.5, "the weight of the classes' colours in the overlay, 0 to 1; a class 0 called "
               'background is left as the photo is', type=flags.weight, metavar='X')
   parser.shared(*flags.MODEL_FLAGS, 'weights', *flags.VIEW_FLAGS, *flags.COMPUTE_FLAGS, 'debug')

@@ -27,15 +27,14 @@ def make_parser():
   parser.setting('batch_norm_decay', "decay of batch norm's moving averages (default: the backbone's, "
                  '0.9997 for resnet_v2)', type=flags.fraction)
   parser.setting('freeze_batch_norm', 'use the moving averages, and train neither them nor gamma and '
-                 'beta', action='store_true')
+                 'beta')
   parser.setting('sync_batch_norm', 'with several GPUs, normalise by the statistics of the whole batch',
                  type=flags.on_off, metavar='on|off')
 
   parser.group('data')
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
   parser.shared(*flags.AUGMENTATION_FLAGS)
-  parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel',
-              action='store_true')
+  parser.flag('cache', False, 'keep the decoded training images in memory, 4 bytes a pixel')
 
   parser.group('schedule')
   parser.flag('train_epochs', 26, 'epochs in all, counted from --initial_global_step',
@@ -90,8 +89,8 @@ def make_parser():
 
   parser.group('speed and memory')
   parser.setting('recompute', 'keep fewer activations, and compute the others again in the backward '
-                 'pass: less memory, a fifth more time', action='store_true')
-  parser.flag('xla', False, 'compile the training step with XLA, on GPUs', action='store_true')
+                 'pass: less memory, a fifth more time')
+  parser.flag('xla', False, 'compile the training step with XLA, on GPUs')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
   parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; take '
               'ring, which is slower, if NCCL fails between them', choices=('nccl', 'ring'), recorded=False)
@@ -99,7 +98,7 @@ def make_parser():
               'else (default: with GPUs the cores less 2 a GPU, else 0)',
               type=flags.non_negative_int, metavar='N', recorded=False)
   parser.setting('deterministic', 'the same bits in every run also on GPUs, where it is slower; CPUs '
-                 'always give them', action='store_true')
+                 'always give them')
 
   parser.group('output')
   parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)

@@ -36,8 +36,6 @@ _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:/{2}')
 
 _RECIPES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'recipes')
 
-_LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of TensorFlow's sizes and counters; of float32
-
 
 class Parser(argparse.ArgumentParser):
   """A strict parser: full flag names only, an unknown flag is an error, defaults in the help."""
@@ -50,9 +48,8 @@ class Parser(argparse.ArgumentParser):
     self._group: argparse._ActionsContainer = self
     self._place = ''  # of what is being parsed, for errors
     self._recorded: set[str] = set()
-    self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error',
-              action='store_true')
-    self.flag('quiet', False, 'show no progress', action='store_true')
+    self.flag('verbose', False, 'show what TensorFlow prints, and the traceback of an error')
+    self.flag('quiet', False, 'show no progress')
 
   def flag(self, name: str, default: typing.Any, help: str,  # noqa: A002 (argparse's own word)
            recorded: bool | None = None, **kwargs: typing.Any) -> None:
@@ -91,9 +88,9 @@ class Parser(argparse.ArgumentParser):
     before = self._group
     for name in (*names, *new_defaults):
       spec = {'name': name, **SHARED[name]}
-      spec['default'] = new_defaults.get(name, spec['default'])
+      default = spec['default'] if 'default' in spec else default_of(name)
       self.group(next(title for title, named in GROUPS.items() if name in named))
-      self.flag(**spec)
+      self.flag(**{**spec, 'default': new_defaults.get(name, default)})
     self._group = before
 
   def error(self, message: str) -> typing.NoReturn:
@@ -237,50 +234,29 @@ def _texts(value):
   return [text for text in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(text, str)]
 
 
-def _number(text, kind, fits, allowed):
-  """Returns text as a number of a kind, int or float.
-
-  Raises:
-    argparse.ArgumentTypeError: it is none, or fits(number) is False; `allowed` says what is.
-  """
-  with contextlib.suppress(ValueError):
-    value = kind(text)
-    if fits(value):
-      return value
-  shown = text if 0 < len(text) <= 40 else f"'{text[:40]}'"
-  raise argparse.ArgumentTypeError(f'{shown} is not allowed; give {allowed}')
+def _number(kind, fits, allowed):
+  """Returns an argparse type: numbers of a kind, int or float, that fit; `allowed` says which they are."""
+  def parse(text):
+    with contextlib.suppress(ValueError):
+      value = kind(text)
+      if fits(value):
+        return value
+    shown = text if 0 < len(text) <= 40 else f"'{text[:40]}'"
+    raise argparse.ArgumentTypeError(f'{shown} is not allowed; give a {allowed}')
+  return parse
 
 
-def _range(kind, fits, allowed):
-  """Returns an argparse type: numbers of a kind, int or float, for which fits(number) holds."""
-  return lambda text: _number(text, kind, fits, f'{allowed}, up to {_LARGEST[kind]}')
+_INT, _MOST = 2**31 - 1, 3.4e38  # the largest of TensorFlow's sizes and counters; of float32
 
-
-positive_int = _range(int, lambda value: 1 <= value <= _LARGEST[int], 'a whole number of 1 or more')
-non_negative_int = _range(int, lambda value: 0 <= value <= _LARGEST[int], 'a whole number of 0 or more')
-positive_float = _range(float, lambda value: 0 < value <= _LARGEST[float], 'a number above 0')
-non_negative_float = _range(float, lambda value: 0 <= value <= _LARGEST[float], 'a number of 0 or more')
-one_or_more = _range(float, lambda value: 1 <= value <= _LARGEST[float], 'a number of 1 or more')
-
-
-def fraction(text: str) -> float:
-  """An argparse type: a number from 0 up to, not including, 1."""
-  return _number(text, float, lambda value: 0 <= value < 1, 'a number of 0 or more, below 1')
-
-
-def scale(text: str) -> float:
-  """An argparse type: a number from 0.1 to 10."""
-  return _number(text, float, lambda value: 0.1 <= value <= 10, 'a number from 0.1 to 10')
-
-
-def share(text: str) -> float:
-  """An argparse type: a number above 0, up to 1."""
-  return _number(text, float, lambda value: 0 < value <= 1, 'a number above 0, up to 1')
-
-
-def weight(text: str) -> float:
-  """An argparse type: a number from 0 to 1."""
-  return _number(text, float, lambda value: 0 <= value <= 1, 'a number from 0 to 1')
+positive_int = _number(int, lambda value: 1 <= value <= _INT, f'whole number of 1 or more, up to {_INT}')
+non_negative_int = _number(int, lambda value: 0 <= value <= _INT, f'whole number of 0 or more, up to {_INT}')
+positive_float = _number(float, lambda value: 0 < value <= _MOST, f'number above 0, up to {_MOST}')
+non_negative_float = _number(float, lambda value: 0 <= value <= _MOST, f'number of 0 or more, up to {_MOST}')
+one_or_more = _number(float, lambda value: 1 <= value <= _MOST, f'number of 1 or more, up to {_MOST}')
+fraction = _number(float, lambda value: 0 <= value < 1, 'number of 0 or more, below 1')
+scale = _number(float, lambda value: 0.1 <= value <= 10, 'number from 0.1 to 10')
+share = _number(float, lambda value: 0 < value <= 1, 'number above 0, up to 1')
+weight = _number(float, lambda value: 0 <= value <= 1, 'number from 0 to 1')
 
 
 def positive_int_or_auto(text: str) -> int | str:
@@ -340,39 +316,34 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default='resnet_v2_101', choices=backbones.names(),
         help='the backbone; taken from model_dir if train.py wrote it down there'),
     'output_stride': dict(
-        default=default_of('output_stride'), type=int, choices=backbones.OUTPUT_STRIDES,
+        type=int, choices=backbones.OUTPUT_STRIDES,
         help='input size over feature size; the same weights serve all'),
     'atrous_rates': dict(
-        default=default_of('atrous_rates'), type=positive_int, nargs='*', metavar='RATE',
+        type=positive_int, nargs='*', metavar='RATE',
         help="three rates of the ASPP, or none at all for an ASPP without atrous convolutions (default: the "
              "backbone's, 6 12 18 at output stride 16, scaled to the output stride)"),
     'multi_grid': dict(
-        default=default_of('multi_grid'), type=positive_int, nargs=3, metavar='FACTOR',
+        type=positive_int, nargs=3, metavar='FACTOR',
         help="factors of the rates in the backbone's last three units (default: the backbone's)"),
     'image_level_feature': dict(
-        default=default_of('image_level_feature'), type=on_off, metavar='on|off',
-        help="the ASPP's branch of the whole image's mean"),
+        type=on_off, metavar='on|off', help="the ASPP's branch of the whole image's mean"),
     'separable_head': dict(
-        default=default_of('separable_head'), type=on_off, metavar='on|off',
+        type=on_off, metavar='on|off',
         help='depthwise separable convolutions in ASPP and decoder (default: as published for the backbone)'),
     'decoder': dict(
-        default=default_of('decoder'), type=on_off, metavar='on|off',
-        help='off is DeepLabv3 (default: as published for the backbone)'),
-    'decoder_channels': dict(
-        default=default_of('decoder_channels'), type=positive_int,
-        help='channels to which low-level features are reduced'),
-    'decoder_convs': dict(
-        default=default_of('decoder_convs'), type=positive_int, help='convolutions of the decoder'),
+        type=on_off, metavar='on|off', help='off is DeepLabv3 (default: as published for the backbone)'),
+    'decoder_channels': dict(type=positive_int, help='channels to which low-level features are reduced'),
+    'decoder_convs': dict(type=positive_int, help='convolutions of the decoder'),
     'decoder_filters': dict(default=default_of('decoder_filters'), type=positive_int, help='their channels'),
     'decoder_kernel': dict(default=default_of('decoder_kernel'), type=int, choices=(1, 3), help='their size'),
     'decoder_output_stride': dict(
-        default=default_of('decoder_output_stride'), type=int, choices=(8, 4, 2), nargs='+',
+        type=int, choices=(8, 4, 2), nargs='+',
         help='strides of the low-level features that the decoder merges in, falling, such as 8 4'),
     'eval_crop_size': dict(
-        default=default_of('eval_crop_size'), type=positive_int, nargs=2, metavar=('H', 'W'),
+        type=positive_int, nargs=2, metavar=('H', 'W'),
         help="pad images to at least this size before evaluation, as Google's models are evaluated"),
     'precision': dict(
-        default=default_of('precision'), choices=('fp32', 'bf16', 'fp16'),
+        choices=('fp32', 'bf16', 'fp16'),
         help='what convolutions compute in: fp32, bf16 (fast on CPUs with AMX and GPUs from Ampere on), or '
              'fp16 (fast on GPUs); variables stay fp32'),
     'data_format': dict(
@@ -397,8 +368,7 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default=0, type=non_negative_int, metavar='N',
         help='leave out up to N bad pairs, and list them in the index beside the records'),
     'fast': dict(
-        default=False, action='store_true',
-        help='check no more than sizes and formats: damage and wrong label values go unseen'),
+        default=False, help='check no more than sizes and formats: damage and wrong label values go unseen'),
     'processes': dict(
         default=min(16, os.cpu_count() or 1), type=positive_int, metavar='N',
         help='processes that read and check images; copying them by --fast takes no more than one'),
@@ -415,8 +385,7 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         name='flip', default=True, type=on_off, metavar='on|off',
         help='mirror half of the images; off where left and right differ, such as lanes'),
     'photometric_distortion': dict(
-        default=False, action='store_true',
-        help='change brightness, contrast, saturation and hue at random, as SSD does'),
+        default=False, help='change brightness, contrast, saturation and hue at random, as SSD does'),
     'max_class_share': dict(
         default=1.0, type=share, metavar='X',
         help="of up to ten places for a crop, take the first where no class has more than this share of the "
@@ -425,14 +394,11 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         default=0.0, type=weight, metavar='SHARE',
         help="this share of an epoch's places goes to all classes alike: a class is drawn, and an example "
              'that has it; needs the train.json of a conversion'),
-    'seed': dict(
-        default=default_of('seed'), type=non_negative_int,
-        help='of the order, the augmentation and new weights'),
+    'seed': dict(type=non_negative_int, help='of the order, the augmentation and new weights'),
     'eval_scales': dict(
         default=(1.0,), type=scale, nargs='+', metavar='X',
         help='average the probabilities of the image at these scales, such as 0.5 0.75 1 1.25 1.5 1.75'),
-    'flip': dict(
-        default=False, action='store_true', help='average with those of the mirrored image'),
+    'flip': dict(default=False, help='average with those of the mirrored image'),
     'sliding_window': dict(
         default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
         help='predict images in windows of this size, for those too large for the memory'),
@@ -444,11 +410,9 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         help='file of flags, one a line, with comments after a #, such as those in recipes/; of several a '
              'later one wins, and over all the command line'),
     'weights': dict(
-        default=default_of('weights'), choices=('raw', 'ema'),
+        choices=('raw', 'ema'),
         help='which weights of the checkpoint to use: raw, or ema, the averages that train.py --ema keeps'),
-    'debug': dict(
-        default=False, action='store_true',
-        help="stop in tfdbg's command line at every session run"),
+    'debug': dict(default=False, help="stop in tfdbg's command line at every session run"),
 }
 
 

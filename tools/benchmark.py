@@ -91,17 +91,15 @@ def make_parser():
   parser.flag('image_size', (360, 480), 'height and width in infer', type=flags.positive_int,
               nargs=2, metavar=('H', 'W'))
   parser.flag('batch_size', 2, 'images per step in train, input and memory', type=flags.positive_int)
-  parser.flag('recompute', False, 'in train and memory, as in train.py: less memory, more time',
-              action='store_true')
+  parser.flag('recompute', False, 'in train and memory, as in train.py: less memory, more time')
   parser.flag('input_threads', 0, 'as in train.py', type=flags.non_negative_int, metavar='N')
-  parser.flag('xla', False, 'compile the graph with XLA', action='store_true')
+  parser.flag('xla', False, 'compile the graph with XLA')
   for name, default, what in (('steps', 5, 'measured steps of a block'),
                               ('warmup', 2, 'steps before the measured ones of a block')):
     parser.flag(name, default, f'{what}; input takes {_INPUT_STEPS} times as many batches',
                 type=flags.positive_int, metavar='N')
   parser.flag('repeats', 3, 'blocks of every variant', type=flags.positive_int, metavar='N')
-  parser.flag('reference', False, 'also measure what the original scripts build',
-              action='store_true')
+  parser.flag('reference', False, 'also measure what the original scripts build')
   parser.flag('vs', (), 'also measure these: fp32, pytorch; not in input', nargs='+',
               choices=('fp32', 'pytorch'), metavar='WHAT')
   parser.flag('json', None, 'also write the results here', metavar='FILE')

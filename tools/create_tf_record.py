@@ -61,8 +61,7 @@ def make_parser():
 
   parser.group('output')
   parser.flag('output_dir', './dataset', 'folder to write train.record and val.record to', metavar='DIR')
-  parser.flag('suggest', False, 'write the descriptor --dataset from what the labels hold, and nothing else',
-              action='store_true')
+  parser.flag('suggest', False, 'write the descriptor --dataset from what the labels hold, and nothing else')
   return parser
 
 

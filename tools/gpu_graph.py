@@ -34,7 +34,7 @@ def make_parser():
   parser.flag('batch_size', 10, 'images of a training step', type=flags.positive_int, metavar='N')
   parser.flag('crop_size', (513, 513), 'their height and width', type=flags.positive_int, nargs=2,
               metavar=('H', 'W'))
-  parser.flag('recompute', False, 'as in train.py', action='store_true')
+  parser.flag('recompute', False, 'as in train.py')
   parser.flag('accumulate_steps', 1, 'as in train.py', type=flags.positive_int, metavar='N')
   parser.flag('compute_capability', '8.0', 'of the card that grappler is told of',
               choices=('6.0', '7.0', '7.5', '8.0', '8.6', '8.9', '9.0'))

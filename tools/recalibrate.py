@@ -27,8 +27,7 @@ def make_parser():
               metavar='DIR')
   parser.flag('output_dir', None, 'folder of the new model; must not hold a checkpoint yet', metavar='DIR',
               required=True)
-  parser.flag('unfold', False, 'change gamma and beta too, so that predictions stay as they are',
-              action='store_true')
+  parser.flag('unfold', False, 'change gamma and beta too, so that predictions stay as they are')
   parser.flag('batches', 50, 'batches to measure', type=flags.positive_int, metavar='N')
   parser.flag('batch_size', 8, 'images of a batch, 2 or more', type=flags.positive_int, metavar='N')
   parser.flag('crop_size', (513, 513), 'height and width of the crops; those of the training',

@@ -35,7 +35,7 @@ def make_parser():
               type=flags.positive_int, metavar='N')
   parser.flag('json', None, 'also write the figures and problems here', metavar='FILE')
   parser.flag('augmented', False, 'also show --samples crops as train.py makes them of the records; the '
-              'flags below are about these', action='store_true')
+              'flags below are about these')
   parser.flag('base_architecture', 'resnet_v2_101', 'the backbone, whose mean colour is the padding',
               choices=backbones.names())
   parser.shared(*flags.AUGMENTATION_FLAGS)
