@@ -26,8 +26,7 @@ def record_files(data_dir, split):
   """
   single = os.path.join(data_dir, f'{split}.record')
   number = '[0-9]' * 5
-  shards = sorted(glob.glob(
-      os.path.join(glob.escape(data_dir), f'{split}-{number}-of-{number}.record')))
+  shards = sorted(glob.glob(f'{glob.escape(os.path.join(data_dir, split))}-{number}-of-{number}.record'))
   paths = [single] if os.path.isfile(single) else shards
   if not paths:
     raise DataError(f"record '{single}' does not exist, nor do its shards; write it with one of "

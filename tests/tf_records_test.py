@@ -231,6 +231,12 @@ class RecordFilesTest(FolderTest):
                        'val-00000-of-00003.record')
     self.assertEqual(tf_records.record_files(self.folder, 'val'), [paths[2], paths[0], paths[1]])
 
+  def test_split_is_a_name_and_no_pattern(self):
+    paths = self.files('v[a]l-00000-of-00001.record', 'val-00000-of-00001.record')
+    self.assertEqual(tf_records.record_files(self.folder, 'v[a]l'), paths[:1])
+    with self.assertRaisesRegex(DataError, r"record '.*/\*\.record' does not exist"):
+      tf_records.record_files(self.folder, '*')
+
   def test_empty_shard_beside_a_full_one_is_allowed(self):
     full = self.file('val-00000-of-00002.record', b'x')
     empty = self.file('val-00001-of-00002.record', b'')
