@@ -175,6 +175,8 @@ class ExplainTest(unittest.TestCase):
     self.assertEqual(str(explained(error, lambda: self.fail('searched'))), "label 'a' is out of memory")
 
   def test_message_without_sentence_gives_none(self):
+    self.assertEqual(failures.error_sentence("(0) <<<image 'a>>>.png' is bad>>> x (1) <<<other>>>"),
+                     "image 'a>>>.png' is bad")
     self.assertIsNone(failures.error_sentence('OOM when allocating tensor <<<'))
 
   def test_lost_machine_is_named(self):

@@ -111,7 +111,8 @@ def data_error(error: Exception) -> DataError | None:
 
 def error_sentence(message: str) -> str | None:
   """Returns the sentence for the user in the message of a TensorFlow error, or None."""
-  found = re.search(f'{SENTENCE_BEGIN}(.*?){SENTENCE_END}', message, re.DOTALL)
+  # To the last end before another sentence: a name of a file may hold one.
+  found = re.search(f'{SENTENCE_BEGIN}((?:(?!{SENTENCE_BEGIN}).)*){SENTENCE_END}', message, re.DOTALL)
   # TensorFlow's assertions print quotation marks and backslashes with a backslash before them.
   return found and re.sub(r'\\(.)', r'\1', found[1])
 
