@@ -1,5 +1,6 @@
 """What scripts do with the devices they find: fakes of GPUs, and the environment TensorFlow starts in."""
 import contextlib
+import ctypes
 import io
 import os
 import re
@@ -218,6 +219,39 @@ class EnvironmentTest(unittest.TestCase):
       answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], cwd=ROOT, text=True,
                               capture_output=True, env={**environment, **given})
       self.assertEqual(answer.stdout.split(), expected, answer.stderr)
+
+  @unittest.skipUnless(hasattr(ctypes.CDLL(None), 'mallopt'), 'no glibc')
+  def test_memory_that_one_thread_frees_another_gets(self):
+    code = """
+      import ctypes, threading
+      from utils import devices
+      devices.prepare()
+      libc = ctypes.CDLL(None)
+      libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+      done = threading.Barrier(2)
+      def work():
+        blocks = [ctypes.c_void_p(libc.malloc(50000)) for _ in range(1000)]
+        for block in blocks:
+          ctypes.memset(block, 1, 50000)
+        for block in blocks[:-1]:
+          libc.free(block)
+        done.wait()
+        threading.Event().wait()  # once it ends, its arena goes to the next thread
+      for _ in range(4):
+        threading.Thread(target=work, daemon=True).start()
+        done.wait()
+      print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')))
+    """
+    environment = {name: value for name, value in os.environ.items() if name != 'MALLOC_ARENA_MAX'}
+
+    def megabytes(given):
+      answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], cwd=ROOT, text=True,
+                              capture_output=True, check=True, env={**environment, **given})
+      return int(answer.stdout) / 1e3
+
+    # Python itself takes 10, and each thread had 50.
+    self.assertLess(megabytes({}), 110)
+    self.assertGreater(megabytes({'MALLOC_ARENA_MAX': '9'}), 160)  # as the user likes it
 
   def test_autotuning_rests_within_and_the_users_choice_stays(self):
     name = 'TF_CUDNN_USE_AUTOTUNE'
