@@ -370,7 +370,7 @@ SHARED: dict[str, dict[str, typing.Any]] = {
     'fast': dict(
         default=False, help='check no more than sizes and formats: damage and wrong label values go unseen'),
     'processes': dict(
-        default=min(16, os.cpu_count() or 1), type=positive_int, metavar='N',
+        default=min(16, devices.cores()), type=positive_int, metavar='N',
         help='processes that read and check images; copying them by --fast takes no more than one'),
     'crop_size': dict(
         default=(513, 513), type=positive_int, nargs=2, metavar=('H', 'W'),

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 import unittest
 from importlib import metadata
@@ -101,7 +102,7 @@ class TakeTest(unittest.TestCase):
       self.assertIsNone(devices.capability())
 
   def test_input_gets_the_cores_that_launching_kernels_leaves(self):
-    with mock.patch.object(devices, '_cores', return_value=16):
+    with mock.patch.object(devices, 'cores', return_value=16):
       self.assertEqual(devices.input_threads(), 0)  # the CPU computes
       for count, expected in ((1, 14), (4, 8), (8, 2)):
         with gpus(*[A100] * count):
@@ -120,8 +121,38 @@ class DescribeTest(unittest.TestCase):
       self.assertEqual(devices.describe(), '2 of 4 GPUs: A100 (compute capability 8.0)')
 
   def test_cpu_is_named_with_its_cores(self):
-    with mock.patch.object(devices, '_cores', return_value=3):
+    with mock.patch.object(devices, 'cores', return_value=3):
       self.assertRegex(devices.describe(), r'^the CPU: 3 cores, \d+\.\d GiB of memory, ')
+
+  def test_a_container_has_what_its_limits_leave(self):
+    files_of = {
+        'v2': {'own': '12:rdma:/other\n0::/job/step', 'cgroup/cpu.max': '700000 100000',
+               'cgroup/job/cpu.max': '150000 100000', 'cgroup/job/step/cpu.max': 'max 100000',
+               'cgroup/job/memory.max': str(3 << 29), 'cgroup/job/memory.current': str(1 << 30),
+               'cgroup/job/step/memory.max': 'max', 'cgroup/job/step/memory.current': '7'},
+        # The path is the host's; what there is is the container's own.
+        'v1': {'own': '4:memory:/docker/a\n3:cpu,cpuacct:/docker/a\n1:name=systemd:/',
+               'cgroup/cpu/cpu.cfs_quota_us': '150000', 'cgroup/cpu/cpu.cfs_period_us': '100000',
+               'cgroup/memory/memory.limit_in_bytes': str(3 << 29),
+               'cgroup/memory/memory.usage_in_bytes': str(1 << 30)},
+        'none': {'own': '4:memory:/\n3:cpu:/\n0::/', 'cgroup/cpu/cpu.cfs_quota_us': '-1',
+                 'cgroup/cpu/cpu.cfs_period_us': '100000',
+                 'cgroup/memory/memory.limit_in_bytes': '9223372036854771712',
+                 'cgroup/memory/memory.usage_in_bytes': '1'}}
+    for version, texts in files_of.items():
+      with self.subTest(version), tempfile.TemporaryDirectory() as folder:
+        for name, text in texts.items():
+          os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+          with open(os.path.join(folder, name), 'w') as file:
+            file.write(text + '\n')
+        with (mock.patch.object(devices, '_OWN_CGROUPS', f'{folder}/own'),
+              mock.patch.object(devices, '_CGROUPS', f'{folder}/cgroup'),
+              mock.patch.object(devices.os, 'sched_getaffinity', lambda _: set(range(5)), create=True),
+              mock.patch.object(devices.os, 'sysconf', {'SC_PAGE_SIZE': 1 << 12, 'SC_AVPHYS_PAGES': 1 << 20,
+                                                        'SC_PHYS_PAGES': 1 << 22}.__getitem__)):
+          self.assertEqual(devices.describe(), 'the CPU: ' + (
+              '5 cores, 16.0 GiB of memory, 4.0 of it unused' if version == 'none' else
+              '2 cores, 1.5 GiB of memory, 0.5 of it unused'))
 
 
 class WarningsTest(unittest.TestCase):
@@ -335,7 +366,7 @@ class TrainingTest(unittest.TestCase):
       args = train.make_parser().parse(list(argv))
       params = {'base_architecture': 'resnet_v2_50'}
       one = training.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None)
-      with gpus(A100), mock.patch.object(devices, '_cores', return_value=16):
+      with gpus(A100), mock.patch.object(devices, 'cores', return_value=16):
         self.assertEqual(one.train_options(0).threads, expected)
 
 

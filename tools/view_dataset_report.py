@@ -159,7 +159,7 @@ def read_set(title, source, errors, dataset):
       return str(error)
     return view_dataset_facts.examine(index, name, image, label, dataset)
 
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool:
     results = []
     with Progress(len(source), title, 'image') as progress:
       for one in pool.map(examined, range(len(source))):

@@ -5,7 +5,9 @@ comes before anything else and does not import it (cli/flags.py calls it for eve
 has set stays. Children inherit it all.
 """
 import contextlib
+import math
 import os
+import pathlib
 import re
 import typing
 
@@ -21,6 +23,14 @@ _ENVIRONMENT = {
     # What the driver has to compile for a card that TensorFlow's wheel knows as PTX alone takes a while, and
     # more room on disk than it may fill by default. 4 GiB is the most that it can be given.
     'CUDA_CACHE_MAXSIZE': '4294967296',
+}
+# Limits of a container, or of a scheduler's job: by controller and whether the cgroup is of version 1.
+_OWN_CGROUPS, _CGROUPS = '/proc/self/cgroup', '/sys/fs/cgroup'
+_CGROUP_FILES = {
+    ('cpu', False): ('cpu.max',),  # quota and period
+    ('cpu', True): ('cpu.cfs_quota_us', 'cpu.cfs_period_us'),
+    ('memory', False): ('memory.max', 'memory.current'),
+    ('memory', True): ('memory.limit_in_bytes', 'memory.usage_in_bytes'),
 }
 _THREADS_PER_GPU = int(_ENVIRONMENT['TF_GPU_THREAD_COUNT'])
 _AUTOTUNING = 'TF_CUDNN_USE_AUTOTUNE'
@@ -152,10 +162,12 @@ def describe() -> str:
     return f'{len(gpus)} of {of} GPU{"s" * (of > 1)}: {", ".join(names)}'
   try:
     page, unit = os.sysconf('SC_PAGE_SIZE'), 1 << 30
-    free, total = (page * os.sysconf(name) / unit for name in ('SC_AVPHYS_PAGES', 'SC_PHYS_PAGES'))
-    return f'the CPU: {_cores()} cores, {total:.1f} GiB of memory, {free:.1f} of it unused'
+    free, total = (page * os.sysconf(name) for name in ('SC_AVPHYS_PAGES', 'SC_PHYS_PAGES'))
+    for limit, used in _limits('memory'):
+      free, total = min(free, max(0, limit - used)), min(total, limit)
+    return f'the CPU: {cores()} cores, {total / unit:.1f} GiB of memory, {free / unit:.1f} of it unused'
   except (AttributeError, ValueError):  # not on Linux
-    return f'the CPU: {_cores()} cores'
+    return f'the CPU: {cores()} cores'
 
 
 def input_threads() -> int:
@@ -164,11 +176,31 @@ def input_threads() -> int:
   With GPUs these are all cores but those of the threads that launch kernels. A CPU is busy with the network.
   """
   gpus = len(taken())
-  return max(2, _cores() - _THREADS_PER_GPU * gpus) if gpus else 0
+  return max(2, cores() - _THREADS_PER_GPU * gpus) if gpus else 0
 
 
-def _cores():
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+def cores() -> int:
+  """Returns how many cores this process may use: those allowed to it, or what its container's quota makes."""
+  allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  return min([allowed, *(math.ceil(quota / period) for quota, period in _limits('cpu'))])
+
+
+def _limits(controller):
+  """Returns the limits of this process's cgroup and of those above it, pairs of ints: see _CGROUP_FILES."""
+  found: list[tuple[int, int]] = []
+  if not os.path.exists(_OWN_CGROUPS):  # not on Linux
+    return found
+  for line in pathlib.Path(_OWN_CGROUPS).read_text().splitlines():
+    _, controllers, path = line.split(':', 2)
+    if controllers and controller not in controllers.split(','):
+      continue
+    names = _CGROUP_FILES[controller, bool(controllers)]
+    folder = pathlib.Path(_CGROUPS, controller if controllers else '', path.lstrip('/'))
+    for place in (folder, *folder.parents):  # in a container the first may be the host's, and not be there
+      with contextlib.suppress(OSError, ValueError):  # "max" is no limit, and so is -1
+        limit, other = map(int, ' '.join(place.joinpath(name).read_text() for name in names).split())
+        found += [(limit, other)] * (limit > 0)
+  return found
 
 
 def _details(gpu):

@@ -1,7 +1,6 @@
 """The benchmark's network of ours: its input, its steps and its session, in a process of its own."""
 import contextlib
 import functools
-import os
 
 import tensorflow.compat.v1 as tf
 
@@ -72,7 +71,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
       multiply_adds=0 if mode == 'input' else multiply_adds(batch_shape, params),
       framework=f'TensorFlow {tf.__version__}',
       device=(tf.config.experimental.get_device_details(gpus[0])['device_name'] if gpus
-              else f'{os.cpu_count()} CPU cores'),
+              else f'{devices.cores()} CPU cores'),
       on_gpu=bool(gpus),
       plain_products=functools.partial(plain_products, params['precision']),
       device_peak_mib=lambda: tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2 ** 20)

@@ -7,7 +7,6 @@ Letters in shape comments: B batch, H W input size, h w feature size, C channels
 """
 import contextlib
 import functools
-import os
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nets import backbones
 from tools.benchmark import Bench
+from utils import devices
 
 _DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 _BLOCKS = {  # (depth, units, stride of the last unit), as in nets/resnet_v2.py
@@ -50,7 +50,7 @@ def bench(mode, params, dataset):
       load, compute=lambda: step(*batch), wait=torch.cuda.synchronize if on_gpu else lambda: None,
       images=len(source[0]), multiply_adds=multiply_adds(source[0].shape, params, dataset),
       framework=f'PyTorch {torch.__version__}',
-      device=torch.cuda.get_device_name() if on_gpu else f'{os.cpu_count()} CPU cores', on_gpu=on_gpu,
+      device=torch.cuda.get_device_name() if on_gpu else f'{devices.cores()} CPU cores', on_gpu=on_gpu,
       plain_products=functools.partial(plain_products, device, _DTYPES[params['precision']]),
       device_peak_mib=lambda: torch.cuda.max_memory_allocated() / 2 ** 20)
 
