@@ -62,6 +62,40 @@ class QuietTest(ScriptTest):
       else:
         self.assertIn('is deprecated', answer.stderr)
 
+  def test_libraries_that_decode_print_nothing_and_errors_are_kept(self):
+    answer = self.run_script('''
+      import io
+      import threading
+      from PIL import Image
+      from dataset import image_files
+      from utils import quiet
+      from utils.errors import DataError
+      broken = []
+      for format_, options, place in ('PNG', {}, 29), ('TIFF', {'compression': 'tiff_lzw'}, 9):
+        buffer = io.BytesIO()
+        Image.radial_gradient('L').save(buffer, format_, **options)
+        broken.append(bytearray(buffer.getvalue()))
+        broken[-1][place] ^= 255
+
+      def read():
+        for content in broken * 9:
+          try:
+            image_files._pixels(image_files._open_if_known(bytes(content), 'x'), bytes(content), 1, 'x')
+          except DataError:
+            continue
+          os.write(1, b'it decodes')
+
+      threads = [threading.Thread(target=read) for _ in range(4)]
+      for thread in threads:
+        thread.start()
+      for thread in threads:
+        thread.join()
+      with quiet.without_stderr():
+        os.write(2, b'noise')
+        raise DataError('a sentence')
+    ''')
+    self.assertEqual((answer.stdout, answer.stderr), ('', 'script.py: error: a sentence\n'))
+
   def test_what_fails_in_an_import_of_tensorflow_is_told(self):
     os.mkdir(f'{self.folder}/tensorflow')
     with open(f'{self.folder}/tensorflow/__init__.py', 'w') as file:

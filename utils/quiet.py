@@ -8,8 +8,13 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 import typing
 import warnings
+
+_lock = threading.Lock()
+_inside = 0  # how many are within without_stderr
+_kept = -1  # meanwhile, the descriptor of what stderr was
 
 
 @contextlib.contextmanager
@@ -28,6 +33,7 @@ def silence() -> None:
   """Silences all libraries; to be called before TensorFlow is imported. Values of the user's own stay."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')
+  os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # AV_LOG_QUIET
   logging.disable()  # TensorFlow's and absl's loggers set levels of their own, again and again
   if not sys.warnoptions:
     warnings.simplefilter('ignore')
@@ -50,7 +56,7 @@ class _SilentImport:
       execute = spec.loader.exec_module
 
       def execute_silently(module):
-        with _without_stderr():
+        with without_stderr():
           execute(module)
 
       spec.loader.exec_module = execute_silently  # type: ignore[method-assign]
@@ -68,14 +74,31 @@ def _can_run_tensorflow():
 
 
 @contextlib.contextmanager
-def _without_stderr():
-  """Within it what this process writes to the file descriptor of stderr is dropped."""
-  kept = os.dup(2)
-  nowhere = os.open(os.devnull, os.O_WRONLY)
-  os.dup2(nowhere, 2)
-  os.close(nowhere)
+def without_stderr() -> typing.Iterator[None]:
+  """Within it what libraries write to the file descriptor of stderr is dropped, if they are silenced at all.
+
+  Any threads may be in it. From its first use on Python's own lines take another descriptor: none is lost.
+  """
+  global _inside, _kept
+  if logging.root.manager.disable < logging.CRITICAL:
+    yield
+    return
+  with _lock:
+    if not _inside:
+      _kept = os.dup(2)
+      stream = sys.__stderr__
+      if stream and sys.stderr is stream:
+        stream.flush()
+        sys.stderr = open(os.dup(2), 'w', 1, stream.encoding, 'backslashreplace')
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, 2)
+      os.close(nowhere)
+    _inside += 1
   try:
     yield
   finally:
-    os.dup2(kept, 2)
-    os.close(kept)
+    with _lock:
+      _inside -= 1
+      if not _inside:
+        os.dup2(_kept, 2)
+        os.close(_kept)
