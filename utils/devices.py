@@ -5,6 +5,7 @@ comes before anything else and does not import it (cli/flags.py calls it for eve
 has set stays. Children inherit it all.
 """
 import contextlib
+import ctypes
 import math
 import os
 import pathlib
@@ -23,7 +24,11 @@ _ENVIRONMENT = {
     # What the driver has to compile for a card that TensorFlow's wheel knows as PTX alone takes a while, and
     # more room on disk than it may fill by default. 4 GiB is the most that it can be given.
     'CUDA_CACHE_MAXSIZE': '4294967296',
+    # glibc gives threads arenas of their own, and what one frees the others cannot have: the shuffle buffer of
+    # each epoch took its memory anew.
+    'MALLOC_ARENA_MAX': '1',
 }
+_M_ARENA_MAX = -8  # of malloc.h
 # Limits of a container, or of a scheduler's job: by controller and whether the cgroup is of version 1.
 _OWN_CGROUPS, _CGROUPS = '/proc/self/cgroup', '/sys/fs/cgroup'
 _CGROUP_FILES = {
@@ -51,6 +56,9 @@ def prepare() -> None:
   """Sets what TensorFlow is to find in its environment; to be called before it is imported."""
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
+  # glibc has read its own before this process began. Other C libraries have neither arenas nor this call.
+  with contextlib.suppress(AttributeError, OSError, TypeError, ValueError):
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, int(os.environ['MALLOC_ARENA_MAX']))
 
 
 @contextlib.contextmanager
