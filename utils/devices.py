@@ -24,7 +24,7 @@ _ENVIRONMENT = {
     # What the driver has to compile for a card that TensorFlow's wheel knows as PTX alone takes a while, and
     # more room on disk than it may fill by default. 4 GiB is the most that it can be given.
     'CUDA_CACHE_MAXSIZE': '4294967296',
-    # glibc gives threads arenas of their own, and what one frees the others cannot have: the shuffle buffer of
+    # glibc gives threads arenas of their own; what one frees the others cannot have: the shuffle buffer of
     # each epoch took its memory anew.
     'MALLOC_ARENA_MAX': '1',
 }
