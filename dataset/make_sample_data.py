@@ -9,7 +9,6 @@ JPEGImages/, SegmentationClassAug/ (palette PNG, 255 = void, as in VOC), train.t
 descriptor sample.json for --dataset.
 """
 import colorsys
-import json
 import math
 import os
 import shutil
@@ -24,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from cli import flags
 from dataset import descriptors
-from utils import files
+from utils import files, visualization
 from utils.errors import DataError, UsageError
 
 NAME = 'sample'
@@ -33,7 +32,6 @@ IMAGE_DIR = 'JPEGImages'
 LABEL_DIR = 'SegmentationClassAug'
 DESCRIPTOR = NAME + '.json'
 SPLITS = ('train', 'val')
-VOID_COLOUR = (224, 224, 192)  # as in the VOC label files
 MIN_SIDE = 64  # in a smaller scene the prints are too fine to be told apart
 
 
@@ -174,21 +172,11 @@ def _write_files(folder, sample, size, seed):
       image, label = draw_scene(rng, size)
       Image.fromarray(image).save(os.path.join(folder, IMAGE_DIR, name + '.jpg'),
                                   quality=int(rng.integers(80, 96)))
-      _palette_image(label, sample).save(os.path.join(folder, LABEL_DIR, name + '.png'))
+      visualization.save_mask(os.path.join(folder, LABEL_DIR, name + '.png'), label, sample.palette,
+                              sample.ignore_label)
     with open(os.path.join(folder, split + '.txt'), 'w') as file:
       file.write(''.join(name + '\n' for name in names))
-  with open(os.path.join(folder, DESCRIPTOR), 'w') as file:
-    json.dump(descriptors.to_json(sample), file, indent=2)
-    file.write('\n')
-
-
-def _palette_image(label, sample):
-  palette = np.zeros([256, 3], np.uint8)
-  palette[:sample.num_classes] = sample.palette
-  palette[IGNORE_LABEL] = VOID_COLOUR
-  image = Image.fromarray(label, mode='P')
-  image.putpalette(palette.tobytes())
-  return image
+  files.write_json(os.path.join(folder, DESCRIPTOR), descriptors.to_json(sample))
 
 
 # --- Scenes --------------------------------------------------------------------------------------
