@@ -12,6 +12,7 @@ import typing
 from dataset import descriptors
 from utils import files
 from utils.errors import DataError
+from utils.tables import shortened
 
 # Names that usually mean that a pixel does not count. They are read as any other; see `is_ignored`.
 IGNORED_NAMES = ('__ignore__', 'ignore', 'void', 'unlabeled', 'unlabelled')
@@ -209,7 +210,7 @@ def _read_names(lines):
   seen = set()
   for value, (number, name) in enumerate(lines, begin):
     if name in seen:
-      raise DataError(f"line {number} is '{_shown(name)}' once more; give each class its own name")
+      raise DataError(f"line {number} is '{shortened(name)}' once more; give each class its own name")
     if len(name) > _MAX_LINE or value > 255:
       raise _not_understood(number, name, 'one of up to 256 names, one a line')
     seen.add(name)
@@ -222,7 +223,7 @@ def _fullmatch(pattern, line):
 
 def _byte(text, number):
   if not re.fullmatch('[0-9]{1,3}', text) or int(text) > 255:
-    raise DataError(f"line {number} has '{_shown(text)}' for a value or a part of a colour; use 0..255")
+    raise DataError(f"line {number} has '{shortened(text)}' for a value or a part of a colour; use 0..255")
   return int(text)
 
 
@@ -231,11 +232,7 @@ def _color(texts, number):
 
 
 def _not_understood(number, line, expected):
-  return DataError(f"line {number}, '{_shown(line)}', is not understood; it should be {expected}")
-
-
-def _shown(text):
-  return text if len(text) <= 60 else text[:57] + '...'
+  return DataError(f"line {number}, '{shortened(line)}', is not understood; it should be {expected}")
 
 
 # --- JSON -------------------------------------------------------------------------------------------------
@@ -265,15 +262,15 @@ def _read_json(content):
         continue
       value = item.get('id') if key == 'categories' else None
       if key == 'categories' and not (type(value) is int and value >= 0):
-        raise DataError(f"{place} has the id {_shown(repr(value))}; use 0 or more")
+        raise DataError(f"{place} has the id {shortened(repr(value))}; use 0 or more")
       yield _Entry(place, item.get('name', item.get('title')), value, _json_color(item.get('color'), place))
     else:
-      raise DataError(f'{place} is {_shown(repr(item))}; use an object with a name')
+      raise DataError(f'{place} is {shortened(repr(item))}; use an object with a name')
 
 
 def _read_pairs(content):
   for key, item in content.items():
-    place = f'the key {_shown(repr(key))}'
+    place = f'the key {shortened(repr(key))}'
     if isinstance(item, str) and re.fullmatch('[0-9]{1,3}', key):
       yield _Entry(place, item, int(key))
     elif isinstance(item, list) or isinstance(item, str) and item.startswith('#'):
@@ -294,8 +291,8 @@ def _json_color(color, place):
   is_color = isinstance(color, list) and len(color) == 3 and all(
       type(part) is int and 0 <= part <= 255 for part in color)
   if not is_color and color is not None:
-    raise DataError(f'{place} has the color {_shown(repr(color))}; use "#rrggbb" or [red, green, blue], each '
-                    '0..255')
+    raise DataError(f'{place} has the color {shortened(repr(color))}; use "#rrggbb" or [red, green, blue], '
+                    'each 0..255')
   return tuple(color) if is_color else None
 
 

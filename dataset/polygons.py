@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from dataset import image_files
 from utils import files
 from utils.errors import DataError
+from utils.tables import shortened
 
 _LINE_WIDTH, _POINT_RADIUS = 10, 5  # pixels; labelme's
 _FAR = 10 ** 5  # the largest coordinate: far outside images; PIL takes 24 s for a circle three times as large
@@ -106,8 +107,8 @@ def _read_size(content, size, source):
                       'labelme')
     height, width = size
   if not all(type(side) is int and side > 0 for side in (height, width)):
-    raise DataError(f'{source} has the imageHeight {_shown(height)} and the imageWidth {_shown(width)}; use '
-                    'numbers of pixels')
+    raise DataError(f'{source} has the imageHeight {shortened(repr(height))} and the imageWidth '
+                    f'{shortened(repr(width))}; use numbers of pixels')
   if height * width > image_files.MAX_PIXELS:
     raise DataError(source + image_files.TOO_MANY_PIXELS)
   return height, width
@@ -118,7 +119,7 @@ def _read_shape(shape, source):
     raise DataError(f'{source} has no label; give it the name of its class')
   kind = 'polygon' if shape.get('shape_type') is None else shape['shape_type']
   if not isinstance(kind, str) or kind not in _KINDS:
-    raise DataError(f"{source} is of the unknown kind {_shown(kind)}; use {', '.join(_KINDS)}")
+    raise DataError(f"{source} is of the unknown kind {shortened(repr(kind))}; use {', '.join(_KINDS)}")
   points = shape.get('points')
   if not isinstance(points, list) or not all(map(_is_point, points)):
     raise DataError(f'{source} has points that are no pairs of numbers between -{_FAR} and {_FAR}; draw it '
@@ -151,11 +152,6 @@ def _read_mask(text, points, source):
     raise DataError(f'{source} is a {image.width}x{image.height} image of {len(image.getbands())} channel(s) '
                     f'for a box of {box[1]}x{box[0]} pixels; draw it anew')
   return mask != 0
-
-
-def _shown(value):
-  text = repr(value)
-  return text if len(text) <= 60 else text[:57] + '...'
 
 
 # --- Kinds of shapes: functions that draw a Shape, with a value, onto a PIL image ------------------------

@@ -10,7 +10,7 @@ def column(names: typing.Iterable[str], longest: int = 40) -> list[str]:
   return [name + ' ' * (max(widths) - width) for name, width in zip(shown, widths, strict=True)]
 
 
-def shortened(text: str, longest: int) -> str:
+def shortened(text: str, longest: int = 60) -> str:
   """Returns a text with dots in place of what is beyond so many letters."""
   return text if len(text) <= longest else text[:longest - 3] + '...'
 
