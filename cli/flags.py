@@ -32,7 +32,7 @@ from utils.settings import Settings, weight_of_loss
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
 # These may: none is empty or a URL, and ~ is the home folder in all.
 _NAMES = (*_PATHS, 'NAME', 'SET')
-_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:/{2}')
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://|file:/')
 
 _RECIPES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'recipes')
 

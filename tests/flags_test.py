@@ -77,7 +77,7 @@ class ParserTest(unittest.TestCase):
     self.assertEqual(parser.places(args), [('--folder', './x'), ('--many', 'a'), ('--many', 'b')])
 
   def test_a_path_that_is_none_of_this_machine_is_refused(self):
-    for url in ('gs://b/x', 's3://b', 'hdfs://h:9/x', 'file:///x', 'http://a/b', 'ram://x', 'C://x'):
+    for url in ('gs://b/x', 's3://b', 'hdfs://h:9/x', 'file:///x', 'file:/x', 'http://a/b', 'ram://x', 'C://x'):
       for flag in ('--folder', '--name', '--many', '--suffix'):
         if flag == '--suffix':  # a text
           self.assertEqual(self.parser().parse([flag, url]).suffix, url)

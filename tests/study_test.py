@@ -70,6 +70,14 @@ class StudyTest(FolderTest):
   def test_one_seed_has_no_spread(self):
     self.assertIn('| +5.00, of one seed |', self.study('a: --ema 0.4\nb: --ema 0.45\n', '--seeds', 1))
 
+  def test_seeds_may_stop_early_and_a_run_without_scores_is_named(self):
+    row = study_runs.Row(None, [[(10, .25), (20, .5), (30, .5)], [(10, .75), (20, .25)]])
+    self.assertEqual(study_runs.mean_curve(row), ([10, 20], [.5, .375]))
+    self.study('a: --ema 0.4\n', '--seeds', 1)
+    os.remove(os.path.join(self.folder, 'out', 'a', '0', 'validation.json'))
+    with self.assertRaisesRegex(DataError, 'out/a/0 holds a run without any score; remove the folder'):
+      self.study('a: --ema 0.4\n', '--seeds', 1)
+
   def test_a_run_that_fails_is_named(self):
     with (contextlib.redirect_stderr(io.StringIO()),
           self.assertRaisesRegex(DataError, r'b, seed 0 ended with status 1; .*out/b/0/train\.log says why')):

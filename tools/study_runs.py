@@ -145,14 +145,17 @@ def train(args, change, seed):
 
 def curve(folder: str) -> list[tuple[int, float]]:
   """Returns the (step, mean IoU) of a run's evaluations, in order."""
-  return [(entry['step'], entry['mean_iou']) for entry in Validation(folder).evaluations]
+  found = [(entry['step'], entry['mean_iou']) for entry in Validation(folder).evaluations]
+  if not found:
+    raise DataError(f'{folder} holds a run without any score; remove the folder, and it is trained anew')
+  return found
 
 
 def mean_curve(row: Row) -> tuple[list[int], list[float]]:
-  """Returns the steps of a row's evaluations, and the mean IoU of all seeds at each."""
-  steps = [step for step, _ in row.curves[0]]
-  return steps, [statistics.fmean(scores) for scores in
-                 zip(*([score for _, score in points] for points in row.curves), strict=True)]
+  """Returns the steps of the evaluations that all seeds have, and their mean IoU at each."""
+  shared = list(zip(*row.curves, strict=False))  # a run may have stopped early
+  return ([points[0][0] for points in shared],
+          [statistics.fmean(score for _, score in points) for points in shared])
 
 
 def table(rows: list[Row]) -> str:
