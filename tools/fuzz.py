@@ -31,7 +31,8 @@ def make_parser():
   parser.flag('cases', 400, 'how many to run', type=flags.positive_int, metavar='N')
   parser.flag('seed', 0, 'of all cases', type=flags.non_negative_int)
   parser.flag('first', 0, 'number of the first one', type=flags.non_negative_int, metavar='N')
-  parser.flag('case', None, 'run the case of this number alone', type=flags.non_negative_int, metavar='N')
+  parser.flag('case', None, 'run the cases of these numbers alone', type=flags.non_negative_int, nargs='+',
+              metavar='N')
   parser.flag('only', None, 'of these run those alone whose description holds this, such as huge_length',
               metavar='TEXT')
   parser.flag('keep', None, 'leave the folders of failed cases here', metavar='DIR')
@@ -45,12 +46,12 @@ def main(args):
   with (tempfile.TemporaryDirectory(prefix='fuzz_') as folder,
         children.Children({'TF_CPP_MIN_LOG_LEVEL': '3'}) as runner):
     lab = fuzz_lab.Lab(runner, folder)
-    numbers = [args.case] if args.case is not None else range(args.first, args.first + args.cases)
+    numbers = args.case or range(args.first, args.first + args.cases)
     if args.only:
       numbers = [number for number in numbers if args.only in fuzz_cases.plan(args.seed, number).label]
     failed = 0
     for done, number in enumerate(numbers, 1):
-      failed += lab.fails(args.seed, number, args.keep, verbose=args.case is not None)
+      failed += lab.fails(args.seed, number, args.keep, verbose=bool(args.case))
       if done % 50 == 0:
         print(f'{done} of {len(numbers)} cases, {failed} failed so far; the last was {number}', flush=True)
     print('ends: ' + ', '.join(f'{what} {count}' for what, count in sorted(lab.ends.items())))

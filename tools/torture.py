@@ -28,8 +28,8 @@ def make_parser():
   parser.flag('stories', 200, 'how many to run', type=flags.positive_int, metavar='N')
   parser.flag('seed', 0, 'of all stories', type=flags.non_negative_int)
   parser.flag('first', 0, 'number of the first one', type=flags.non_negative_int, metavar='N')
-  parser.flag('story', None, 'run the story of this number alone', type=flags.non_negative_int,
-              metavar='N')
+  parser.flag('story', None, 'run the stories of these numbers alone', type=flags.non_negative_int,
+              nargs='+', metavar='N')
   parser.flag('minutes', None, 'begin no story after so many', type=flags.positive_float, metavar='M')
   parser.flag('kills', None, 'in place of stories: kill one training by SIGKILL at N random moments, each '
               'time from the start, and compare what comes of it', type=flags.positive_int, metavar='N')

@@ -22,7 +22,7 @@ def main(args):
 
 def stories(lab, args):
   """Runs the stories; returns how many failed."""
-  numbers = [args.story] if args.story is not None else range(args.first, args.first + args.stories)
+  numbers = args.story or range(args.first, args.first + args.stories)
   begun, done, failed = time.monotonic(), 0, 0
   for number in numbers:
     if args.minutes and time.monotonic() - begun > args.minutes * 60:
