@@ -19,6 +19,7 @@ CASES = (
     'voc; data/JPEGImages/train_*: text_that_unpacks',
     'voc; data/SegmentationClassAug/val_*: claimed_size',
     'voc; data/sample.json: deeply_nested',
+    'voc; data/JPEGImages/train_*: wrong_checksum',
     'mine; mine/images: link_to_above',
     'mine; mine/mine.json: other_value',
     'view records; records/train.record: huge_length',
@@ -27,6 +28,7 @@ CASES = (
     'inference; data/photos.txt: pipe_instead',
     'export; model/model.ckpt-2.index: huge_block',
     'train on; model/checkpoint: latin_1',
+    'train on; model/events*: ten_gigabytes',
     'convert archive; archive.tar.gz: members_elsewhere',
     'plot; model/events*: huge_length',
 )

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tools import fuzz_cases
 
-TIMEOUT = 60   # seconds of a case
+TIMEOUT = 60   # seconds of a case, where nothing else runs
 _MEMORY = 12 << 30  # bytes of data that a script may reserve; TensorFlow itself takes two
 # prctl, and the capabilities of root for which permissions mean nothing (linux/capability.h).
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
@@ -109,7 +109,8 @@ class Lab:
       (shutil.copytree if os.path.isdir(source) else shutil.copy2)(source, os.path.join(here, name))
     argv = case.apply(here, random.Random(case.seed))
     before = snapshot(folder)
-    child = self._runner.run(argv[0], argv[1:], timeout=TIMEOUT, cwd=here,
+    shared = max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+    child = self._runner.run(argv[0], argv[1:], timeout=TIMEOUT * shared, cwd=here,
                              limits={'DATA': _MEMORY}, env={'TMPDIR': os.path.join(folder, 'tmp')})
     after = snapshot(folder)
     is_free = case.what.startswith('--')  # a flag may lead anywhere
