@@ -156,6 +156,20 @@ class ErrorTest(ScriptTest):
         time.sleep(600)""", 2, 'script.py: error: a machine is lost\n')
 
 
+class SystemTest(ScriptTest):
+
+  def test_windows_is_told_what_to_use(self):
+    script = self.write('print("runs")')
+    for begin in ('sys.modules["fcntl"] = None', 'del signal.SIGHUP'):  # neither is there on Windows
+      with open(script) as file:
+        code = file.read()
+      with open(script, 'w') as file:
+        file.write(f'import signal, sys\n{begin}\n{code}')
+      answer = subprocess.run([sys.executable, script], capture_output=True, text=True)
+      self.assertEqual((answer.returncode, answer.stdout), (1, ''))
+      self.assertRegex(answer.stderr, r'^script.py: error: .* has no signals .* Linux or macOS, .*WSL 2.*\n$')
+
+
 class SignalTest(ScriptTest):
   waiting = '''
       with files.replacing(args.output_dir + '/result') as temporary:
