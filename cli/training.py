@@ -74,8 +74,6 @@ def run(args, requests, stack):
   check_crop(args)
   inputs.read_flags(args)  # refuses an augmentation that cannot be
   check_effects(args, task.workers)
-  check_loss(args)
-  check_averages(args)
   compute_params = check_devices(args, task)
   if args.deterministic:
     run_config.make_deterministic()
@@ -234,8 +232,13 @@ def check_crop(args):
 def check_effects(args, workers):
   """Raises UsageError if a flag would change nothing beside the others, on so many machines."""
   own_decay = backbones.get(args.base_architecture).batch_norm_decay
+  takers = {flag: [part for part, names in FLAGS_OF_LOSS.items() if flag in names]
+            for flag in sorted({flag for names in FLAGS_OF_LOSS.values() for flag in names})}
   flags.refuse_idle(
       args,
+      *((flag, {*parts} & {*weight_of_loss(args.loss)}, f'without {" or ".join(parts)} in --loss, such as '
+         f'--loss {args.loss},{parts[0]}') for flag, parts in takers.items()),
+      ('weights', args.ema, 'without --ema, whose averages it means; give its decay, such as --ema 0.9998'),
       ('initial_learning_rate end_learning_rate max_iter', args.learning_rate_policy != 'piecewise',
        'with --learning_rate_policy piecewise, which has rates of its own'),
       ('batch_norm_decay', not args.freeze_batch_norm or args.batch_norm_decay == own_decay,
@@ -246,21 +249,6 @@ def check_effects(args, workers):
       ('hard_pixels_steps', args.hard_pixels < 1, 'with --hard_pixels 1, to which they fall'),
       ('class_weight_limit', args.class_weights != 'none', 'without --class_weights median_frequency'),
       ('collectives', workers > 1, 'on one machine'))
-
-
-def check_loss(args):
-  """Raises UsageError if a flag changes no part of --loss."""
-  for flag in sorted({flag for names in FLAGS_OF_LOSS.values() for flag in names}):
-    takers = [name for name, names in FLAGS_OF_LOSS.items() if flag in names]
-    if getattr(args, flag) != flags.default_of(flag) and not set(takers) & set(weight_of_loss(args.loss)):
-      raise UsageError(f'--{flag} changes {" or ".join(takers)}, and there is none in --loss {args.loss}; '
-                       f'leave it out, or add one, as in --loss {args.loss},{takers[0]}')
-
-
-def check_averages(args):
-  if args.weights == 'ema' and not args.ema:
-    raise UsageError('--weights ema lets the averaged weights decide, and --ema keeps none; give its decay '
-                     'too, such as --ema 0.9998')
 
 
 def check_devices(args, task):

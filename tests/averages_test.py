@@ -180,7 +180,7 @@ class AveragesTest(support.ScriptsTest):
     self.assertIn('The best of 4 is', printed)
 
   def test_averages_cannot_decide_where_there_are_none(self):
-    with self.assertRaisesRegex(UsageError, '--weights ema lets the averaged .* such as --ema 0.9998'):
+    with self.assertRaisesRegex(UsageError, '--weights would change nothing .* such as --ema 0.9998'):
       self.train('--weights', 'ema', model_dir=self.temporary('none'))
 
 

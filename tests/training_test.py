@@ -100,13 +100,13 @@ class LossTest(unittest.TestCase):
   def test_flags_that_change_no_part_of_the_loss_are_refused(self):
     for argv in ((), ('--loss', 'dice,focal:2', '--hard_pixels', 0.2, '--hard_pixels_steps', 9),
                  ('--loss', 'dice', '--hard_pixels', 1)):
-      training.check_loss(parsed(*argv))
-    with self.assertRaisesRegex(UsageError, '--hard_pixels changes cross_entropy or focal, and there is none '
-                                            'in --loss dice:2; leave it out, .* in --loss dice:2,cross_entr'):
-      training.check_loss(parsed('--loss', 'dice:2', '--hard_pixels', 0.2))
-    with self.assertRaisesRegex(UsageError, '--label_smoothing changes cross_entropy, and there is none in '
-                                            '--loss focal; .* in --loss focal,cross_entropy'):
-      training.check_loss(parsed('--loss', 'focal', '--label_smoothing', 0.1))
+      training.check_effects(parsed(*argv), 1)
+    with self.assertRaisesRegex(UsageError, '--hard_pixels would change nothing without cross_entropy or '
+                                            'focal in --loss, such as --loss dice:2,cross_entropy; leave'):
+      training.check_effects(parsed('--loss', 'dice:2', '--hard_pixels', 0.2), 1)
+    with self.assertRaisesRegex(UsageError, '--label_smoothing would change nothing without cross_entropy in '
+                                            '--loss, such as --loss focal,cross_entropy'):
+      training.check_effects(parsed('--loss', 'focal', '--label_smoothing', 0.1), 1)
 
   def test_flags_that_change_nothing_beside_the_others_are_refused(self):
     def refused(*argv, workers=1):
