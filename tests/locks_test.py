@@ -74,6 +74,20 @@ class LocksTest(unittest.TestCase):
     with open(victim) as file:
       self.assertEqual(file.read(), 'content')
 
+  def test_touching_keeps_what_stands_in_a_file_and_leaves_none_open(self):
+    self.assertIsNone(locks.touched(self.path))
+    locks.touch(os.path.join(self.folder, 'none', 'file'))  # there is no such folder
+    self.write({'host': 'another', 'pid': 7})
+    os.utime(self.path, (1, 1))
+    before = os.listdir('/dev/fd')
+    locks.touch(self.path)
+    with mock.patch.object(os, 'utime', side_effect=OSError):
+      locks.touch(self.path)
+    self.assertEqual(os.listdir('/dev/fd'), before)
+    self.assertGreater(locks.touched(self.path), 2e9)
+    with open(self.path) as file:
+      self.assertEqual(json.load(file)['pid'], 7)
+
   def test_file_of_other_content_is_no_holder(self):
     for content in ('', '[]', '{', 'null', '[' * 4096):
       with open(self.path, 'w') as file:

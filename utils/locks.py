@@ -156,7 +156,5 @@ def touched(path: str) -> int | None:
 
 def touch(path: str) -> None:
   """Makes a file, if there is a folder for it, and changes when it was last touched."""
-  with contextlib.suppress(OSError):
-    file = os.open(path, os.O_WRONLY | _CREATE, 0o666)
-    os.utime(file)
-    os.close(file)
+  with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | _CREATE, 0o666), 'wb') as file:
+    os.utime(file.fileno())
