@@ -1,6 +1,7 @@
 """Training on several machines: what TF_CONFIG means, and two processes here in place of two machines."""
 import contextlib
 import glob
+import io
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ import tensorflow.compat.v1 as tf
 import train
 from cli import training
 from tests.support import ROOT, FolderTest, ScriptsTest
-from utils import cluster, locks
+from utils import cluster, interrupts, locks
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -138,6 +139,21 @@ class WatchingTest(FolderTest):
       self.assertTrue(told[0].wait(60))
       self.assertFalse(told[1].is_set())  # which has done its last step
     self.assertEqual(os.listdir(later), [])
+
+  def test_end_of_the_first_machine_is_no_error_for_one_that_was_told_to_stop_too(self):
+    requests = interrupts.Requests()
+    first, other = (training.Training(None, cluster.Task(2, rank), requests, None, {}, {}, {}, None)
+                    for rank in (0, 1))
+    with self.assertRaisesRegex(UsageError, 'another machine of TF_CONFIG has stopped'):
+      other.lose()
+    requests.signal = signal.SIGTERM
+    with self.assertRaises(UsageError):
+      first.lose()
+    with (mock.patch.object(os, '_exit', side_effect=SystemExit) as ended, self.assertRaises(SystemExit),
+          contextlib.redirect_stdout(io.StringIO()) as printed):
+      other.lose()
+    ended.assert_called_once_with(143)
+    self.assertIn('Stopped by SIGTERM; all that was trained is saved', printed.getvalue())
 
   def wait(self, condition):
     end = time.monotonic() + 60
