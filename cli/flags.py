@@ -83,14 +83,13 @@ class Parser(argparse.ArgumentParser):
     """Declares the flag of an attribute of Architecture or Settings, which holds its default."""
     self.flag(name, default_of(name), help, **kwargs)
 
-  def shared(self, *names: str, **new_defaults: typing.Any) -> None:
-    """Adds flags of SHARED by name; `new_defaults` replaces the default of some of them."""
+  def shared(self, *names: str) -> None:
+    """Adds flags of SHARED by name; a row without a default has that of the setting."""
     before = self._group
-    for name in (*names, *new_defaults):
-      spec = {'name': name, **SHARED[name]}
-      default = spec['default'] if 'default' in spec else default_of(name)
+    for name in names:
       self.group(next(title for title, named in GROUPS.items() if name in named))
-      self.flag(**{**spec, 'default': new_defaults.get(name, default)})
+      spec = {'name': name, **SHARED[name]}
+      self.flag(**spec if 'default' in spec else {**spec, 'default': default_of(name)})
     self._group = before
 
   def error(self, message: str) -> typing.NoReturn:
@@ -417,9 +416,8 @@ SHARED: dict[str, dict[str, typing.Any]] = {
 
 
 # The flags that say which model it is; model_config.json stands in for them.
-MODEL_FLAGS = ('model_dir', 'base_architecture', 'dataset', 'output_stride', 'atrous_rates', 'multi_grid',
-               'image_level_feature', 'separable_head', 'decoder', 'decoder_channels', 'decoder_convs',
-               'decoder_filters', 'decoder_kernel', 'decoder_output_stride', 'eval_crop_size')
+MODEL_FLAGS = ('model_dir', 'dataset', *(field.name for field in dataclasses.fields(Architecture)
+                                         if field.name != 'num_classes'))
 
 # The flags of how the network is computed.
 COMPUTE_FLAGS = ('precision', 'data_format')
