@@ -42,9 +42,28 @@ class Part(typing.NamedTuple):
   rivals: list = ()
 
 
+class _Rank(typing.NamedTuple):
+  """How well a folder of images and one of labels fit: a larger one fits better; what comes first decides.
+
+  Attributes:
+    is_plain: bool, neither is called like what is drawn for people to look at.
+    pairs: int, images that have a label.
+    has_equal_names: bool, they need no affixes.
+    shared_depth: int, how deep the folder lies that holds both.
+    is_called_labels: bool.
+    height: int, the less deep the labels lie, the more.
+  """
+  is_plain: bool
+  pairs: int
+  has_equal_names: bool
+  shared_depth: int
+  is_called_labels: bool
+  height: int
+
+
 class _Candidate(typing.NamedTuple):
-  """lists.Folders of one folder each, and how well they fit: a larger rank fits better."""
-  rank: tuple
+  """lists.Folders of one folder each, and how well they fit."""
+  rank: _Rank
   folders: lists.Folders
 
 
@@ -202,23 +221,20 @@ def _find_part(root, split, paths):
   best = next((candidate for candidate in good if _are_photos(_images_of(candidate.folders, trees))), good[0])
   folders = _merged(best, candidates)
   rivals = {candidate.folders.labels[0] for candidate in candidates
-            if candidate.folders.images == best.folders.images and candidate.rank[:2] == best.rank[:2]}
+            if candidate.folders.images == best.folders.images
+            and (candidate.rank.is_plain, candidate.rank.pairs) == (best.rank.is_plain, best.rank.pairs)}
   return Part(folders, None, _others(folders, trees), sorted(
       rival for rival in rivals if not any(_is_within(rival, one) or _is_within(one, rival)
                                            for one in (*folders.labels, *folders.images))))
 
 
 def _rank(root, folders, pairs):
-  """Returns how well folders fit, a tuple.
-
-  As many pairs as possible, of what is called like labels, and not of what is drawn for people to look at.
-  """
+  """Returns the _Rank of lists.Folders of one folder each."""
   (images,), (labels,), affixes = folders
   is_drawn = (layouts.NOT_WANTED.search(os.path.relpath(labels, root))
               or layouts.NOT_WANTED.search(os.path.basename(images)))
-  return (not is_drawn, pairs, not any(affixes),
-          os.path.commonpath([images, labels]).count(os.sep),
-          bool(layouts.LABEL_WORDS.search(os.path.basename(labels))), -labels.count(os.sep))
+  return _Rank(not is_drawn, pairs, not any(affixes), os.path.commonpath([images, labels]).count(os.sep),
+               bool(layouts.LABEL_WORDS.search(os.path.basename(labels))), -labels.count(os.sep))
 
 
 def _possible_folders(trees):
@@ -301,7 +317,9 @@ def _merged(best, candidates):
 
   alike = [best.folders]
   for candidate in candidates:
-    if candidate.rank[0] == best.rank[0] and way(candidate.folders) == way(best.folders) and not any(
+    is_alike = (candidate.rank.is_plain == best.rank.is_plain
+                and way(candidate.folders) == way(best.folders))
+    if is_alike and not any(
         _is_within(one, other) or _is_within(other, one) for folders in alike
         for one, other in zip(folders[0] + folders[1], candidate.folders[0] + candidate.folders[1])):
       alike.append(candidate.folders)
