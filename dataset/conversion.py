@@ -455,7 +455,7 @@ def load_index(folder, split):
   if not os.path.lexists(path):
     return None
   try:
-    index = files.read_json(path, f"index '{path}'")
+    index = files.read_json(path, f"index '{path}'", None)
     if not (isinstance(index, dict) and _INDEX_KEYS <= index.keys()):
       return None
     if not _is_sound(index, path):

@@ -76,7 +76,7 @@ def read_list(path):
     DataError: the list is missing, no text, or empty.
   """
   try:
-    text = files.read_text(path, f"list '{path}'")
+    text = files.read_text(path, f"list '{path}'", None)
   except DataError as error:
     raise DataError(f'{error}; a list is a text file with one name a line') from error
   names = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]

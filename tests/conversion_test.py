@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from dataset import class_uniform, conversion, descriptors, lists, tf_records
+from utils import files
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -367,6 +368,15 @@ class IndexTest(ConversionTest):
     del index['classes_of_examples'], index['class_image_pixels']  # as earlier versions wrote it
     self.write_index(json.dumps(index))
     self.assertEqual(conversion.read_index(self.output, 'train'), index)
+
+  def test_index_of_any_size_is_read(self):
+    self.convert(train=[self.pair('a'), self.pair('b')])
+    index = {**self.index(), 'skipped': ['a pair that was left out'] * 700_000}
+    self.write_index(json.dumps(index))
+    self.assertGreater(os.path.getsize(os.path.join(self.output, 'train.json')), files._MAX_JSON)
+    self.assertEqual(conversion.read_index(self.output, 'train'), index)
+    self.convert(train=[self.pair('a')])  # in its place
+    self.assertEqual(conversion.read_index(self.output, 'train')['examples'], 1)
 
   def test_length_that_no_reader_of_tensorflow_survives_is_found_beside_a_fitting_index(self):
     self.convert(train=[self.pair('a'), self.pair('b')])

@@ -3,6 +3,7 @@ import json
 import os
 import tempfile
 import unittest
+from unittest import mock
 
 from utils import files
 from utils.errors import DataError, UsageError
@@ -59,6 +60,21 @@ class FilesTest(unittest.TestCase):
     with self.assertRaisesRegex(DataError, 'a list'):
       files.read_text(self.path('a', b'12345'), 'a list', limit=4)
     self.assertEqual(files.read_text(self.path('a', b'1234'), 'a list', limit=4), '1234')
+
+  def test_own_file_may_have_any_size_but_no_holes(self):
+    path = self.path('own.json')
+    own = {'names': 'ü' * 3_000_000}
+    files.write_json(path, own)
+    self.assertEqual(files.read_json(path, 'own', None), own)
+    with self.assertRaisesRegex(DataError, 'own has .* bytes, and up to 16,777,216 are allowed'):
+      files.read_json(path, 'own')
+    files.check_json_output(path, '--json')
+    os.truncate(path, 1 << 40)
+    with self.assertRaisesRegex(DataError, 'own is no text: it holds the byte 0'):
+      files.read_json(path, 'own', None)
+    with (mock.patch.object(files, '_MAX_TEXT', 1 << 20),
+          self.assertRaisesRegex(DataError, 'own is damaged: it has a line of more than 1,048,576 bytes')):
+      list(files.read_lines(path, 'own'))
 
   def test_output_does_not_take_the_place_of_what_is_read_or_is_something_else(self):
     path = self.path('a', b'text')

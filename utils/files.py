@@ -1,7 +1,8 @@
 """Reading files that may be anything, and writing files so that no half-written one is ever left behind.
 
-Lists, descriptors and indexes come from elsewhere: what is no regular file (a pipe would never end, nor would
-/dev/zero), larger than any of its kind, or no text is refused with a sentence that names it.
+Files come from elsewhere: what is no regular file (a pipe would never end, nor would /dev/zero), larger than
+any of its kind, or no text is refused with a sentence that names it. What the scripts write themselves may
+have any size; a file with holes, which is larger than the disk, is no text.
 """
 import contextlib
 import csv
@@ -81,7 +82,7 @@ def check_json_output(path: str | None, flag: str) -> None:
   """Raises UsageError, naming the flag, if JSON would take the place of something else; None is no file."""
   if path is not None and (os.path.isfile(path) or os.path.isdir(path)):
     try:
-      read_json(path, f"'{path}'")
+      read_json(path, f"'{path}'", None)
     except DataError as error:
       raise UsageError(f'{flag} would write over what is no JSON: {error}; give another name') from error
 
@@ -121,22 +122,27 @@ def make_folder_of(path: str, flag: str) -> None:
     make_folder(os.path.dirname(path) or '.', flag)
 
 
-def read_bytes(path: str, source: str, limit: int) -> bytes:
+def read_bytes(path: str, source: str, limit: int | None) -> bytes:
   """Returns the content of a regular file.
 
   Args:
     source: what errors call it.
-    limit: the most bytes that it may have.
+    limit: the most bytes that it may have. None: any number, read up to a block that holds the byte 0.
 
   Raises:
     DataError: it is missing, no regular file, or larger.
   """
   descriptor, size = _open_regular(path, source)
   with open(descriptor, 'rb') as file:
-    if size > limit:
+    if limit is not None and size > limit:
       raise DataError(f'{source} has {size:,} bytes, and up to {limit:,} are allowed; give another')
     try:
-      return file.read(limit)
+      if limit is not None:
+        return file.read(limit)
+      blocks = [b'']
+      while b'\0' not in blocks[-1] and (block := file.read(1 << 24)):
+        blocks.append(block)
+      return b''.join(blocks)
     except OSError as error:
       raise DataError(f'{source} cannot be read: {error.strerror}') from error
 
@@ -155,7 +161,20 @@ def _open_regular(path, source):
   return descriptor, status.st_size
 
 
-def read_text(path: str, source: str, limit: int = _MAX_TEXT) -> str:
+def read_lines(path: str, source: str) -> typing.Iterator[bytes]:
+  """Yields the lines of a file of any size, but not a last one that does not end: its writer was killed.
+
+  Raises:
+    DataError: it cannot be read, or a line is longer than any.
+  """
+  with open(_open_regular(path, source)[0], 'rb') as file:
+    while (line := file.readline(_MAX_TEXT)).endswith(b'\n'):
+      yield line
+    if len(line) == _MAX_TEXT:
+      raise DataError(f'{source} is damaged: it has a line of more than {_MAX_TEXT:,} bytes')
+
+
+def read_text(path: str, source: str, limit: int | None = _MAX_TEXT) -> str:
   """Returns the content of a UTF-8 text file, with or without a byte-order mark; see read_bytes.
 
   Raises:
@@ -172,14 +191,14 @@ def read_text(path: str, source: str, limit: int = _MAX_TEXT) -> str:
   return text
 
 
-def read_json(path: str, source: str) -> typing.Any:
+def read_json(path: str, source: str, limit: int | None = _MAX_JSON) -> typing.Any:
   """Returns the content of a JSON file; see read_text.
 
   Raises:
     DataError: also if it is no JSON, or nested deeper than any that is meant.
   """
   try:
-    return json.loads(read_text(path, source, _MAX_JSON))
+    return json.loads(read_text(path, source, limit))
   except RecursionError as error:
     raise DataError(f'{source} is nested too deeply; replace it') from error
   except ValueError as error:
