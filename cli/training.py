@@ -43,6 +43,9 @@ from utils.settings import FLAGS_OF_LOSS, Settings, weight_of_loss
 from utils.tf_estimator import Estimator, debug_hook, run_in_cluster
 from utils.validation import Validation
 
+_EVENTS = 'events.out.tfevents.*'
+_EVALUATED = ('eval', 'eval_ema', event_files.OF_EVALUATION)  # folders of curves
+
 
 def main(args):
   """Trains as the flags say; a signal ends it with its exit status once all is saved."""
@@ -121,11 +124,18 @@ def run(args, requests, stack):
 
   # How long to train on it.
   step = checkpoint_store.step_of(resume_from)
-  past = find_history(args, stored, step, counts['train'])
+  train_records, val_records = (tf_records.fingerprint(records[split]) for split in ('train', 'val'))
+  past = find_history(args, stored, step, counts['train'], train_records)
   position = find_position(args, past, step)
-  validation = Validation(args.model_dir) if resume_from else None
+  basis = {'images': counts['val'], 'records': val_records, 'weights': args.weights}
+  read_validation = functools.partial(
+      Validation, args.model_dir, step, basis, history.records_since(past))
+  validation = read_validation() if resume_from else None
+  if validation and validation.is_of_other_records:
+    print('The validation records hold other examples than before: earlier scores count no more, neither for '
+          'the best nor for --early_stopping_evals')
   ends = round_ends(args, counts['train'], step, position)
-  is_pending = step in ends and is_unscored(validation, step)
+  is_pending = bool(validation and step in ends and not validation.has(step))
   ends = ends[bisect.bisect_right(ends, step):]
   if not is_pending and is_finished(args, resume_from, step, ends, validation):
     return
@@ -150,8 +160,12 @@ def run(args, requests, stack):
     if resume_from:
       checkpoint_store.choose(args.model_dir, resume_from)
     model_config.write(args.model_dir, architecture, dataset, flags.values(args), past)
-    validation = forget_later(args.model_dir, step)
-  training = Training(args, task, requests, dataset, records, counts, params, validation, sampling)
+    is_best_aside = forget_later(args.model_dir, step, not resume_from, is_pending)
+    validation = read_validation()
+    validation.forget_later()
+    if is_best_aside:
+      keep_best(args.model_dir, validation, validation.comparable(basis))
+  training = Training(args, task, requests, dataset, records, counts, params, validation, basis, sampling)
   training.run(resume_from, step, position, ends, is_pending)
 
 
@@ -313,12 +327,17 @@ def find_pre_trained_model(args):
   if args.pre_trained_model == 'none':
     return None
   try:
-    return checkpoints.resolve(args.pre_trained_model)
+    prefix = checkpoints.resolve(args.pre_trained_model)
   except DataError as error:
     raise DataError(f'--pre_trained_model: {error}; or none to train from scratch') from error
+  if os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(
+      os.path.join(args.model_dir, validation.BEST)):
+    raise UsageError(f'--pre_trained_model {args.pre_trained_model} is the best of an earlier training in '
+                     '--model_dir, which a new one begins without; give another --model_dir')
+  return prefix
 
 
-def find_history(args, stored, step, num_train):
+def find_history(args, stored, step, num_train, train_records):
   """Returns the history of the model with this run in it, and prints what this run does otherwise.
 
   Args:
@@ -326,9 +345,11 @@ def find_history(args, stored, step, num_train):
     stored: model_config.Stored of an earlier run, or None.
     step: int, at which this run begins.
     num_train: int, the training examples.
+    train_records: str, their fingerprint.
   """
   past = history.until(stored.history, step) if stored else []
-  new = history.entry(step, images_per_step(args), num_train, flags.values(args, recorded=True))
+  new = history.entry(step, images_per_step(args), num_train, flags.values(args, recorded=True),
+                      train_records)
   changes = history.changes(past, new, ignored=flags.MODEL_FLAGS)
   if changes:
     print(f'Changed from step {step} on: ' + ', '.join(
@@ -336,6 +357,9 @@ def find_history(args, stored, step, num_train):
   if past and past[-1]['num_train'] not in (None, num_train):
     print(f'The training records held {past[-1]["num_train"]} examples before and hold {num_train} now; '
           'epochs are counted by the new number')
+  if past and past[-1]['train_records'] not in (None, train_records):
+    print('The training records hold other examples than before: earlier evaluations do not count for '
+          '--early_stopping_evals')
   return history.extended(past, new)
 
 
@@ -391,11 +415,6 @@ class Ends(collections.abc.Sequence):
   def __contains__(self, step):
     place = bisect.bisect_left(self, step)
     return place < len(self) and self[place] == step
-
-
-def is_unscored(validation, step):
-  """Whether a run saved the round that ends at this step, and was then stopped before its evaluation."""
-  return bool(step and validation and validation.since is not None and not validation.has(step))
 
 
 def is_finished(args, resume_from, step, ends, validation):
@@ -478,7 +497,8 @@ def warn_of_untrained_weights(crop_size, architecture):
 
 def check_cleanable(model_dir):
   """Raises UsageError if --clean_model_dir would remove something that is no model folder."""
-  signs = ('checkpoint', '*.index', 'events.out.tfevents.*', 'model_config.json', 'validation.json')
+  signs = ('checkpoint', '*.index', _EVENTS, model_config.FILE_NAME, validation.FILE_NAME,
+           validation.EARLIER_NAME)
   found = [path for pattern in signs for path in glob.glob(os.path.join(glob.escape(model_dir), pattern))]
   if set(os.listdir(model_dir)) - {locks.FILE_NAME} and not found:
     raise UsageError(f'--clean_model_dir: {model_dir} holds neither a checkpoint nor event files, so it '
@@ -493,27 +513,90 @@ def clean(model_dir):
       checkpoint_store.remove(os.path.join(model_dir, name))
 
 
-def forget_later(model_dir, step):
-  """Returns the Validation of model_dir; what it and the event files hold of later steps is removed."""
+def forget_later(model_dir, step, is_new, is_pending):
+  """Cuts curves back to a step, and sets aside what an earlier training, or a later step, has left.
+
+  Args:
+    model_dir: str.
+    step: int, from which training goes on.
+    is_new: bool, whether there is no checkpoint of it.
+    is_pending: bool, whether it is still to be evaluated.
+
+  Returns:
+    Whether the best checkpoint was of a later step.
+  """
   tf.summary.FileWriterCache.clear()  # of an earlier training by this process; it would write beyond the cut
-  validation = Validation(model_dir)
-  validation.go_on_from(step)
+  best = os.path.join(model_dir, validation.BEST)
+  held, scored = checkpoint_store.held(best), validation.best_scores(best)
+  is_later = max(held[0] if held else -1, scored['step'] if scored else -1) > step
+  left = [best] if is_later else []
+  if is_new:
+    names = ('checkpoint', validation.BEST, validation.FILE_NAME, validation.EARLIER_NAME, *_EVALUATED)
+    left = [path for path in (os.path.join(model_dir, name) for name in names) if os.path.lexists(path)]
+    left += glob.glob(os.path.join(glob.escape(model_dir), _EVENTS)) if left else []
+  if left:
+    print(f'{", ".join(left)} {"were" if left[1:] else "was"} moved to '
+          f'{checkpoint_store.move_aside(model_dir, left)}: training '
+          + ('begins anew' if is_new else f'goes on from step {step}'))
   # What a run was told at this step, of which nothing else is left, is told again.
   event_files.cut(model_dir, lambda event: event.step < step + (not summaries.is_of_run(event.summary)))
-  for folder in ('eval', 'eval_ema'):
-    event_files.cut(os.path.join(model_dir, folder),
-                    lambda event: event.step <= step and validation.has(event.step))
-  return validation
+  for folder in _EVALUATED:
+    event_files.cut(os.path.join(model_dir, folder), lambda event: event.step <= step - is_pending)
+  return is_later
+
+
+def keep_best(model_dir, scored, contenders, newest=None):
+  """Lets model_dir/best hold the checkpoint of the highest mean IoU, among those that are still there.
+
+  Args:
+    model_dir: str.
+    scored: Validation.
+    contenders: list of dicts, the evaluations that can be compared.
+    newest: str, the checkpoint of the last one, if it has just been scored.
+  """
+  folder = os.path.join(model_dir, validation.BEST)
+  step, held = checkpoint_store.held(folder) or (None, None)
+  if held:
+    weights = [(scores or {}).get('weights', 'raw')
+               for scores in (contenders[-1], validation.best_scores(folder))]
+    what = checkpoint_store.problem(held) or step not in [entry['step'] for entry in contenders] and (
+        'was scored ' + ('on other images' if weights[0] == weights[1] else 'by other --weights'))
+    if what:
+      aside = checkpoint_store.move_aside(model_dir, [folder])
+      print(f'The best so far, step {step} in {folder}, {what}; it begins anew, and that one is in {aside}')
+      step = None
+  lost, best = [], None
+  for entry in sorted(contenders, key=lambda entry: (-entry['mean_iou'], entry['step'])):
+    is_newest = newest and entry is contenders[-1]
+    prefix = newest if is_newest else os.path.join(model_dir, f'{checkpoint_store.NAME}-{entry["step"]}')
+    if entry['step'] == step or is_newest or checkpoint_store.problem(prefix) is None:
+      best = entry
+      break
+    lost.append(entry)
+  if lost:
+    print(f'The checkpoint of the highest mean IoU, {lost[0]["mean_iou"]:.4f} at step {lost[0]["step"]}, is '
+          'gone; the best is sought among the others')
+  if best and best['step'] == step:
+    print(f'The best is still step {step}, mean IoU {best["mean_iou"]:.4f}, in {folder}')
+  elif best:
+    files.make_folder(folder, '--model_dir')
+    with files.replacing(os.path.join(folder, model_config.FILE_NAME)) as temporary:
+      shutil.copyfile(os.path.join(model_dir, model_config.FILE_NAME), temporary)
+    checkpoint_store.keep_best(prefix, folder)
+    print(('The best so far' if is_newest else f'The best is step {best["step"]}')
+          + ' by its averaged weights' * (best.get('weights') == 'ema') + f'; kept in {folder}', flush=True)
+  if best:
+    validation.write_best_scores(folder, scored.full(best))
 
 
 class Training:
   """A training that is about to write model_dir."""
 
-  def __init__(self, args, task, requests, dataset, records, counts, params, validation,
+  def __init__(self, args, task, requests, dataset, records, counts, params, validation, basis,
                sampling=None):
     self.args, self.task, self.requests = args, task, requests
     self.dataset, self.records, self.counts = dataset, records, counts
-    self.params, self.validation, self.sampling = params, validation, sampling
+    self.params, self.validation, self.basis, self.sampling = params, validation, basis, sampling
     self.result = {}  # of the last evaluation, by the weights that decide
 
   def run(self, resume_from, step, position, ends, is_pending):
@@ -610,13 +693,16 @@ class Training:
                if weights == 'raw' or checkpoints.has_averages(checkpoint)}
     deciding = self.args.weights if self.args.weights in results else 'raw'
     self.result = results[deciding]
-    count, names = self.counts['val'], self.dataset.class_names
-    of_weights = {weights: {'images': count, **validation.scores(result['confusion_matrix'], names)}
+    made_of = {name: self.basis[name] for name in ('images', 'records')}
+    names = self.dataset.class_names
+    of_weights = {weights: {**made_of, **validation.scores(result['confusion_matrix'], names)}
                   for weights, result in results.items()}
     scores = of_weights.pop(deciding)
     if self.args.ema:
       scores = {**scores, 'weights': deciding, **of_weights}
-    self.keep_if_best(step, checkpoint, scores)
+    # First, so that a kill before the second leaves a round that is scored again.
+    earlier = [entry for entry in self.validation.comparable(scores) if entry['step'] != step]
+    keep_best(self.args.model_dir, self.validation, [*earlier, {'step': step, **scores}], checkpoint)
     self.validation.add(step, scores)
     stop = is_stopped_early(self.args, self.validation)
     if stop:
@@ -649,24 +735,3 @@ class Training:
     """Returns a context in which what fails ends with what it means to the user."""
     return failures.explaining(
         memory_advice, functools.partial(tf_records.find_bad_example, self.records[split], self.dataset))
-
-  def keep_if_best(self, step, checkpoint, scores):
-    """Copies a checkpoint to model_dir/best if no earlier one has as high a mean IoU."""
-    folder = os.path.join(self.args.model_dir, checkpoint_store.BEST)
-    before = validation.best_scores(folder)
-    if before:
-      what = checkpoint_store.problem_of_best(folder, before['step']) or (
-          before.get('images') != scores['images'] and 'was scored on other images') or (
-          before.get('weights', 'raw') != scores.get('weights', 'raw') and 'was scored by other --weights')
-      if what:
-        print(f'The best so far, step {before["step"]} in {folder}, {what}; it begins anew')
-      elif before['mean_iou'] >= scores['mean_iou']:
-        print(f'The best is still step {before["step"]}, mean IoU {before["mean_iou"]:.4f}, in {folder}')
-        return
-    files.make_folder(folder, '--model_dir')
-    with files.replacing(os.path.join(folder, model_config.FILE_NAME)) as temporary:
-      shutil.copyfile(os.path.join(self.args.model_dir, model_config.FILE_NAME), temporary)
-    checkpoint_store.keep_best(checkpoint, folder)
-    validation.write_best_scores(folder, step, scores)
-    print('The best so far' + ' by its averaged weights' * (scores.get('weights') == 'ema')
-          + f'; kept in {folder}', flush=True)

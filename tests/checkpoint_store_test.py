@@ -233,10 +233,11 @@ class BestTest(StoreTest):
     self.assertEqual(checkpoint_store.find(best), (os.path.join(best, 'model.ckpt-2'), {}))
     with open(os.path.join(best, 'checkpoint')) as file:
       self.assertNotIn('ckpt-1"', file.read())
-    self.assertIsNone(checkpoint_store.problem_of_best(best, 2))
-    self.assertIn('not the one', checkpoint_store.problem_of_best(best, 1))
-    self.cut('best/model.ckpt-2.index', 9)
-    self.assertIn('damaged', checkpoint_store.problem_of_best(best, 2))
+    for name in (None, 'checkpoint', 'model.ckpt-2.index'):
+      if name:
+        os.remove(os.path.join(best, name))
+      self.assertEqual(checkpoint_store.held(best), None if name == 'model.ckpt-2.index' else (
+          2, os.path.join(best, 'model.ckpt-2')))
 
 
 class SetAsideTest(StoreTest):
@@ -247,7 +248,7 @@ class SetAsideTest(StoreTest):
     self.cut('model.ckpt-2.index', 9)
     os.remove(self.path('model.ckpt-3.index'))
     os.mkdir(self.path('saving.tmp'))  # a process was killed while it saved
-    open(self.path('validation.json.123.tmp'), 'w').close()
+    open(self.path('validation.jsonl.123.tmp'), 'w').close()
     for _ in range(2):
       checkpoint_store.set_aside(self.folder, 1, [self.path('model.ckpt-2')])
     self.assertEqual(sorted(os.listdir(self.folder)), ['checkpoint', 'model.ckpt-1.data-00000-of-00001',

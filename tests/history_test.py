@@ -33,6 +33,15 @@ class ExtendedTest(unittest.TestCase):
     self.assertEqual(history.extended(kept, entry(20, 5, rate=1)), kept)
     self.assertEqual(history.extended(kept, entry(20, 5, rate=2)), [*kept, entry(20, 5, rate=2)])
 
+  def test_training_records_are_known_by_their_fingerprint(self):
+    past = [history.entry(step, 10, 20, {}, records) for step, records in (
+        (0, None), (4, 'a'), (8, 'b'), (9, 'b'))]
+    self.assertEqual([history.records_since(past[:number]) for number in range(5)], [0, 0, 0, 8, 8])
+    self.assertEqual(len(history.extended(past, history.entry(12, 10, 20, {}, 'c'))), 5)
+    self.assertEqual(history.read({'history': past[1:]})[-1]['train_records'], 'b')
+    del past[0]['train_records']  # as earlier versions wrote it
+    self.assertIsNone(history.read({'history': past[:1]})[0]['train_records'])
+
   def test_changes_name_what_matters(self):
     past = [entry(0, 10, rate=1, size=(3, 4), model_dir='a')]  # of a version that kept all flags
     new = entry(5, 10, rate=2, size=[3, 4], more=1)

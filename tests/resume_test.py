@@ -19,7 +19,7 @@ import export_inference_graph
 import train
 from cli import training
 from dataset import make_sample_data
-from tests import tiny_net
+from tests import support, tiny_net
 from tests.support import run
 from utils import summaries, training_hooks
 from utils.errors import DataError, UsageError
@@ -96,8 +96,7 @@ class ResumeTest(unittest.TestCase):
         os.path.join(glob.escape(self.model(name)), '*.index')))
 
   def scores(self, name):
-    with open(f'{self.model(name)}/validation.json') as file:
-      return json.load(file)['evaluations']
+    return support.evaluations(self.model(name))
 
   def check_same(self, name, other, step):
     self.assertEqual(variables(f'{self.model(name)}/model.ckpt-{step}'),
@@ -116,7 +115,7 @@ class ExactTest(ResumeTest):
       self.train('parts', *flags)
     with mock.patch.object(training.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
       self.train('parts', *flags)  # at step 4, where a round has been saved and not yet scored
-    self.assertEqual(self.scores('parts'), [])
+    self.assertFalse(os.path.exists(f'{self.model("parts")}/validation.jsonl'))
     with at_step(5, kill), self.assertRaises(Killed):  # the round is scored first, then comes a lost step
       self.train('parts', *flags)
     self.assertEqual([entry['step'] for entry in self.scores('parts')], [4])
@@ -184,7 +183,7 @@ class FoldersTest(ResumeTest):
 
   def test_model_folder_of_an_earlier_version_keeps_its_curve(self):
     self.train('older', '--train_epochs', 2)
-    os.remove(f'{self.model("older")}/validation.json')
+    os.remove(f'{self.model("older")}/validation.jsonl')
     for epochs in (3, 4):  # the first resume begins a new file, the second one goes on with it
       self.train('older', '--train_epochs', epochs)
     steps = [step for tag, step, _ in curve(self.model('older') + '/eval') if tag == 'mean_iou']
@@ -201,6 +200,41 @@ class FoldersTest(ResumeTest):
     self.train('link', '--max_steps', 2, '--clean_model_dir', '--epochs_per_eval', 26)
     self.assertTrue(os.path.islink(self.model('link')))
     self.assertEqual(self.steps('content'), [2])
+
+
+class EarlierResultsTest(ResumeTest):
+  """Scores, patience and the best count for the training, weights and records that they are of."""
+
+  def test_other_records_begin_anew_and_so_does_a_training_without_a_checkpoint(self):
+    flags = ('--train_epochs', 40, '--early_stopping_evals', 1)
+    with support.scoring(.9, .8):
+      self.train('earlier', *flags)
+    moved = self.model('data_moved')  # the same records, and no index
+    os.mkdir(moved)
+    for split in ('train', 'val'):
+      shutil.copyfile(f'{self.folder}/{split}.record', f'{moved}/{split}.record')
+    self.assertIn('Nothing left to train: the last 1', self.train('earlier', *flags, '--data_dir', moved))
+    other = self.model('data_other')
+    os.mkdir(other)
+    for split, source in (('train', 'val'), ('val', 'train')):
+      shutil.copyfile(f'{self.folder}/{source}.record', f'{other}/{split}.record')
+    with support.scoring(.5):
+      printed = self.train('earlier', *flags, '--data_dir', other, '--batch_size', 2, '--max_steps', 5)
+    self.assertIn('The training records hold other examples than before: earlier evaluations do', printed)
+    self.assertIn('The validation records hold other examples than before: earlier scores count no', printed)
+    self.assertRegex(printed, 'The best so far, step 2 in .*, was scored on other images; it begins anew')
+    self.assertEqual([entry['mean_iou'] for entry in self.scores('earlier')], [.9, .8, .5])
+
+    for path in glob.glob(f'{self.model("earlier")}/model.ckpt-*'):
+      os.remove(path)
+    with self.assertRaisesRegex(UsageError, 'model_dir, which a new one begins without; give another'):
+      self.train('earlier', *flags, '--pre_trained_model', self.model('earlier/best'))
+    with support.scoring(.2):
+      printed = self.train('earlier', *flags, '--max_steps', 1)
+    self.assertRegex(printed, 'best, .*/validation.jsonl, .*/eval, .* were moved to .*: training begins anew')
+    self.assertEqual([entry['mean_iou'] for entry in self.scores('earlier')], [.2])
+    points = curve(self.model('earlier/eval'))
+    self.assertEqual([step for tag, step, _ in points if tag == 'mean_iou'], [1])
 
 
 class BadNumbersTest(ResumeTest):
@@ -266,8 +300,7 @@ class ContradictionsTest(ResumeTest):
       self.train('first', '--max_steps', 2, '--dataset', f'{self.folder}/second.json')
 
   def test_stops_early_and_stays_stopped(self):
-    with mock.patch('utils.validation.scores', side_effect=[
-        {'mean_iou': value, 'px_accuracy': 0, 'iou': {}} for value in (.2, .3, .3, .1, .4)]):
+    with support.scoring(.2, .3, .3, .1, .4):
       printed = self.train('early', '--train_epochs', 5, '--early_stopping_evals', 2)
       self.assertEqual(self.steps('early'), [2, 4, 6, 8])
       self.assertIn('Stopping early: no better mean IoU in the last 2 evaluations', printed)
@@ -279,9 +312,9 @@ class ContradictionsTest(ResumeTest):
     with open(f'{self.model("early")}/best/model.ckpt-4.index', 'r+b') as file:
       file.truncate(9)
     self.assertRegex(self.train('early', '--train_epochs', 5),
-                     'best so far, step 4 .*, is damaged .*; it begins anew')
+                     r'(?s)best so far, step 4 .*, is damaged .*; it begins anew.*\nThe best is step 4; kept')
     with open(scores) as file:
-      self.assertEqual(json.load(file)['step'], 10)
+      self.assertEqual(json.load(file)['step'], 4)  # of which there is another checkpoint
 
   def test_tf_config_of_one_machine_is_one_machine(self):
     one = json.dumps({'cluster': {'worker': ['localhost:2222']}, 'task': {'type': 'worker', 'index': 0}})

@@ -271,6 +271,15 @@ class CountExamplesTest(FolderTest):
     paths = [self.record('a.record', b'x', b'yyyy', b'yy'), self.record('b.record')]
     self.assertEqual(tf_records.count_examples(paths), [3, 0])
 
+  def test_fingerprint_tells_examples_apart_not_where_they_lie(self):
+    one = self.record('a.record', b'x', b'yyyy', b'yy')
+    self.assertRegex(tf_records.fingerprint([one]), '^[0-9a-f]{16}$')
+    parts = [self.record('b.record', b'yy', b'x'), self.record('c.record', b'yyyy'), self.record('d.record')]
+    self.assertEqual(tf_records.fingerprint(parts), tf_records.fingerprint([one]))
+    for examples in ((b'x', b'yyyy', b'yz'), (b'x', b'yyyy'), (b'x', b'yyyy', b'yy', b'yy'), ()):
+      other = self.record('e.record', *examples)
+      self.assertNotEqual(tf_records.fingerprint([other]), tf_records.fingerprint([one]))
+
   def test_truncation_anywhere_is_an_error_that_names_file_and_position(self):
     whole = self.record('whole.record', b'abc', b'defgh')  # 19 and 21 bytes
     with open(whole, 'rb') as file:

@@ -3,18 +3,21 @@ import contextlib
 import glob
 import io
 import itertools
+import json
 import os
+import shutil
 import tempfile
 import types
 import unittest
 from unittest import mock
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 import train
 from cli import flags, training
-from tests.support import ROOT
-from utils import batch_size, history, validation
+from tests.support import ROOT, FolderTest
+from utils import batch_size, checkpoint_store, history, validation
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
@@ -165,23 +168,15 @@ class LossTest(unittest.TestCase):
 
 class EndTest(unittest.TestCase):
 
-  def scored(self, since, **scores):
+  def scored(self, **scores):
     """Returns a Validation in memory with a mean IoU for each step, such as s2=0.5."""
     with tempfile.TemporaryDirectory() as folder:
       found = validation.Validation(folder)
-    found.since = since
     found.evaluations = [{'step': int(step[1:]), 'mean_iou': value} for step, value in scores.items()]
     return found
 
-  def test_saved_round_without_its_scores_is_evaluated(self):
-    found = self.scored(2, s4=0.5)
-    self.assertEqual([training.is_unscored(found, step) for step in (0, 2, 3, 4, 5)],
-                     [False, False, True, False, True])
-    self.assertFalse(training.is_unscored(self.scored(None), 3))  # of a version that kept none
-    self.assertFalse(training.is_unscored(None, 3))
-
   def test_nothing_is_left_after_the_last_round_or_evaluations_without_a_better_one(self):
-    found = self.scored(0, s1=0.5, s2=0.4, s3=0.5)  # the first is the best of equals
+    found = self.scored(s1=0.5, s2=0.4, s3=0.5)  # the first is the best of equals
 
     def finished(argv, ends, validation=found):
       with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -198,6 +193,131 @@ class EndTest(unittest.TestCase):
       is_finished, printed = finished(argv, [])
       self.assertTrue(is_finished)
       self.assertIn(f'm/model.ckpt-3 has reached step 3; {words}', printed)
+
+
+class KeepingTest(FolderTest):
+  """Trainings whose checkpoints hold a number and whose scores are given."""
+
+  def setUp(self):
+    super().setUp()
+    self.model = os.path.join(self.folder, 'model')
+    os.mkdir(self.model)
+    with open(f'{self.model}/model_config.json', 'w') as file:
+      file.write('{}')
+
+  def save(self, step):
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.get_variable('a', initializer=float(step))
+      session.run(tf.global_variables_initializer())
+      return checkpoint_store.save(tf.train.Saver(sharded=True), session, self.model, step, keep_max=2)
+
+  def train(self, scores, last=0, is_new=True, is_pending=False, **basis):
+    """Goes on from a step and evaluates after each step of `scores`; returns what is printed, as a list."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+      checkpoint_store.set_aside(self.model, last, [])
+      is_aside = training.forget_later(self.model, last, is_new, is_pending)
+      scored = validation.Validation(self.model, last, basis)
+      scored.forget_later()
+      if is_aside:
+        training.keep_best(self.model, scored, scored.comparable(basis))
+      for step, mean_iou in scores.items():
+        prefix, entry = self.save(step), {'mean_iou': mean_iou, 'iou': {'a': mean_iou}, **basis}
+        training.keep_best(self.model, scored, [*scored.comparable(basis), {'step': step, **entry}], prefix)
+        scored.add(step, entry)
+    return output.getvalue().replace(self.model + '/', '').splitlines()
+
+  def best(self):
+    """Returns the step of the best checkpoint and its class's IoU."""
+    with open(f'{self.model}/best/scores.json') as file:
+      scores = json.load(file)
+    self.assertEqual(checkpoint_store.find(f'{self.model}/best').prefix,
+                     f'{self.model}/best/model.ckpt-{scores["step"]}')
+    return scores['step'], scores['iou']['a']
+
+  def remove(self, *patterns):
+    for path in [path for pattern in patterns for path in glob.glob(f'{self.model}/{pattern}')]:
+      os.remove(path)
+
+  def test_first_of_equals_is_the_best(self):
+    self.assertEqual(self.train({2: .5, 4: .5, 6: .4, 8: .7}), [
+        'The best so far; kept in best', 'The best is still step 2, mean IoU 0.5000, in best',
+        'The best is still step 2, mean IoU 0.5000, in best', 'The best so far; kept in best'])
+    self.assertEqual(self.best(), (8, .7))
+
+  def test_training_anew_has_no_best_and_what_was_left_is_set_aside(self):
+    self.train({2: .9, 4: .8})
+    os.mkdir(f'{self.model}/eval')
+    open(f'{self.model}/events.out.tfevents.1', 'w').close()
+    open(f'{self.model}/notes.txt', 'w').close()
+    self.remove('model.ckpt-*', 'checkpoint')
+    line, *others = self.train({2: .1, 4: .2})
+    self.assertEqual(line, 'best, validation.jsonl, eval, events.out.tfevents.1 were moved to set_aside: '
+                           'training begins anew')
+    self.assertEqual(others, ['The best so far; kept in best'] * 2)
+    self.assertEqual(self.best(), (4, .2))
+    self.assertEqual(sorted(os.listdir(f'{self.model}/set_aside')),
+                     ['best', 'eval', 'events.out.tfevents.1', 'validation.jsonl'])
+    self.remove('model.ckpt-*')  # and the file that names one stays
+    self.assertEqual(self.train({2: .3})[0], 'checkpoint, best, validation.jsonl were moved to set_aside/2: '
+                                             'training begins anew')
+    self.assertTrue(os.path.exists(f'{self.model}/notes.txt'))
+
+  def test_training_that_was_killed_before_its_first_checkpoint_leaves_nothing_to_set_aside(self):
+    self.train({})
+    open(f'{self.model}/events.out.tfevents.1', 'w').close()
+    self.assertEqual(self.train({2: .5}), ['The best so far; kept in best'])
+
+  def test_rollback_keeps_the_best_of_the_steps_before(self):
+    self.train({2: .3, 4: .5, 6: .9})
+    self.remove('model.ckpt-6.*')
+    self.assertEqual(self.train({6: .4, 8: .6}, last=4, is_new=False), [
+        'best was moved to set_aside: training goes on from step 4', 'The best is step 4; kept in best',
+        'The best is still step 4, mean IoU 0.5000, in best', 'The best so far; kept in best'])
+    self.assertEqual(self.best(), (8, .6))
+    self.assertEqual(os.listdir(f'{self.model}/set_aside'), ['best'])
+    self.assertEqual([entry['step'] for entry in validation.Validation(self.model).evaluations], [2, 4, 6, 8])
+
+  def test_best_whose_checkpoint_is_gone_is_said(self):
+    self.train({2: .9, 4: .3, 6: .8})
+    shutil.rmtree(f'{self.model}/best')
+    gone = ('The checkpoint of the highest mean IoU, 0.9000 at step 2, is gone; the best is sought among the '
+            'others')
+    self.assertEqual(self.train({8: .4, 10: .85, 12: .95}, last=6, is_new=False), [
+        gone, 'The best is step 6; kept in best', gone, 'The best so far; kept in best',
+        'The best so far; kept in best'])
+    self.assertEqual(self.best(), (12, .95))
+
+  def test_damaged_best_is_set_aside(self):
+    self.train({2: .9, 4: .3, 6: .2})
+    os.truncate(f'{self.model}/best/model.ckpt-2.index', 9)
+    lines = self.train({8: .4}, last=6, is_new=False)
+    self.assertRegex(lines[0], '^The best so far, step 2 in best, is damaged .*; it begins anew, and that '
+                               'one is in set_aside$')
+    self.assertEqual(self.best(), (8, .4))
+
+  def test_best_by_other_weights_or_records_does_not_compete(self):
+    self.train({2: .9, 4: .3}, records='a', images=3)
+    self.assertEqual(self.train({6: .2}, last=4, is_new=False, records='b', images=3), [
+        'The best so far, step 2 in best, was scored on other images; it begins anew, and that one is in '
+        'set_aside', 'The best so far; kept in best'])
+    self.assertEqual(self.train({8: .1}, last=6, is_new=False, records='b', images=3, weights='ema'), [
+        'The best so far, step 6 in best, was scored by other --weights; it begins anew, and that one is in '
+        'set_aside/2', 'The best so far by its averaged weights; kept in best'])
+    self.assertEqual(self.train({10: .1}, last=8, is_new=False, records='b', images=3, weights='ema'), [
+        'The best is still step 8, mean IoU 0.1000, in best'])
+
+  def test_best_counts_though_the_scores_were_lost_or_a_kill_came_before_they_were_written(self):
+    self.train({2: .5, 4: .3})
+    self.remove('validation.jsonl')
+    self.assertEqual(self.train({6: .4}, last=4, is_new=False), [
+        'The best is still step 2, mean IoU 0.5000, in best'])
+    self.train({8: .6}, last=6, is_new=False)
+    with open(f'{self.model}/validation.jsonl') as file:
+      lines = file.readlines()
+    with open(f'{self.model}/validation.jsonl', 'w') as file:
+      file.writelines(lines[:-1] + [lines[-1][:9]])
+    self.assertEqual(self.train({8: .6, 10: .4}, last=8, is_new=False, is_pending=True), [
+        'The best is still step 8, mean IoU 0.6000, in best'] * 2)
 
 
 class ClassWeightsFlagTest(unittest.TestCase):

@@ -21,9 +21,9 @@ import tensorflow.compat.v1 as tf
 
 from utils import checkpoint_index, files
 from utils.errors import DataError
+from utils.validation import BEST
 
 NAME = 'model.ckpt'
-BEST = 'best'               # folder of the best checkpoint, in the model's
 SET_ASIDE = 'set_aside'     # folder of what a training did not go on from
 _WRITING = 'saving.tmp'     # folder in which a checkpoint is written
 _STEP = re.compile(r'-(\d+)\.index$')
@@ -168,7 +168,7 @@ def _state(model_dir):
   """Returns what the file `checkpoint` says: the newest one, and the names of all; (None, ()) if damaged."""
   try:
     path = os.path.join(model_dir, 'checkpoint')
-    files.read_bytes(path, f"'{path}'", limit=1 << 20)  # TensorFlow would also read a pipe, or a disk full
+    files.read_text(path, f"'{path}'", limit=None)  # TensorFlow would also read a pipe, or a disk full
     state = tf.train.get_checkpoint_state(model_dir)
   except Exception:  # what TensorFlow does not expect in that file, such as other encodings
     return None, ()
@@ -277,13 +277,17 @@ def set_aside(model_dir: str, step: int, rejected: typing.Iterable[str]) -> None
   orphans = [prefix for prefix in with_data if not os.path.exists(prefix + '.index')]
   here = [prefix for prefix in rejected if os.path.dirname(prefix) == model_dir.rstrip(os.sep)]
   for prefix in dict.fromkeys([*sorted(later), *here, *sorted(orphans)]):
-    paths = _files(prefix)
-    if paths:
-      folder = _room_for(paths, os.path.join(model_dir, SET_ASIDE))
-      os.makedirs(folder, exist_ok=True)
-      for path in paths:
-        os.rename(path, os.path.join(folder, os.path.basename(path)))
-      print(f'{prefix} was moved to {folder}: training goes on from step {step}')
+    if paths := _files(prefix):
+      print(f'{prefix} was moved to {move_aside(model_dir, paths)}: training goes on from step {step}')
+
+
+def move_aside(model_dir: str, paths: typing.Collection[str]) -> str:
+  """Moves files and folders to set_aside, where nothing is written over; returns the folder there."""
+  folder = _room_for(paths, os.path.join(model_dir, SET_ASIDE))
+  os.makedirs(folder, exist_ok=True)
+  for path in paths:
+    os.rename(path, os.path.join(folder, os.path.basename(path)))
+  return folder
 
 
 def remove(path: str) -> None:
@@ -295,17 +299,9 @@ def remove(path: str) -> None:
       os.remove(path)
 
 
-def problem_of_best(folder: str, step: int) -> str | None:
-  """Returns what is wrong with the folder of the best checkpoint, the end of a sentence, or None.
-
-  Args:
-    step: the one whose checkpoint it should hold.
-  """
-  prefix = os.path.join(folder, f'{NAME}-{step}')
-  named, _ = _state(folder)
-  if named is None or os.path.basename(named) != os.path.basename(prefix):
-    return 'is not the one that the file `checkpoint` names'
-  return problem(prefix)
+def held(folder: str) -> tuple[int, str] | None:
+  """Returns (step, prefix) of the checkpoint that a folder uses, good or not; None if it has none."""
+  return next(((_step_and_time(prefix + '.index')[0], prefix) for prefix in _candidates(folder)), None)
 
 
 def _room_for(paths, folder):

@@ -3,6 +3,7 @@
 A run adds an entry if it begins with other flags than the one before. From the entries and the step of its
 checkpoint a run knows how many images it has seen, whatever the batch sizes were: its position in the data.
 """
+import itertools
 import typing
 
 
@@ -11,18 +12,28 @@ class Entry(typing.TypedDict):
   step: int
   images_per_step: int
   num_train: int | None
+  train_records: str | None
   flags: dict[str, typing.Any]
 
 
-def entry(step: int, images_per_step: int, num_train: int | None, flags: dict[str, typing.Any]) -> Entry:
+def entry(step: int, images_per_step: int, num_train: int | None, flags: dict[str, typing.Any],
+          train_records: str | None = None) -> Entry:
   """Returns a history's entry: from `step` on each step takes so many of the num_train images.
 
   Args:
     num_train: None in a history of the first versions, which did not keep it.
     flags: those of the run that change weights or the order of the data (cli/flags.py); older versions kept
       all.
+    train_records: their fingerprint; None in a history of earlier versions.
   """
-  return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train, 'flags': flags}
+  return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train,
+          'train_records': train_records, 'flags': flags}
+
+
+def records_since(history: list[Entry]) -> int:
+  """Returns the step since which the training records are the last ones, as far as the history knows."""
+  return max((after['step'] for before, after in itertools.pairwise(history)
+              if before['train_records'] not in (None, after['train_records'])), default=0)
 
 
 def images_between(history: list[Entry], first: int, last: int, images_per_step: int) -> int:
@@ -48,8 +59,8 @@ def until(history: list[Entry], step: int) -> list[Entry]:
 
 def extended(history: list[Entry], new: Entry) -> list[Entry]:
   """Returns the history with a new entry, or as it is if the new one changes nothing."""
-  same = history and (history[-1]['images_per_step'], history[-1]['num_train']) == (
-      new['images_per_step'], new['num_train'])
+  same = history and all(history[-1][name] == new[name] for name in (
+      'images_per_step', 'num_train', 'train_records'))
   return history if same and not changes(history, new) else [*history, new]
 
 
@@ -78,7 +89,7 @@ def read(config: dict[str, typing.Any]) -> list[Entry]:
       return []
     return [entry(0, flags['batch_size'] * flags.get('accumulate_steps', 1), None, flags)]
   found = [entry(int(stored['step']), int(stored['images_per_step']), stored['num_train'],
-                 dict(stored['flags'])) for stored in config['history']]
+                 dict(stored['flags']), stored.get('train_records')) for stored in config['history']]
   steps = [stored['step'] for stored in found]
   if steps != sorted(set(steps)) or any(
       stored['step'] < 0 or stored['images_per_step'] < 1 for stored in found):

@@ -1,8 +1,11 @@
-"""What a training's evaluations found: model_dir/validation.json, and the scores of the best one.
+"""What a training's evaluations found: model_dir/validation.jsonl, and the scores of the best one.
 
 Kept beside the checkpoints, so that a run that was interrupted knows after which steps it has been evaluated,
-which was best, and how long ago that was.
+which was best, and how long ago that was. Each evaluation appends a line, its JSON; what a killed process has
+left of a line does not count.
 """
+import contextlib
+import json
 import os
 import typing
 
@@ -11,9 +14,10 @@ import numpy as np
 from utils import files
 from utils.errors import DataError
 
-FILE_NAME = 'validation.json'
-SCORES_NAME = 'scores.json'  # in the folder of the best checkpoint
-_FORMAT = 1
+FILE_NAME = 'validation.jsonl'
+EARLIER_NAME = 'validation.json'  # of earlier versions, which wrote all evaluations anew each time
+BEST = 'best'                     # folder of the best checkpoint, in the model's
+SCORES_NAME = 'scores.json'       # in that folder: its evaluation
 
 
 def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
@@ -85,52 +89,108 @@ class Validation:
   """The evaluations of a model folder, in the order of steps.
 
   Attributes:
-    evaluations: list of dicts, each `scores` with its step.
-    since: int, the step after which all evaluations are in it, or None if there was no such file: the first
-      versions kept none.
+    evaluations: list of dicts, each `scores` with its step; those read lack the scores of single classes.
   """
 
-  def __init__(self, model_dir: str) -> None:
-    """Reads what earlier runs found. Raises DataError if the file is damaged."""
-    self._path = os.path.join(model_dir, FILE_NAME)
-    self.evaluations: list[dict[str, typing.Any]] = []
-    self.since: int | None = None
-    if not os.path.exists(self._path):
-      return
-    content = files.read_json(self._path, self._path)
+  def __init__(self, model_dir: str, last: int | None = None, basis: dict[str, typing.Any] | None = None,
+               since: int = 0) -> None:
+    """Reads what earlier runs found. Raises DataError if the file is damaged.
+
+    Args:
+      last: the step that the run begins at; later evaluations are left out. None: there are none.
+      basis: what this run's scores are made of, see comparable; None: all can be compared.
+      since: the step from which the training records are those of now.
+    """
+    self._folder, self._last, self._basis, self._since = model_dir, last, basis or {}, since
+    self.evaluations: list[dict[str, typing.Any]] = list({
+        entry['step']: {name: value for name, value in entry.items() if not isinstance(value, dict)}
+        for entry in self._stored()}.values())
+
+  def _stored(self):
+    """Yields the evaluations as they were written, up to the step `last`."""
+    path, earlier = (os.path.join(self._folder, name) for name in (FILE_NAME, EARLIER_NAME))
     try:
-      self.since = int(content['since'])
-      self.evaluations = [{**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
-                          for entry in content['evaluations']]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-      raise DataError(f'{self._path} cannot be used ({error!r}); restore it from a backup, or remove it: '
+      entries: typing.Iterable[typing.Any] = ()
+      if os.path.exists(path):
+        entries = map(json.loads, files.read_lines(path, path))
+      elif os.path.exists(earlier):
+        path = earlier
+        entries = files.read_json(path, path, None)['evaluations']
+      for entry in entries:
+        entry = {**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
+        if self._last is None or entry['step'] <= self._last:
+          yield entry
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+      raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it: '
                       'then this run does not know its earlier scores') from error
 
-  def go_on_from(self, step: int) -> None:
-    """Drops the evaluations of later steps, which will be made again, and writes the file."""
-    self.evaluations = [entry for entry in self.evaluations if entry['step'] <= step]
-    self.since = step if self.since is None else min(self.since, step)
-    self._write()
+  def forget_later(self) -> None:
+    """Writes the file without the evaluations that were left out, which will be made again."""
+    path = os.path.join(self._folder, FILE_NAME)
+    if self.evaluations or os.path.exists(path):
+      with files.replacing(path) as temporary, open(temporary, 'wb') as file:
+        _write_lines(file, self._stored())
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(os.path.join(self._folder, EARLIER_NAME))
+    self._last = None
+
+  @property
+  def is_of_other_records(self) -> bool:
+    """Whether the last evaluation is of other records than those of the basis."""
+    last = {**([self._basis] + self.evaluations)[-1], 'weights': 'raw'}
+    return not is_comparable(last, {**self._basis, 'weights': 'raw'})
 
   def has(self, step: int) -> bool:
-    """Whether a step has been evaluated, or lies before all that the file knows of."""
-    is_before = self.since is not None and step <= self.since
-    return is_before or any(entry['step'] == step for entry in self.evaluations)
+    """Whether a step has been evaluated, as far as the file knows."""
+    return any(entry['step'] == step for entry in self.evaluations)
 
   def add(self, step: int, scores: dict[str, typing.Any]) -> None:
-    """Adds the `scores` of an evaluation and writes the file."""
+    """Adds the `scores` of an evaluation to the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] != step]
     self.evaluations.append({'step': step, **scores})
-    self._write()
+    with open(os.path.join(self._folder, FILE_NAME), 'ab') as file:
+      _write_lines(file, self.evaluations[-1:])
 
-  def _write(self):
-    files.write_json(self._path, {'format': _FORMAT, 'since': self.since, 'evaluations': self.evaluations})
+  def full(self, entry: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Returns one of the evaluations with the scores of single classes, as far as they were kept."""
+    return {**entry, **next((one for one in self._stored() if one['step'] == entry['step']), {})}
+
+  def comparable(self, basis: dict[str, typing.Any]) -> list[dict[str, typing.Any]]:
+    """Returns the evaluations that are made of the same, and so compete, by step.
+
+    Also that of the best checkpoint, should the file have been lost.
+
+    Args:
+      basis: dict of weights (raw, if it is missing), images, their number, and records, their fingerprint;
+        what is missing, as in evaluations of earlier versions, is taken to be the same.
+    """
+    best = best_scores(os.path.join(self._folder, BEST))
+    known = [*([best] if best and (self._last is None or best['step'] <= self._last) else []),
+             *self.evaluations]
+    by_step = {entry['step']: entry for entry in known if is_comparable(entry, basis)}
+    return [by_step[step] for step in sorted(by_step)]
 
   def evaluations_since_best(self) -> int:
-    """Returns how many evaluations came after the best one, 0 if the last is the best or there is none."""
-    best = max((entry['mean_iou'] for entry in self.evaluations), default=None)
-    first = next((i for i, entry in enumerate(self.evaluations) if entry['mean_iou'] == best), -1)
-    return len(self.evaluations) - 1 - first
+    """Returns how many evaluations came after the best one, 0 if the last is the best or there is none.
+
+    Those that cannot be compared, or were trained on other records, do not count.
+    """
+    found = self.comparable(self._basis)
+    best = max(found, key=lambda entry: entry['mean_iou'], default={'step': 0})  # the first of equals
+    return sum(entry['step'] > max(best['step'], self._since) for entry in found)
+
+
+def is_comparable(one: dict[str, typing.Any], other: dict[str, typing.Any]) -> bool:
+  """Whether two evaluations, or one and a basis, are made of the same; see Validation.comparable."""
+  return one.get('weights', 'raw') == other.get('weights', 'raw') and all(
+      None in (one.get(name), other.get(name)) or one[name] == other[name] for name in ('images', 'records'))
+
+
+def _write_lines(file, entries):
+  """Writes evaluations, a line each, and flushes them to the disk."""
+  file.writelines(json.dumps(entry).encode() + b'\n' for entry in entries)
+  file.flush()
+  os.fsync(file.fileno())
 
 
 def best_scores(folder: str) -> dict[str, typing.Any] | None:
@@ -142,6 +202,6 @@ def best_scores(folder: str) -> dict[str, typing.Any] | None:
     return None
 
 
-def write_best_scores(folder: str, step: int, scores: dict[str, typing.Any]) -> None:
-  """Writes the scores of the best checkpoint into its folder."""
-  files.write_json(os.path.join(folder, SCORES_NAME), {'step': step, **scores})
+def write_best_scores(folder: str, scores: dict[str, typing.Any]) -> None:
+  """Writes the evaluation of the best checkpoint into its folder."""
+  files.write_json(os.path.join(folder, SCORES_NAME), scores)
