@@ -38,13 +38,13 @@ def main(args):
   examples = open_examples(args, dataset)
   looks = views.read_flags(args, architecture.output_stride)
   devices.take(precision=args.precision)
+  has_several = args.watch or args.all_checkpoints
+  numbered = checkpoint_store.numbered(args.model_dir)
+  checkpoint = numbered[-1][1] if has_several and numbered else checkpoints.latest_or_error(args.model_dir)
+  args.weights = model_config.weights(args, checkpoint)
   params = {**vars(architecture), 'class_names': dataset.class_names, 'ignore_label': dataset.ignore_label,
             'weights': args.weights,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
-  has_several = args.watch or args.all_checkpoints
-  checkpoint = None
-  if not (has_several and checkpoint_store.numbered(args.model_dir)):
-    checkpoint = checkpoints.latest_or_error(args.model_dir)
   evaluation = Evaluation(args, dataset, examples, params, looks)
   if has_several:
     evaluation.score_all()

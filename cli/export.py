@@ -45,6 +45,7 @@ def main(args):
   calibration = find_images(args.calibration, '--calibration', args.size) if args.calibration else None
   architecture, _ = model_config.resolve(args, model_config.read(args.model_dir))
   checkpoint = checkpoints.latest_or_error(args.model_dir)
+  args.weights = model_config.weights(args, checkpoint)
   files.make_folder(args.export_dir, '--export_dir')
 
   devices.take()

@@ -43,6 +43,7 @@ def main(args):
 
   devices.take(precision=args.precision)
   checkpoint = checkpoints.latest_or_error(args.model_dir)
+  args.weights = model_config.weights(args, checkpoint)
   files.make_folder(args.output_dir, '--output_dir')
   params = {**vars(architecture), 'weights': args.weights,
             **run_config.compute_params(args.precision, args.data_format, training=False)}

@@ -14,7 +14,7 @@ from importlib import metadata
 from cli import flags
 from dataset import descriptors
 from nets import backbones
-from utils import files, history
+from utils import checkpoints, files, history
 from utils.architecture import GEOMETRY, Architecture, problem
 from utils.errors import DataError, UsageError
 
@@ -55,7 +55,7 @@ def read(model_dir: str) -> Stored | None:
   if not os.path.exists(path):
     return None
   try:
-    config = files.read_json(path, path)
+    config = files.read_json(path, path, None)
     architecture = Architecture.from_dict(config['architecture'])
     past = history.read(config)
   except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -102,6 +102,11 @@ def resolve(args: argparse.Namespace, stored: Stored | None) -> tuple[Architectu
       architecture = _with_flag(architecture, field.name, args)
   check(architecture)
   return architecture, dataset
+
+
+def weights(args: argparse.Namespace, prefix: str) -> str:
+  """Returns raw or ema: what --weights says, and else that by which a checkpoint in best was chosen."""
+  return args.weights if 'weights' in args.explicit else checkpoints.weights_of(prefix)
 
 
 def check(architecture: Architecture) -> None:

@@ -1,5 +1,7 @@
 """Averaged weights (--ema) from training to export, against averages in NumPy and a model made of them."""
+import contextlib
 import glob
+import io
 import json
 import os
 import shutil
@@ -12,9 +14,11 @@ from PIL import Image
 
 import export_inference_graph
 import inference
-from cli import export_formats, model_config
+from cli import export, export_formats, model_config
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import support
+from tests.support import evaluations
+from utils import checkpoints
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -31,11 +35,6 @@ def values(prefix):
 def averages(prefix):
   """Returns name -> average of the variable of that name."""
   return {name[:-len(END)]: value for name, value in values(prefix).items() if name.endswith(END)}
-
-
-def scores(model_dir):
-  with open(f'{model_dir}/validation.json') as file:
-    return json.load(file)['evaluations']
 
 
 class AveragesTest(support.ScriptsTest):
@@ -84,15 +83,15 @@ class AveragesTest(support.ScriptsTest):
   def test_both_are_scored_after_each_round(self):
     self.assertRegex(self.output, r'(?s)step 2, validation on .*step 2, averaged weights, validation on .*'
                                   r'step 5, validation on .*step 5, averaged weights, validation on ')
-    self.assertEqual([(entry['step'], entry['weights']) for entry in scores(self.averaged)],
+    self.assertEqual([(entry['step'], entry['weights']) for entry in evaluations(self.averaged)],
                      [(2, 'raw'), (5, 'raw')])
-    self.assertEqual([{**entry, 'ema': None, 'weights': None} for entry in scores(self.averaged)],
-                     [{**entry, 'ema': None, 'weights': None} for entry in scores(self.model)])
+    self.assertEqual([{**entry, 'ema': None, 'weights': None} for entry in evaluations(self.averaged)],
+                     [{**entry, 'ema': None, 'weights': None} for entry in evaluations(self.model)])
     points = [(event.step, value.simple_value) for path in glob.glob(f'{self.averaged}/eval_ema/events*')
               for event in tf.train.summary_iterator(path) for value in event.summary.value
               if value.tag == 'mean_iou']
     self.assertEqual([step for step, _ in points], [2, 5])
-    for (_, value), entry in zip(points, scores(self.averaged), strict=True):
+    for (_, value), entry in zip(points, evaluations(self.averaged), strict=True):
       self.assertAlmostEqual(value, entry['ema']['mean_iou'], places=6)
 
   def scored(self, *argv, model_dir):
@@ -112,7 +111,7 @@ class AveragesTest(support.ScriptsTest):
       self.assertNotIn('weights', raw)
       self.assertIn('model.ckpt-5, its averaged weights on 2 images', printed)
       if not views:
-        self.assertAlmostEqual(found['mean_iou'], scores(self.averaged)[-1]['ema']['mean_iou'], places=9)
+        self.assertAlmostEqual(found['mean_iou'], evaluations(self.averaged)[-1]['ema']['mean_iou'], places=9)
     self.assertEqual({'val', 'val_ema'}, set(os.listdir(f'{self.averaged}/evaluate')))
 
   def test_masks_are_those_of_a_model_made_of_the_averages(self):
@@ -151,17 +150,49 @@ class AveragesTest(support.ScriptsTest):
 
   def test_their_score_decides_if_asked_to(self):
     model = self.temporary('decided')
-    with mock.patch('utils.validation.scores', side_effect=[
-        {'mean_iou': value, 'px_accuracy': 0, 'iou': {}} for value in (.5, .2, .4, .3)]):
+    with support.scoring(.5, .2, .4, .3):
       printed = self.train('--train_epochs', 2, '--ema', 0.9, '--weights', 'ema', model_dir=model)
     self.assertIn('The best so far by its averaged weights; kept in', printed)
     self.assertEqual([(entry['mean_iou'], entry['weights'], entry['raw']['mean_iou'])
-                      for entry in scores(model)], [(.2, 'ema', .5), (.3, 'ema', .4)])
+                      for entry in evaluations(model)], [(.2, 'ema', .5), (.3, 'ema', .4)])
     with open(f'{model}/best/scores.json') as file:
       self.assertEqual(json.load(file)['step'], 5)
-    printed = self.train('--train_epochs', 3, '--ema', 0.9, model_dir=model)
+    best = f'{model}/best'
+    for argv, what in (([], 'model.ckpt-5, its averaged weights on 2'), (['--weights', 'raw'], 'ckpt-5 on 2'),
+                       (['--all_checkpoints'], '/best, its averaged weights on 2 images')):
+      self.assertIn(what, self.evaluate(*argv, model_dir=best))
+    folder = self.temporary('masks')
+    self.assertIn('ckpt-5, its averaged weights;', support.run(
+        inference, '--model_dir', best, '--output_dir', folder, '--input', f'{self.data}/JPEGImages/v.jpg'))
+    with mock.patch.object(export, 'write_saved_model', side_effect=KeyError), self.assertRaises(KeyError):
+      with contextlib.redirect_stdout(io.StringIO()) as output:
+        export_inference_graph.main(export_inference_graph.make_parser().parse(
+            ['--model_dir', best, '--export_dir', folder]))
+    self.assertIn('Exporting', output.getvalue())
+    self.assertIn('ckpt-5, its averaged weights;', output.getvalue())
+    with support.scoring(.1, .2):
+      printed = self.train('--train_epochs', 3, '--ema', 0.9, '--early_stopping_evals', 1, model_dir=model)
     self.assertIn('step 5 in', printed)
     self.assertIn('was scored by other --weights; it begins anew', printed)
+    self.assertNotIn('Stopping early', printed)
+    with open(f'{best}/scores.json') as file:
+      self.assertEqual(json.load(file)['mean_iou'], .1)
+
+  def test_checkpoint_is_used_as_it_was_scored_where_it_is_the_best(self):
+    folder = self.temporary('best')
+    shutil.copytree(self.averaged, folder)
+    prefix = f'{folder}/model.ckpt-5'
+    self.assertEqual(checkpoints.weights_of(prefix), 'raw')
+    for scores, expected in (({'step': 5, 'weights': 'ema'}, 'ema'), ({'step': 5, 'weights': 'raw'}, 'raw'),
+                             ({'step': 2, 'weights': 'ema'}, 'raw'), ({'step': 5}, 'raw'), ([], 'raw'),
+                             ({'step': 5, 'weights': 'ema', 'confusion_matrix': []}, 'raw')):
+      with open(f'{folder}/scores.json', 'w') as file:
+        json.dump(scores, file)
+      self.assertEqual(checkpoints.weights_of(prefix), expected, scores)
+    with open(f'{folder}/scores.json', 'w') as file:
+      file.write('{"step": 5, "wei')
+    with self.assertRaisesRegex(DataError, 'scores.json is no JSON'):
+      checkpoints.weights_of(prefix)
 
   def test_checkpoints_without_averages_are_refused_or_skipped(self):
     for script, argv in ((inference, ['--input', f'{self.data}/JPEGImages/v.jpg', '--output_dir',
@@ -226,14 +257,13 @@ class ResumeTest(support.ScriptsTest):
   def test_round_that_was_saved_without_averages_is_scored_by_its_weights(self):
     model = self.temporary('model')
     shutil.copytree(self.model, model)
-    with open(f'{model}/validation.json') as file:
-      content = json.load(file)
-    with open(f'{model}/validation.json', 'w') as file:
-      json.dump({**content, 'evaluations': content['evaluations'][:1]}, file)
+    with open(f'{model}/validation.jsonl', 'r+b') as file:
+      file.readline()
+      file.truncate()
     printed = self.train('--train_epochs', 2, '--ema', 0.9, '--weights', 'ema', model_dir=model)
     self.assertIn('step 5, validation on', printed)
     self.assertNotIn('averaged', printed)
-    self.assertEqual([entry.get('weights') for entry in scores(model)], [None, 'raw'])
+    self.assertEqual([entry.get('weights') for entry in evaluations(model)], [None, 'raw'])
 
 
 class ReplicasTest(support.FolderTest):

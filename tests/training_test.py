@@ -157,10 +157,10 @@ class LossTest(unittest.TestCase):
     past = [history.entry(0, 10, 50, dict.fromkeys(of_no_consequence, 'other') | {'seed': 0})]  # as once kept
     stored = mock.Mock(history=past)
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      found = training.find_history(args, stored, 5, 50)
+      found = training.find_history(args, stored, 5, 50, None)
     self.assertEqual((found, output.getvalue()), (past, ''))
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      found = training.find_history(parsed('--seed', 1, '--quiet'), stored, 5, 50)
+      found = training.find_history(parsed('--seed', 1, '--quiet'), stored, 5, 50, None)
     self.assertEqual(output.getvalue(), 'Changed from step 5 on: --seed 0 became 1\n')
     self.assertEqual(found[-1]['flags'], {name: value for name, value in before.items()
                                           if name in args.recorded} | {'seed': 1})

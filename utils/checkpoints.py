@@ -11,7 +11,7 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_store
+from utils import checkpoint_store, files, validation
 from utils.errors import DataError
 from utils.replicas import variable_name
 
@@ -175,7 +175,8 @@ def initialize(prefix: str, variables: dict[str, tf.Variable], backbone_scope: s
                                 {names[name]: variables[name] for name in fitting})
   if tf.distribute.get_replica_context().replica_id_in_sync_group != 0:
     return
-  print(f'pre-trained model {prefix}:')
+  is_of_averages = weights_of(prefix) == 'ema'
+  print(f'pre-trained model {prefix}' + ', its raw weights, not the averaged ones' * is_of_averages + ':')
   unused = sorted(set(stored) - {names[name] for name in fitting})
   for title, group in (('restored', fitting), ('new', new), ('unused', unused)):
     print(f'  {title}: {len(group)} variables{_by_scope(group)}')
@@ -186,6 +187,21 @@ def initialize(prefix: str, variables: dict[str, tf.Variable], backbone_scope: s
 def has_averages(prefix: str) -> bool:
   """Whether a checkpoint holds averaged weights. Raises DataError if it cannot be read."""
   return any(name.endswith('/' + AVERAGE) for name in shapes(prefix))
+
+
+def weights_of(prefix: str) -> str:
+  """Returns the weights, raw or ema, by whose score a checkpoint was chosen as the best; raw elsewhere.
+
+  Raises:
+    DataError: the scores beside it cannot be read.
+  """
+  path = os.path.join(os.path.dirname(prefix), validation.SCORES_NAME)
+  if not (os.path.exists(path) and has_averages(prefix)):
+    return 'raw'
+  scores = files.read_json(path, path)
+  is_its = isinstance(scores, dict) and prefix.endswith(f'-{scores.get("step")}')
+  # What evaluate.py --json writes under this name says nothing of how it was chosen.
+  return 'ema' if is_its and scores.get('weights') == 'ema' and 'confusion_matrix' not in scores else 'raw'
 
 
 def described(prefix: str, weights: str) -> str:
