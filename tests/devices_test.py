@@ -251,6 +251,14 @@ class EnvironmentTest(unittest.TestCase):
                               capture_output=True, env={**environment, **given})
       self.assertEqual(answer.stdout.split(), expected, answer.stderr)
 
+  def test_settings_for_packages_that_need_not_be_here_do_not_count(self):
+    given = {'TF_USE_LEGACY_KERAS': '1', 'KERAS_BACKEND': 'torch', 'MPLBACKEND': 'module://of_a_notebook'}
+    code = ('from utils import devices; devices.prepare(); import matplotlib, tensorflow as tf; '
+            'print(matplotlib.get_backend().lower(), tf.keras.metrics.Metric.__name__)')
+    answer = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True, capture_output=True,
+                            env={**os.environ, **given})
+    self.assertEqual(answer.stdout, 'agg Metric\n', answer.stderr[-2000:])
+
   @unittest.skipUnless(hasattr(ctypes.CDLL(None), 'mallopt'), 'no glibc')
   def test_memory_that_one_thread_frees_another_gets(self):
     code = """

@@ -2,7 +2,7 @@
 
 TensorFlow reads environment variables when it makes its first device, some of them only once, so `prepare`
 comes before anything else and does not import it (cli/flags.py calls it for every script). What the user
-has set stays. Children inherit it all.
+has set stays, but for packages that need not be here. Children inherit it all.
 """
 import contextlib
 import ctypes
@@ -56,6 +56,8 @@ def prepare() -> None:
   """Sets what TensorFlow is to find in its environment; to be called before it is imported."""
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
+  # What is set for other programs: tf.estimator asks for Keras, and no picture here is shown by Matplotlib.
+  os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', MPLBACKEND='agg')
   # glibc has read its own before this process began. Other C libraries have neither arenas nor this call.
   with contextlib.suppress(AttributeError, OSError, TypeError, ValueError):
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, int(os.environ['MALLOC_ARENA_MAX']))
