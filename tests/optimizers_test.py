@@ -73,6 +73,13 @@ class ReferenceTest(unittest.TestCase):
     self.check([[2], [-3], [1], [4]], ema=0.1)  # 0, 1/10 and then the limit
     self.check([[1, 2], [-2, -7], [3, 3]], {'head/gamma': 10.}, ema=0.15, clip_gradients=3.)
 
+  def test_averages_begin_with_the_variables_and_steps_that_are_skipped_leave_them(self):
+    found = self.trained([[np.inf], [np.nan]], precision='fp16', ema=0.999)
+    self.assertEqual((found['ema/steps'], found['loss_scale/skipped_steps']), (0, 2))
+    for name, value in numbers(0).items():
+      np.testing.assert_array_equal(found[f'{name}/ExponentialMovingAverage'], np.float32(value))
+      np.testing.assert_array_equal(found[name], np.float32(value))
+
   def test_skipped_step_leaves_the_averages(self):
     found = self.trained([[1], [np.inf], [2], [np.nan], [-4]], precision='fp16', ema=0.999)
     self.assertEqual((found['ema/steps'], found['loss_scale/skipped_steps']), (3, 2))

@@ -185,8 +185,8 @@ class AveragingOptimizer(tf.train.MomentumOptimizer):
   A step makes average = d * average + (1 - d) * variable, with d = min(decay, n / (9 + n)) and n the steps
   that the averages have seen, ema/steps: the first copies the variables, wherever it stands in a training,
   and the next have the decays 1/10, 2/11, ... of tf.train.ExponentialMovingAverage. A step that is skipped
-  for its overflow does not count. As in the TensorFlow Model Garden, batch norm's moving averages are not
-  averaged again: they are no variables that it trains.
+  for its overflow does not count; until one does, averages are the variables' values. As in the TensorFlow
+  Model Garden, batch norm's moving averages are not averaged again: they are no variables that it trains.
   """
 
   def __init__(self, rate, momentum, decay):
@@ -199,6 +199,17 @@ class AveragingOptimizer(tf.train.MomentumOptimizer):
     for variable in var_list:
       self._zeros_slot(variable, checkpoints.AVERAGE, checkpoints.AVERAGE)
     self._averaged_steps = tf.get_variable('ema/steps', [], tf.int64, tf.zeros_initializer(), trainable=False)
+    with tf.init_scope():  # in float16 this is within a condition
+      tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, self._begun(var_list))
+
+  def _begun(self, var_list):
+    """Returns the operation, of a session's start, that copies the variables if no step has been averaged."""
+    copies = tf.distribute.get_strategy().experimental_local_results  # of each replica
+    pairs = [pair for variable in var_list for pair in zip(
+        copies(self.get_slot(variable, checkpoints.AVERAGE)), copies(variable), strict=True)]
+    is_first = tf.equal(copies(self._averaged_steps)[0].read_value(), 0)
+    return tf.group(*(average.assign(tf.where(is_first, variable.read_value(), average.read_value()))
+                      for average, variable in pairs))
 
   def _prepare(self):
     super()._prepare()
@@ -208,8 +219,8 @@ class AveragingOptimizer(tf.train.MomentumOptimizer):
   def _resource_apply_dense(self, grad, var):
     with tf.control_dependencies([super()._resource_apply_dense(grad, var)]):
       average = self.get_slot(var, checkpoints.AVERAGE)
-      change = (1 - self._current_decay) * (average.read_value() - var.read_value())
-      return average.assign_sub(change, read_value=False)
+      kept = self._current_decay * average.read_value()  # of the first step 0, so that it copies bit by bit
+      return average.assign(kept + (1 - self._current_decay) * var.read_value(), read_value=False)
 
   def _finish(self, update_ops, name_scope):
     with tf.control_dependencies(update_ops):
