@@ -497,8 +497,7 @@ def warn_of_untrained_weights(crop_size, architecture):
 
 def check_cleanable(model_dir):
   """Raises UsageError if --clean_model_dir would remove something that is no model folder."""
-  signs = ('checkpoint', '*.index', _EVENTS, model_config.FILE_NAME, validation.FILE_NAME,
-           validation.EARLIER_NAME)
+  signs = ('checkpoint', '*.index', _EVENTS, model_config.FILE_NAME, validation.FILE_NAME)
   found = [path for pattern in signs for path in glob.glob(os.path.join(glob.escape(model_dir), pattern))]
   if set(os.listdir(model_dir)) - {locks.FILE_NAME} and not found:
     raise UsageError(f'--clean_model_dir: {model_dir} holds neither a checkpoint nor event files, so it '
@@ -531,7 +530,7 @@ def forget_later(model_dir, step, is_new, is_pending):
   is_later = max(held[0] if held else -1, scored['step'] if scored else -1) > step
   left = [best] if is_later else []
   if is_new:
-    names = ('checkpoint', validation.BEST, validation.FILE_NAME, validation.EARLIER_NAME, *_EVALUATED)
+    names = ('checkpoint', validation.BEST, validation.FILE_NAME, *_EVALUATED)
     left = [path for path in (os.path.join(model_dir, name) for name in names) if os.path.lexists(path)]
     left += glob.glob(os.path.join(glob.escape(model_dir), _EVENTS)) if left else []
   if left:

@@ -257,7 +257,8 @@ class ResumeTest(support.ScriptsTest):
   def test_round_that_was_saved_without_averages_is_scored_by_its_weights(self):
     model = self.temporary('model')
     shutil.copytree(self.model, model)
-    with open(f'{model}/validation.jsonl', 'r+b') as file:
+    with open(f'{model}/validation.json', 'r+b') as file:
+      file.readline()
       file.readline()
       file.truncate()
     printed = self.train('--train_epochs', 2, '--ema', 0.9, '--weights', 'ema', model_dir=model)

@@ -248,7 +248,7 @@ class SetAsideTest(StoreTest):
     self.cut('model.ckpt-2.index', 9)
     os.remove(self.path('model.ckpt-3.index'))
     os.mkdir(self.path('saving.tmp'))  # a process was killed while it saved
-    open(self.path('validation.jsonl.123.tmp'), 'w').close()
+    open(self.path('validation.json.123.tmp'), 'w').close()
     for _ in range(2):
       checkpoint_store.set_aside(self.folder, 1, [self.path('model.ckpt-2')])
     self.assertEqual(sorted(os.listdir(self.folder)), ['checkpoint', 'model.ckpt-1.data-00000-of-00001',

@@ -3,7 +3,6 @@ import json
 import os
 import tempfile
 import unittest
-from unittest import mock
 
 from utils import files
 from utils.errors import DataError, UsageError
@@ -72,9 +71,6 @@ class FilesTest(unittest.TestCase):
     os.truncate(path, 1 << 40)
     with self.assertRaisesRegex(DataError, 'own is no text: it holds the byte 0'):
       files.read_json(path, 'own', None)
-    with (mock.patch.object(files, '_MAX_TEXT', 1 << 20),
-          self.assertRaisesRegex(DataError, 'own is damaged: it has a line of more than 1,048,576 bytes')):
-      list(files.read_lines(path, 'own'))
 
   def test_output_does_not_take_the_place_of_what_is_read_or_is_something_else(self):
     path = self.path('a', b'text')

@@ -115,7 +115,7 @@ class ExactTest(ResumeTest):
       self.train('parts', *flags)
     with mock.patch.object(training.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
       self.train('parts', *flags)  # at step 4, where a round has been saved and not yet scored
-    self.assertFalse(os.path.exists(f'{self.model("parts")}/validation.jsonl'))
+    self.assertFalse(os.path.exists(f'{self.model("parts")}/validation.json'))
     with at_step(5, kill), self.assertRaises(Killed):  # the round is scored first, then comes a lost step
       self.train('parts', *flags)
     self.assertEqual([entry['step'] for entry in self.scores('parts')], [4])
@@ -183,7 +183,7 @@ class FoldersTest(ResumeTest):
 
   def test_model_folder_of_an_earlier_version_keeps_its_curve(self):
     self.train('older', '--train_epochs', 2)
-    os.remove(f'{self.model("older")}/validation.jsonl')
+    os.remove(f'{self.model("older")}/validation.json')
     for epochs in (3, 4):  # the first resume begins a new file, the second one goes on with it
       self.train('older', '--train_epochs', epochs)
     steps = [step for tag, step, _ in curve(self.model('older') + '/eval') if tag == 'mean_iou']
@@ -231,7 +231,7 @@ class EarlierResultsTest(ResumeTest):
       self.train('earlier', *flags, '--pre_trained_model', self.model('earlier/best'))
     with support.scoring(.2):
       printed = self.train('earlier', *flags, '--max_steps', 1)
-    self.assertRegex(printed, 'best, .*/validation.jsonl, .*/eval, .* were moved to .*: training begins anew')
+    self.assertRegex(printed, 'best, .*/validation.json, .*/eval, .* were moved to .*: training begins anew')
     self.assertEqual([entry['mean_iou'] for entry in self.scores('earlier')], [.2])
     points = curve(self.model('earlier/eval'))
     self.assertEqual([step for tag, step, _ in points if tag == 'mean_iou'], [1])

@@ -51,8 +51,8 @@ def run(script, *argv):
 
 def evaluations(model_dir):
   """Returns the evaluations that a training has written."""
-  with open(f'{model_dir}/validation.jsonl') as file:
-    return [json.loads(line) for line in file]
+  with open(f'{model_dir}/validation.json') as file:
+    return json.load(file)['evaluations']
 
 
 def scoring(*values):

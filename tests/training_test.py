@@ -251,14 +251,14 @@ class KeepingTest(FolderTest):
     open(f'{self.model}/notes.txt', 'w').close()
     self.remove('model.ckpt-*', 'checkpoint')
     line, *others = self.train({2: .1, 4: .2})
-    self.assertEqual(line, 'best, validation.jsonl, eval, events.out.tfevents.1 were moved to set_aside: '
+    self.assertEqual(line, 'best, validation.json, eval, events.out.tfevents.1 were moved to set_aside: '
                            'training begins anew')
     self.assertEqual(others, ['The best so far; kept in best'] * 2)
     self.assertEqual(self.best(), (4, .2))
     self.assertEqual(sorted(os.listdir(f'{self.model}/set_aside')),
-                     ['best', 'eval', 'events.out.tfevents.1', 'validation.jsonl'])
+                     ['best', 'eval', 'events.out.tfevents.1', 'validation.json'])
     self.remove('model.ckpt-*')  # and the file that names one stays
-    self.assertEqual(self.train({2: .3})[0], 'checkpoint, best, validation.jsonl were moved to set_aside/2: '
+    self.assertEqual(self.train({2: .3})[0], 'checkpoint, best, validation.json were moved to set_aside/2: '
                                              'training begins anew')
     self.assertTrue(os.path.exists(f'{self.model}/notes.txt'))
 
@@ -308,14 +308,14 @@ class KeepingTest(FolderTest):
 
   def test_best_counts_though_the_scores_were_lost_or_a_kill_came_before_they_were_written(self):
     self.train({2: .5, 4: .3})
-    self.remove('validation.jsonl')
+    self.remove('validation.json')
     self.assertEqual(self.train({6: .4}, last=4, is_new=False), [
         'The best is still step 2, mean IoU 0.5000, in best'])
     self.train({8: .6}, last=6, is_new=False)
-    with open(f'{self.model}/validation.jsonl') as file:
+    with open(f'{self.model}/validation.json') as file:
       lines = file.readlines()
-    with open(f'{self.model}/validation.jsonl', 'w') as file:
-      file.writelines(lines[:-1] + [lines[-1][:9]])
+    with open(f'{self.model}/validation.json', 'w') as file:
+      file.writelines(lines[:-2] + [lines[-2][:9]])
     self.assertEqual(self.train({8: .6, 10: .4}, last=8, is_new=False, is_pending=True), [
         'The best is still step 8, mean IoU 0.6000, in best'] * 2)
 

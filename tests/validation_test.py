@@ -66,8 +66,17 @@ class ValidationTest(unittest.TestCase):
       first.add(step, {'mean_iou': step / 16, 'iou': {'wall': 0.25}})
       sizes.append(os.path.getsize(path))
     self.assertLess(max(np.diff(sizes)), sizes[0] + 9)
-    os.truncate(path, sizes[-1] - 1)  # nothing but the end of the line is missing
-    again = validation.Validation(self.folder)
+    with open(path, 'rb') as file:
+      content = file.read()
+    self.assertEqual(json.loads(content)['evaluations'][1],
+                     {'step': 4, 'mean_iou': 0.25, 'iou': {'wall': 0.25}})
+    # Where the line before the last one ends, an evaluation begins to be written over the end of the object.
+    end = content.rindex(b',\n') + 1
+    for cut in (content[:-4], content[:end + 9], content[:end + 1], content[:end] + b']}\n',
+                content[:end] + b'\n}\n', content[:end] + b'\n{\n'):
+      self.write(validation.FILE_NAME, cut.decode())
+      again = validation.Validation(self.folder)
+      self.assertEqual([entry['step'] for entry in again.evaluations], [2, 4, 6, 8])
     self.assertEqual([entry['step'] for entry in again.evaluations], [2, 4, 6, 8])
     again.forget_later()
     again.add(10, {'mean_iou': 0.5})
@@ -80,10 +89,10 @@ class ValidationTest(unittest.TestCase):
     first.add(1, {'mean_iou': 0.5, 'iou': iou})
     path = os.path.join(self.folder, validation.FILE_NAME)
     with open(path) as file:
-      line = file.read()
+      head, line, tail = file.readlines()
     with open(path, 'w') as file:
-      for step in range(1, 801):
-        file.write(line.replace('{"step": 1,', f'{{"step": {step},', 1))
+      lines = (line.rstrip().replace('{"step": 1,', f'{{"step": {step},', 1) for step in range(1, 801))
+      file.write(head + ',\n'.join(lines) + '\n' + tail)
     self.assertGreater(os.path.getsize(path), files._MAX_JSON)
     found = validation.Validation(self.folder, 799)
     self.assertEqual(len(found.evaluations), 799)
@@ -125,15 +134,13 @@ class ValidationTest(unittest.TestCase):
     self.assertFalse(found.has(4))
 
   def test_damaged_file_is_a_sentence(self):
-    for content in ('{\n', '{"step": "x"}\n', '[]\n', '3\n', '{"step": 1, "mean_iou": null}\n', '\n',
-                    '{"step": 1, "mean_iou": 0.5}\n{"step"\n', '[' * 100000 + '\n'):
+    head = '{"format": 1, "since": 0, "evaluations": [\n'
+    for content in ('', '{', '{"since": 3}', '{"since": 0, "evaluations": [{"step": "x"}]}', '[]',
+                    '[' * 100000,
+                    head + '3\n]}\n', head + '{"step": 1, "mean_iou": null}\n]}\n',
+                    head + '{"step": 1, "mean_iou": 0.5},\n{"step",\n{"step": 3}\n'):
       self.write(validation.FILE_NAME, content)
-      with self.subTest(content[:99]), self.assertRaisesRegex(DataError, 'validation.jsonl cannot be used'):
-        validation.Validation(self.folder)
-    os.remove(os.path.join(self.folder, validation.FILE_NAME))
-    for content in ('{', '{"since": 3}', '{"since": 0, "evaluations": [{"step": "x"}]}', '[]'):
-      self.write('validation.json', content)
-      with self.subTest(content), self.assertRaisesRegex(DataError, 'validation.json'):
+      with self.subTest(content[:99]), self.assertRaisesRegex(DataError, 'validation.json cannot be used'):
         validation.Validation(self.folder)
 
   def test_scores_of_the_best_are_read_back_or_none(self):

@@ -99,7 +99,7 @@ COMMANDS = (
     Command('train weighted', f'{_TRAINING} --model_dir out/model --class_weights median_frequency --cache',
             {'records/train.json': 'json', 'records/train.record': 'record'}, weight=30),
     Command('train on', f'{_TRAINING} --model_dir model --train_epochs 2',
-            {**_MODEL, 'model/validation.jsonl': 'json', 'model/events*': 'events', 'model/best': 'folder',
+            {**_MODEL, 'model/validation.json': 'json', 'model/events*': 'events', 'model/best': 'folder',
              'model/eval/events*': 'events', 'model/best/scores.json': 'json'}, ('model',)),
     Command('train from', f'{_TRAINING} --model_dir out/model --pre_trained_model start/model.ckpt-2', _START,
             weight=60),

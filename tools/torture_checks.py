@@ -41,7 +41,7 @@ class Look:
     best: (step, digest) of the best checkpoint, or None where there is none that is good.
     curve, eval_curve: dicts: tag -> [(step, digest of the value), ...], over all event files in order.
     doubled: list of str, where a curve's steps do not increase.
-    scores: dict: step -> mean IoU, of validation.jsonl; None where there is none that can be read.
+    scores: dict: step -> mean IoU, of validation.json; None where there is none that can be read.
     unknown: list of str, paths below the folder that have no business there after a clean end.
   """
   good: dict = dataclasses.field(default_factory=dict)
@@ -70,7 +70,7 @@ def look(model_dir):
   found.curve, doubled = curves(model_dir)
   found.eval_curve, eval_doubled = curves(os.path.join(model_dir, 'eval'))
   found.doubled = doubled + [f'eval: {text}' for text in eval_doubled]
-  found.scores = _scores(os.path.join(model_dir, 'validation.jsonl'))
+  found.scores = _scores(os.path.join(model_dir, 'validation.json'))
   found.unknown = sorted(path for path in paths_below(model_dir) if not _KNOWN.fullmatch(path))
   return found
 
@@ -168,8 +168,7 @@ def _events(path):
 def _scores(path):
   try:
     with open(path, encoding='utf-8') as file:
-      entries = [json.loads(line) for line in file if line.endswith('\n')]
-      return {entry['step']: entry['mean_iou'] for entry in entries}
+      return {entry['step']: entry['mean_iou'] for entry in json.load(file)['evaluations']}
   except (OSError, ValueError, KeyError, TypeError):
     return None
 

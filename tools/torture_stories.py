@@ -47,7 +47,7 @@ CONTRADICTIONS = {'backbone': ['--base_architecture', 'xception_41'], 'decoder':
 FORBIDDEN = ('Traceback', 'this is a defect', 'core dumped', 'Segmentation fault')
 
 _LEFT_BY_KILLED = ('saving.tmp/model.ckpt-3.index', 'best/saving.tmp/model.ckpt-3.index',
-                   'model_config.json.123.tmp', 'validation.jsonl.9.tmp', 'checkpoint.tmp5')
+                   'model_config.json.123.tmp', 'validation.json.9.tmp', 'checkpoint.tmp5')
 # Lines of TensorFlow's and its libraries'.
 _FOREIGN = re.compile(r'^(WARNING|ERROR|INFO):|^[WEIF]\d{4} |^\d{4}-\d\d-\d\d \d\d:', re.MULTILINE)
 _STEP = re.compile(r'^step \d+/', re.MULTILINE)
@@ -141,7 +141,7 @@ def _train(rng):
 
 def _damage(rng):
   targets = ('newest data', 'newest data', 'newest index', 'newest index', 'older', 'checkpoint',
-             'model_config.json', 'validation.jsonl', 'events', 'eval events', 'lock', 'best', 'best', 'any',
+             'model_config.json', 'validation.json', 'events', 'eval events', 'lock', 'best', 'best', 'any',
              'leftover')
   ways = ('cut', 'zero tail', 'flip', 'flip', 'empty', 'remove', 'garbage')
   return Step('damage', what=[(rng.choice(targets), rng.choice(ways), rng.random())
@@ -658,7 +658,7 @@ class Story:
       self.whole.discard({'': 'curve', 'eval': 'eval_curve'}.get(os.path.dirname(path)))
     elif path.startswith('best/'):
       self.whole.discard('best')
-    elif path == 'validation.jsonl':
+    elif path == 'validation.json':
       self.whole -= {'scores', 'best'}
     elif path == 'model_config.json' and (_is_json(damaged) or self.changed_at):
       self.reference = None  # nobody can know that it said something else
@@ -747,7 +747,7 @@ class Story:
       for step, score in (found.scores or {}).items():
         expected = self.reference.scores.get(step)
         self._demand(expected == score,
-                     f'validation.jsonl gives {score} at step {step}, the undisturbed run {expected}')
+                     f'validation.json gives {score} at step {step}, the undisturbed run {expected}')
 
   def _demand_curves(self, found, kinds):
     """Demands curves without gaps up to the newest checkpoint."""
@@ -763,7 +763,7 @@ class Story:
     if self.reference.scores is None or 'scores' not in self.whole:
       return
     expected = {step: score for step, score in self.reference.scores.items() if step <= found.newest}
-    self._demand(found.scores == expected, f'validation.jsonl has {found.scores} in place of {expected}')
+    self._demand(found.scores == expected, f'validation.json has {found.scores} in place of {expected}')
     if 'best' in self.whole and expected:
       best = max(expected, key=lambda step: (expected[step], -step))
       self._demand(found.best == (best, self.reference.good[best]),

@@ -161,19 +161,6 @@ def _open_regular(path, source):
   return descriptor, status.st_size
 
 
-def read_lines(path: str, source: str) -> typing.Iterator[bytes]:
-  """Yields the lines of a file of any size, but not a last one that does not end: its writer was killed.
-
-  Raises:
-    DataError: it cannot be read, or a line is longer than any.
-  """
-  with open(_open_regular(path, source)[0], 'rb') as file:
-    while (line := file.readline(_MAX_TEXT)).endswith(b'\n'):
-      yield line
-    if len(line) == _MAX_TEXT:
-      raise DataError(f'{source} is damaged: it has a line of more than {_MAX_TEXT:,} bytes')
-
-
 def read_text(path: str, source: str, limit: int | None = _MAX_TEXT) -> str:
   """Returns the content of a UTF-8 text file, with or without a byte-order mark; see read_bytes.
 

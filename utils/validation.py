@@ -1,10 +1,9 @@
-"""What a training's evaluations found: model_dir/validation.jsonl, and the scores of the best one.
+"""What a training's evaluations found: model_dir/validation.json, and the scores of the best one.
 
 Kept beside the checkpoints, so that a run that was interrupted knows after which steps it has been evaluated,
-which was best, and how long ago that was. Each evaluation appends a line, its JSON; what a killed process has
-left of a line does not count.
+which was best, and how long ago that was. An evaluation adds a line to the file, which stays one JSON object;
+what a killed process has left of a line does not count.
 """
-import contextlib
 import json
 import os
 import typing
@@ -14,8 +13,8 @@ import numpy as np
 from utils import files
 from utils.errors import DataError
 
-FILE_NAME = 'validation.jsonl'
-EARLIER_NAME = 'validation.json'  # of earlier versions, which wrote all evaluations anew each time
+FILE_NAME = 'validation.json'
+_HEAD, _TAIL = b'{"format": 1, "since": 0, "evaluations": [\n', b'\n]}\n'  # of lines of evaluations
 BEST = 'best'                     # folder of the best checkpoint, in the model's
 SCORES_NAME = 'scores.json'       # in that folder: its evaluation
 
@@ -102,36 +101,26 @@ class Validation:
       since: the step from which the training records are those of now.
     """
     self._folder, self._last, self._basis, self._since = model_dir, last, basis or {}, since
+    self._path = os.path.join(model_dir, FILE_NAME)
     self.evaluations: list[dict[str, typing.Any]] = list({
         entry['step']: {name: value for name, value in entry.items() if not isinstance(value, dict)}
         for entry in self._stored()}.values())
 
   def _stored(self):
     """Yields the evaluations as they were written, up to the step `last`."""
-    path, earlier = (os.path.join(self._folder, name) for name in (FILE_NAME, EARLIER_NAME))
     try:
-      entries: typing.Iterable[typing.Any] = ()
-      if os.path.exists(path):
-        entries = map(json.loads, files.read_lines(path, path))
-      elif os.path.exists(earlier):
-        path = earlier
-        entries = files.read_json(path, path, None)['evaluations']
-      for entry in entries:
+      for entry in _entries(self._path) if os.path.exists(self._path) else ():
         entry = {**entry, 'step': int(entry['step']), 'mean_iou': float(entry['mean_iou'])}
         if self._last is None or entry['step'] <= self._last:
           yield entry
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-      raise DataError(f'{path} cannot be used ({error!r}); restore it from a backup, or remove it: '
+      raise DataError(f'{self._path} cannot be used ({error!r}); restore it from a backup, or remove it: '
                       'then this run does not know its earlier scores') from error
 
   def forget_later(self) -> None:
     """Writes the file without the evaluations that were left out, which will be made again."""
-    path = os.path.join(self._folder, FILE_NAME)
-    if self.evaluations or os.path.exists(path):
-      with files.replacing(path) as temporary, open(temporary, 'wb') as file:
-        _write_lines(file, self._stored())
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(os.path.join(self._folder, EARLIER_NAME))
+    if os.path.exists(self._path):
+      self._write(list(self._stored()))
     self._last = None
 
   @property
@@ -148,8 +137,20 @@ class Validation:
     """Adds the `scores` of an evaluation to the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] != step]
     self.evaluations.append({'step': step, **scores})
-    with open(os.path.join(self._folder, FILE_NAME), 'ab') as file:
-      _write_lines(file, self.evaluations[-1:])
+    if not os.path.exists(self._path) or os.path.getsize(self._path) <= len(_HEAD + _TAIL):
+      self._write(self.evaluations[-1:])
+      return
+    with open(self._path, 'rb+') as file:
+      file.seek(-len(_TAIL), os.SEEK_END)
+      file.write(b',\n' + json.dumps(self.evaluations[-1]).encode() + _TAIL)
+      file.flush()
+      os.fsync(file.fileno())
+
+  def _write(self, entries):
+    with files.replacing(self._path) as temporary, open(temporary, 'wb') as file:
+      file.write(_HEAD + b',\n'.join(json.dumps(entry).encode() for entry in entries) + _TAIL)
+      file.flush()
+      os.fsync(file.fileno())
 
   def full(self, entry: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """Returns one of the evaluations with the scores of single classes, as far as they were kept."""
@@ -186,11 +187,15 @@ def is_comparable(one: dict[str, typing.Any], other: dict[str, typing.Any]) -> b
       None in (one.get(name), other.get(name)) or one[name] == other[name] for name in ('images', 'records'))
 
 
-def _write_lines(file, entries):
-  """Writes evaluations, a line each, and flushes them to the disk."""
-  file.writelines(json.dumps(entry).encode() + b'\n' for entry in entries)
-  file.flush()
-  os.fsync(file.fileno())
+def _entries(path):
+  """Yields the evaluations in a file as they stand there."""
+  text = files.read_text(path, path, None)
+  head, tail = _HEAD.decode(), _TAIL.decode()
+  if not text.startswith(head) or text.endswith(tail):
+    yield from json.loads(text)['evaluations']
+    return
+  *lines, _ = text.removeprefix(head).split('\n')  # a killed process has left a part of the last one
+  yield from (json.JSONDecoder().raw_decode(line)[0] for line in lines if line.startswith('{"'))
 
 
 def best_scores(folder: str) -> dict[str, typing.Any] | None:
