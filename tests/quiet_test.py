@@ -131,7 +131,7 @@ class EveryScriptTest(unittest.TestCase):
               '--dataset', f'{data}/sample.json', '--data_dir', data, '--output_path', folder,
               '--train_data_list', f'{data}/train.txt', '--valid_data_list', f'{data}/val.txt'),
            ['Wrote 4 examples', 'Wrote 1 examples', 'class ', *(f'    {label} ' for label in range(5)),
-            '  255 ', 'Sizes: ', 'Warning: no pixel of val is disk, diamond']),
+            '  255 ', 'Sizes: ', 'Warning: no pixel of val is diamond']),
           ('train', (
               '--dataset', f'{data}/sample.json', '--data_dir', folder, '--model_dir', model,
               '--base_architecture', TINY, '--pre_trained_model', 'none', '--batch_size', 4,
