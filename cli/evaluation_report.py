@@ -21,7 +21,7 @@ _MARK = '<section class="images four">'  # what no other page holds
 _RIGHT, _WRONG = (60, 66, 80), (232, 54, 44)
 _MOST_CLASSES = 8  # that are named below an image
 _COLUMNS = ('iou', 'accuracy', 'precision', 'recall', 'dice', 'boundary_iou', 'pixels')
-_fill = pages.Template(os.path.splitext(__file__)[0] + '.html').fill
+_TEMPLATE = os.path.splitext(__file__)[0] + '.html'
 
 
 class Example(typing.NamedTuple):
@@ -99,13 +99,11 @@ def write(folder: str, split: str, found: dict[str, typing.Any], images: list[sc
   """
   matrix, names = np.array(found['confusion_matrix']), list(dataset.class_names)
   picture = _png(confusion_picture.draw(matrix, names))
-  page = _fill('page', title=f'Evaluation: {dataset.name}', controls='', summary=_fill(
-      'summary', step=found['step'], images=f'{found["images"]:,}', split=split,
-      checkpoint=found['checkpoint']),
-      sections=[_tiles(found), _classes(found, dataset),
-                _fill('matrix', picture=pages.data_uri('image/png', picture)),
-                _images(gallery, found['images'], dataset), _fill('script')])
-  pages.write(os.path.join(folder, PAGE), page)
+  means = [(title, value if matrix.any() else None) for title, value in scores.means(found)]
+  pages.write(os.path.join(folder, PAGE), _TEMPLATE, found=found, split=split, dataset=dataset, means=means,
+              classes=list(zip(names, dataset.palette)), columns=_COLUMNS, title=scores.title, shown=_shown,
+              matrix=pages.data_uri('image/png', picture), right=_RIGHT, wrong=_WRONG,
+              cards=[_card(example, dataset) for example in gallery.examples()])
   with files.replacing(os.path.join(folder, PICTURE)) as temporary, open(temporary, 'wb') as file:
     file.write(picture)
   files.write_csv(os.path.join(folder, MATRIX), [[r'true \ predicted', *names], *(
@@ -126,56 +124,23 @@ def _png(picture):
   return encoded.getvalue()
 
 
-# --- Sections ------------------------------------------------------------------------------------
-
-
-def _tiles(found):
-  has_pixels = any(map(any, found['confusion_matrix']))
-  return _fill('tiles', tiles=[_fill('tile', title=title, value=_shown(value if has_pixels else None))
-                               for title, value in scores.means(found)])
-
-
-def _classes(found, dataset):
-  """Returns the table of classes, with a bar for the IoU of each."""
-  heads = [_fill('class_head', column=place, title=scores.title(column))
-           for place, column in enumerate(_COLUMNS, 2)]
-  rows = []
-  for number, (name, colour) in enumerate(zip(dataset.class_names, dataset.palette)):
-    of_class = found['classes'][name]
-    cells = [_fill('class_cell', value=-1 if of_class[column] is None else of_class[column],
-                   text=f'{of_class[column]:,}' if column == 'pixels' else _shown(of_class[column]))
-             for column in _COLUMNS]
-    rows.append(_fill('class_row', number=number, name=name, colour=pages.css(colour), cells=cells,
-                      width=f'{100 * (of_class["iou"] or 0):.2f}'))
-  return _fill('classes', heads=heads, rows=rows)
-
-
-def _images(gallery, count, dataset):
-  examples = gallery.examples()
-  legend = [_fill('legend', colour=pages.css(colour), name=name)
-            for name, colour in zip(dataset.class_names, dataset.palette)]
-  title = 'Images' if len(examples) == count else f'The {len(examples)} worst and best of {count:,} images'
-  return _fill('images', title=title, legend=legend, right=pages.css(_RIGHT), wrong=pages.css(_WRONG),
-               cards=[_card(example, dataset) for example in examples])
+def _shown(value):
+  return '–' if value is None else f'{value:.4f}'
 
 
 def _card(example, dataset):
-  found, size = example.scores, example.label.shape[::-1]
+  """Returns what the template shows of an Example, a dict."""
+  size = example.label.shape[::-1]
   is_ignored = example.label == dataset.ignore_label
   errors = np.where(is_ignored, 255, example.label != example.classes).astype(np.uint8)
-  truth, prediction, wrong = (
-      pages.data_uri('image/png', visualization.label_png(values, size, palette, ignore_label))
-      for values, palette, ignore_label in (
-          (example.label, dataset.palette, dataset.ignore_label),
-          (example.classes, dataset.palette, dataset.ignore_label), (errors, (_RIGHT, _WRONG), 255)))
+  pictures = [
+      (title, pages.data_uri('image/png', visualization.label_png(values, size, palette, ignore_label)))
+      for title, values, palette, ignore_label in (
+          ('truth', example.label, dataset.palette, dataset.ignore_label),
+          ('prediction', example.classes, dataset.palette, dataset.ignore_label),
+          ('errors', errors, (_RIGHT, _WRONG), 255))]
   photo = pages.data_uri('image/jpeg', visualization.photo_jpeg(Image.fromarray(example.photo), size))
-  occurring = [value for value in np.argsort(found.class_iou) if not np.isnan(found.class_iou[value])]
-  shares = [_fill('share', colour=pages.css(dataset.palette[value]), name=dataset.class_names[value],
-                  share=_shown(found.class_iou[value])) for value in occurring[:_MOST_CLASSES]]
-  return _fill('card', name=found.name, iou=found.iou, shown_iou=_shown(found.iou),
-               accuracy=_shown(found.accuracy), photo=photo, truth=truth, prediction=prediction, errors=wrong,
-               shares=shares)
-
-
-def _shown(value):
-  return '–' if value is None else f'{value:.4f}'
+  class_iou = example.scores.class_iou
+  occurring = [value for value in np.argsort(class_iou) if not np.isnan(class_iou[value])]
+  return {**example.scores._asdict(), 'photo': photo, 'pictures': pictures,
+          'occurring': occurring[:_MOST_CLASSES]}

@@ -4,18 +4,19 @@ import os
 import tempfile
 import unittest
 
+import jinja2
+
 from utils import pages
 from utils.errors import UsageError
 
-_PARTS = '''<!-- What stands before the first part is a comment, $of_any_kind. -->
-
-<!-- part: row -->
-<tr>
-  <td title="$name">$number</td>
-</tr>
-<!-- part: script -->
-first($name);
-  second();
+_TEMPLATE = '''
+{% from 'pages.html' import frame, legend %}
+{% call frame(title, name) %}
+  {% for number in numbers %}
+<td title="{{ name }}">{{ number }}</td>
+  {% endfor %}
+{{ legend(colour, name, 0.5|percent) }}
+{% endcall %}
 '''
 
 
@@ -32,30 +33,30 @@ class PagesTest(unittest.TestCase):
       file.write(text)
     return path
 
-  def test_text_is_escaped_and_html_is_not(self):
-    template = pages.Template(self.write('own.html', _PARTS))
-    row = template.fill('row', name='<b> & "x"', number=0.5)
-    self.assertEqual(row, '<tr><td title="&lt;b&gt; &amp; &quot;x&quot;">0.5</td></tr>')
-    self.assertIsInstance(row, pages.Html)
-    self.assertEqual(template.fill('row', name=pages.Html('<b>'), number=[1, '<', row]),
-                     f'<tr><td title="<b>">1&lt;{row}</td></tr>')
-    with self.assertRaises(KeyError):
-      template.fill('row', name='a')
+  def page(self, **values):
+    """Returns the page that _TEMPLATE makes of values, as bytes."""
+    path = os.path.join(self.folder, 'index.html')
+    pages.write(path, self.write('own.html', _TEMPLATE), **values)
+    self.assertEqual(sorted(os.listdir(self.folder)), ['index.html', 'own.html'])
+    with open(path, 'rb') as file:
+      return file.read()
 
-  def test_scripts_keep_their_lines_and_the_frame_is_there(self):
-    template = pages.Template(self.write('own.html', _PARTS))
-    self.assertEqual(template.fill('script', name='x'), 'first(x);\n  second();\n')
-    with self.assertRaisesRegex(KeyError, 'title|controls'):  # which the frame has
-      template.fill('page')
-    with self.assertRaisesRegex(KeyError, 'none'):
-      template.fill('none')
+  def test_text_is_escaped_and_html_is_not(self):
+    page = self.page(title='<i>', name='<b> & "{{ title }}"', numbers=[0.5, '<'], colour=(0, 1, 255)).decode()
+    name = '&lt;b&gt; &amp; &#34;{{ title }}&#34;'
+    self.assertIn(f'<td title="{name}">0.5</td>\n<td title="{name}">&lt;</td>\n', page)
+    self.assertIn(f'style="background:#0001ff"></i>{name} <small>50 %</small></span>', page)
+    self.assertIn(f'<h1>&lt;i&gt;</h1><div>{name}</div>', page)
+    self.assertNotIn('<b> ', page)
+
+  def test_value_that_is_missing_is_an_error_and_leaves_no_page(self):
+    with self.assertRaisesRegex(jinja2.UndefinedError, "'numbers' is undefined"):
+      self.page(title='', name='', colour=(0, 0, 0))
+    self.assertEqual(os.listdir(self.folder), ['own.html'])
 
   def test_page_is_written_whatever_files_are_called(self):
-    path = os.path.join(self.folder, 'index.html')
-    pages.write(path, pages.Html('ü ' + os.fsdecode(b'\xff.jpg') + '\n'))
-    with open(path, 'rb') as file:
-      self.assertEqual(file.read(), 'ü '.encode() + b'\\udcff.jpg\n')
-    self.assertEqual(os.listdir(self.folder), ['index.html'])
+    page = self.page(title='ü', name=os.fsdecode(b'\xff<.jpg'), numbers=[], colour=(0, 0, 0))
+    self.assertIn('<h1>ü</h1><div>\\udcff&lt;.jpg</div>'.encode(), page)
 
   def test_page_of_another_tool_is_not_replaced(self):
     pages.check_replaceable(self.folder, 'made by us', '--out')

@@ -1,52 +1,24 @@
-"""Pages of HTML that tools write: a template in parts, in which all text is escaped.
+"""Pages of HTML that tools write: templates of Jinja, in which all text is escaped.
 
-The frame and what pages share stand in pages.html; a page's own parts in a file of its own.
+What pages share stands in pages.html; a page's own template in a file of its own.
 """
 import base64
-import html
 import os
-import re
-import string
 import typing
+
+import jinja2
 
 from utils import files
 from utils.errors import UsageError
 
 
-class Html(str):
-  """A str that is HTML already; any other is escaped."""
-
-
-class Template:
-  """The parts of pages.html and of a page's own file."""
-
-  def __init__(self, path: str) -> None:
-    """Reads them. Args: path, the page's own file."""
-    self._parts = {**_read_parts(os.path.splitext(__file__)[0] + '.html'), **_read_parts(path)}
-
-  def fill(self, part: str, **values: typing.Any) -> Html:
-    """Returns a part, its $names replaced by values: text, numbers, Html, or lists of them."""
-    return Html(self._parts[part].substitute({name: _escaped(value) for name, value in values.items()}))
-
-
-def _escaped(value):
-  if isinstance(value, list):
-    return ''.join(map(_escaped, value))
-  return value if isinstance(value, Html) else html.escape(str(value))
-
-
-def _read_parts(path):
-  """Returns the parts of a file, a dict of string.Template."""
-  with open(path, encoding='utf-8') as file:
-    _, *pieces = re.split(r'<!-- part: (\w+) -->\n', file.read())
-  parts = dict(zip(pieces[::2], pieces[1::2]))
-  keeps_lines = ('page', 'script')
-  return {name: string.Template(text.strip() + '\n' if name in keeps_lines else re.sub(r'\n *', '', text))
-          for name, text in parts.items()}
-
-
-def write(path: str, page: Html) -> None:
-  """Writes a page, under a temporary name first."""
+def write(path: str, template: str, **values: typing.Any) -> None:
+  """Writes a page, under a temporary name first: a template, a file, that is filled in with values."""
+  folders = [os.path.dirname(os.path.abspath(one)) for one in (template, __file__)]
+  environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folders), autoescape=True,
+                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  environment.filters.update(css=css, percent=percent, thousands='{:,}'.format)
+  page = environment.get_template(os.path.basename(template)).render(values)
   with files.replacing(path) as temporary:
     # Names of files need not be text.
     with open(temporary, 'w', encoding='utf-8', errors='backslashreplace') as file:
