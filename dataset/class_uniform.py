@@ -60,12 +60,12 @@ def plan(index: dict[str, typing.Any] | None, share: float, path: str) -> Plan |
   if not index or not stored:
     raise DataError(f'--class_uniform needs the classes of each example in {path}, which is not there, does '
                     'not fit the records, or was written by an earlier version or with --fast; '
-                    'convert the data again, or leave the flag out')
+                    'convert the data again, or give --class_uniform 0')
   masks = [int(mask, 16) for mask in stored.split()]
   members = [[number for number, mask in enumerate(masks) if mask >> value & 1]
              for value in range(len(index['dataset']['class_names']))]
   if not any(members):
-    raise DataError(f'--class_uniform finds no class in the records of {path}; leave the flag out')
+    raise DataError(f'--class_uniform finds no class in the records of {path}; give --class_uniform 0')
   return Plan(share, [of_class for of_class in members if of_class],
               [shard['examples'] for shard in index['shards']])
 

@@ -60,7 +60,7 @@ class IndexTest(unittest.TestCase):
     before = {name: value for name, value in INDEX.items() if name != 'classes_of_examples'}
     for index in (None, before, {**before, 'classes_of_examples': None}):
       with self.assertRaisesRegex(DataError, '--class_uniform needs the classes of each example in data/train'
-                                  '.json.*; convert the data again, or leave the flag out$'):
+                                  '.json.*; convert the data again, or give --class_uniform 0$'):
         class_uniform.plan(index, .5, 'data/train.json')
 
   def test_records_without_a_class_are_refused(self):

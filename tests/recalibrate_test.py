@@ -1,5 +1,6 @@
 """tools/recalibrate.py: averages measured anew, and batch norm unfolded."""
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nets import backbones
 from tests import tiny_net
 from tests.support import ScriptsTest, run
 from tools import recalibrate, recalibration
-from utils import checkpoint_store
+from utils import checkpoint_store, checkpoints, validation
 
 pytestmark = pytest.mark.compat
 _CROP = (33, 49)
@@ -22,24 +23,25 @@ class RecalibrateTest(ScriptsTest):
 
   def recalibrate(self, *argv, model_dir=None):
     output_dir = self.temporary('new')
-    printed = run(recalibrate, '--model_dir', model_dir or self.model, '--data_dir', self.data,
-                  '--output_dir', output_dir, '--crop_size', *_CROP, '--batch_size', 5, *argv)
-    self.assertIn(f'{output_dir}/model.ckpt-5: 16 batch norms', printed)
+    self.told = run(recalibrate, '--model_dir', model_dir or self.model, '--data_dir', self.data,
+                    '--output_dir', output_dir, '--batch_size', 5, *argv)
+    self.assertIn(f'{output_dir}/model.ckpt-5: 16 batch norms', self.told)
     return output_dir
 
-  def batch(self):
+  def batch(self, **flags):
     """Returns the first batch of training, uint8 [5, 33, 49, 3]."""
-    options = inputs.TrainOptions(_CROP, 5, 0, backbones.get(tiny_net.TINY).padding_color, num_examples=5)
+    options = inputs.TrainOptions(_CROP, 5, 0, backbones.get(tiny_net.TINY).padding_color, num_examples=5,
+                                  **flags)
     with tf.Graph().as_default(), tf.Session() as session:
       batches = inputs.train_dataset([f'{self.data}/train.record'],
                                      descriptors.get_dataset(f'{self.data}/tiny.json'), options)
       return session.run(tf.data.make_one_shot_iterator(batches).get_next())[0]
 
-  def logits(self, model_dir, images, is_training=False):
+  def logits(self, model_dir, images, is_training=False, weights='raw'):
     with tf.Graph().as_default(), tf.Session() as session:
       logits = deeplab_model.network(tf.constant(images), model_config.read(model_dir).architecture,
                                      is_training)
-      tf.train.Saver().restore(session, checkpoint_store.find(model_dir).prefix)
+      checkpoints.Restorer(weights=weights).restore(session, checkpoint_store.find(model_dir).prefix)
       return session.run(logits)
 
   def test_of_one_batch_the_network_predicts_what_it_trains_on(self):
@@ -68,10 +70,36 @@ class RecalibrateTest(ScriptsTest):
       found = recalibration.measure(session, {'a': moments}, 3)['a']
     np.testing.assert_allclose(found, [[12.0], [1874 / 6 - 144]], rtol=1e-6)
 
-  def test_it_goes_on_training_and_evaluates(self):
-    new = self.recalibrate('--batches', 2)
-    self.assertIn('mean Intersection over Union', self.evaluate(model_dir=new))
-    self.assertIn('is at step 7', self.train('--train_epochs', 3, model_dir=new))
+  def test_all_else_stays_beside_averages_of_averaged_weights_as_trained(self):
+    model, argv = self.temporary('averaged'), ('--ema', 0.5, '--auxiliary_head', 0.4, '--flip', 'off',
+                                               '--scale_range', 1, 1.25)
+    self.train('--train_epochs', 2, *argv, model_dir=model)
+    validation.write_best_scores(model, {'step': 5, 'weights': 'ema'})  # as best holds them
+    images = self.batch(flip=False, min_scale=1.0, max_scale=1.25)
+    expected = self.logits(model, images, is_training=True, weights='ema')
+    new = self.recalibrate('--batches', 1, model_dir=model)
+    self.assertIn('Crops as in training: crop_size [33, 49], scale_range [1.0, 1.25], ', self.told)
+    self.assertIn(f', measured by the ema weights of {model}/model.ckpt-5 on 5 crops', self.told)
+    np.testing.assert_allclose(self.logits(new, images, weights='ema'), expected, atol=2e-4)
+    self.assertIn('model.ckpt-5, its averaged weights on 2 images', self.evaluate(model_dir=new))
+    readers = [tf.train.load_checkpoint(checkpoint_store.find(folder).prefix) for folder in (model, new)]
+    names, kept = (reader.get_variable_to_shape_map() for reader in readers)
+    self.assertEqual(names, kept)
+    changed = {name.rpartition('/')[2] for name in names
+               if not np.array_equal(*(reader.get_tensor(name) for reader in readers))}
+    self.assertEqual(changed, {'moving_mean', 'moving_variance'})
+    printed = self.train('--train_epochs', 3, *argv, model_dir=new)
+    self.assertIn('is at step 7', printed)
+    self.assertNotIn('start anew', printed)
+
+    shutil.rmtree(new)
+    expected = self.logits(model, images, weights='ema')
+    new = self.recalibrate('--batches', 1, '--unfold', '--flip', 'on', model_dir=model)
+    self.assertRegex(self.told, 'Left out, .*: [0-9]+ slots of the optimizer and averages')
+    self.assertNotIn('flip', self.told)
+    np.testing.assert_allclose(self.logits(new, images), expected, atol=2e-4)
+    self.assertFalse([name for name in checkpoints.shapes(f'{new}/model.ckpt-5')
+                      if 'Momentum' in name or 'Average' in name or 'ema' in name])
 
   def test_training_warns_of_folded_batch_norm(self):
     reader = tf.train.NewCheckpointReader(checkpoint_store.find(self.model).prefix)
@@ -92,6 +120,8 @@ class RecalibrateTest(ScriptsTest):
     flags = ['--model_dir', self.model, '--data_dir', self.data, '--crop_size', *_CROP]
     for argv, words in ((['--output_dir', self.model], 'holds a checkpoint already'),
                         (['--output_dir', self.temporary('x'), '--batch_size', 1], '--batch_size 1 has no'),
+                        (['--output_dir', self.temporary('x'), '--weights', 'ema', '--batch_size', 5],
+                         'holds no averaged weights, which --weights ema takes'),
                         (['--output_dir', self.temporary('x')], '5 training examples, fewer than')):
       with self.assertRaisesRegex((recalibration.UsageError, recalibration.DataError), words):
         run(recalibrate, *flags, *argv)

@@ -5,7 +5,8 @@
 
 Evaluation normalises by these averages. They lag behind after a short run, and are those of other images
 after a change of the crop or of the data. Here they become the mean and the variance of what each layer sees
-in --batches batches, augmented as in training; no other variable changes.
+in --batches batches, augmented by the flags of the model's training. Nothing else changes, be it a slot of
+the optimizer or an average of weights, so that training can go on. --weights says which weights are measured.
 
 With --unfold the model stays the same function instead: what batch norm did to the measured values goes into
 gamma and beta. That is for weights whose batch norm was folded into the convolutions, as in published mobile
@@ -22,7 +23,7 @@ from cli import flags
 
 def make_parser():
   parser = flags.Parser(__doc__)
-  parser.shared(*flags.MODEL_FLAGS)
+  parser.shared(*flags.MODEL_FLAGS, 'weights')
   parser.flag('data_dir', './dataset/', 'folder of train.record; its labels do not matter',
               metavar='DIR')
   parser.flag('output_dir', None, 'folder of the new model; must not hold a checkpoint yet', metavar='DIR',
@@ -30,9 +31,7 @@ def make_parser():
   parser.flag('unfold', False, 'change gamma and beta too, so that predictions stay as they are')
   parser.flag('batches', 50, 'batches to measure', type=flags.positive_int, metavar='N')
   parser.flag('batch_size', 8, 'images of a batch, 2 or more', type=flags.positive_int, metavar='N')
-  parser.flag('crop_size', (513, 513), 'height and width of the crops; those of the training',
-              type=flags.positive_int, nargs=2, metavar=('H', 'W'))
-  parser.setting('seed', 'of the order and the augmentation', type=flags.non_negative_int)
+  parser.shared(*flags.AUGMENTATION_FLAGS)
   return parser
 
 

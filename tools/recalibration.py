@@ -1,15 +1,16 @@
 """Measures what batch norm's layers see, and writes a model of these averages (tools/recalibrate.py)."""
 import dataclasses
+import os
 import typing
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
-from cli import model_config
-from dataset import conversion, inputs, tf_records
+from cli import flags, model_config
+from dataset import class_uniform, conversion, inputs, tf_records
 from nets import backbones, layers
-from utils import checkpoint_store, checkpoints, devices, failures, files, locks
+from utils import checkpoint_store, checkpoints, devices, failures, files, locks, validation
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -35,50 +36,81 @@ def main(args):
   if checkpoint_store.indexes(args.output_dir):
     raise UsageError(f'--output_dir {args.output_dir} holds a checkpoint already; give a new folder')
   stored = model_config.read(args.model_dir)
+  augment_as_trained(args, stored)
   architecture, dataset = model_config.resolve(args, stored)
   prefix = checkpoints.latest_or_error(args.model_dir)
+  weights, step = model_config.weights(args, prefix), checkpoint_store.step_of(prefix)
   records = tf_records.record_files(args.data_dir, 'train')
-  count = conversion.count_examples(conversion.read_index(args.data_dir, 'train'), records)
+  index = conversion.read_index(args.data_dir, 'train')
+  count = conversion.count_examples(index, records)
   if count < args.batch_size:
     raise DataError(f'{args.data_dir} has {count} training examples, fewer than --batch_size '
                     f'{args.batch_size}; give a smaller one')
+  options = inputs.TrainOptions(
+      **inputs.read_flags(args), images_per_replica=args.batch_size, num_examples=count,
+      padding_color=backbones.get(architecture.base_architecture).padding_color,
+      sampling=class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, 'train.json')))
   # A class for every value, since the labels may be those of another dataset.
   labels = dataclasses.replace(dataset, class_names=tuple(map(str, range(256))))
   with devices.cpu_session() as session:
-    measured = moments_in_graph(args, architecture, records, labels, count)
-    step = tf.train.get_or_create_global_step()
+    measured = moments_in_graph(inputs.train_dataset(records, labels, options), architecture, args.unfold)
+    tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(tf.global_variables())
     variables = {variable.op.name: variable for variable in tf.global_variables()}
-    tf.get_collection_ref(tf.GraphKeys.MODEL_VARIABLES).extend(
-        variable for variable in variables.values() if variable is not step)
+    variables.update(others(prefix, variables, args.unfold))
+    saver = checkpoints.Restorer(variables)
     with failures.explaining('give a smaller --batch_size or --crop_size',
                              lambda: tf_records.find_bad_example(records, labels)):
-      checkpoints.Restorer(list(variables.values())).restore(session, prefix)
+      checkpoints.Restorer(variables, weights=weights).restore(session, prefix)
       moments = measure(session, measured, args.batches)
+    if not args.unfold:
+      saver.read(session, prefix)  # the raw weights, which stay beside the averaged ones
     update(session, variables, moments, args.unfold)
     files.make_folder(args.output_dir, '--output_dir')
     with locks.locked(args.output_dir):
       model_config.write(args.output_dir, architecture, dataset, {'recalibrated_from': prefix},
                          stored.history if stored else ())
-      written = checkpoint_store.save(tf.train.Saver(list(variables.values())), session, args.output_dir,
-                                      checkpoint_store.step_of(prefix), keep_max=0)
-  print(f'{written}: {len(moments)} batch norms, measured on {args.batches * args.batch_size} crops of '
-        f'{args.data_dir}' + ('; the predictions stay those of ' + prefix) * args.unfold)
+      if weights == 'ema' and not args.unfold:  # by which the other scripts tell what to use
+        validation.write_best_scores(args.output_dir, {'step': step, 'weights': weights})
+      written = checkpoint_store.save(saver, session, args.output_dir, step, keep_max=0)
+  print(f'{written}: {len(moments)} batch norms, measured by the {weights} weights of {prefix} on '
+        f'{args.batches * args.batch_size} crops of {args.data_dir}'
+        + '; the predictions stay those of these weights' * args.unfold)
 
 
-def moments_in_graph(args, architecture, records, labels, count):
+def augment_as_trained(args, stored):
+  """Gives flags of augmentation that were left out the values of the last training, and says which."""
+  trained = stored.history[-1]['flags'] if stored and stored.history else {}
+  names = [flags.SHARED[name].get('name', name) for name in flags.AUGMENTATION_FLAGS]
+  taken = {name: trained[name] for name in names if name in trained and name not in args.explicit}
+  vars(args).update(taken)
+  if taken:
+    print('Crops as in training: ' + ', '.join(f'{name} {value}' for name, value in taken.items()))
+
+
+def others(prefix, variables, is_unfolding):
+  """Returns new variables, by name, for all that a checkpoint holds beside `variables`: slots, averages, ...
+
+  Unfolding leaves out, and says so, what is about the weights that it changes.
+  """
+  reader = checkpoint_store.open_reader(prefix)
+  shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+  stale = {name for name in shapes if is_unfolding and name not in variables and (
+      name.startswith('ema/') or name.rpartition('/')[0] in shapes)}
+  if stale:
+    print(f'Left out, as they are about the weights before: {len(stale)} slots of the optimizer and averages')
+  return {name: tf.get_variable(f'other_{number}', shapes[name], dtypes[name])
+          for number, name in enumerate(sorted(shapes.keys() - variables.keys() - stale))}
+
+
+def moments_in_graph(batches, architecture, is_unfolding):
   """Builds the network on batches of training; returns scope -> Moments of tensors, of every batch norm.
 
   To measure new averages, the network normalises as in training; to unfold it, as it predicts.
   """
-  row = backbones.get(architecture.base_architecture)
-  options = inputs.TrainOptions(
-      crop_size=tuple(args.crop_size), images_per_replica=args.batch_size, seed=args.seed,
-      padding_color=row.padding_color, num_examples=count)
-  batches = inputs.train_dataset(records, labels, options)
   images, _ = tf.data.make_one_shot_iterator(batches).get_next()
   with layers.way(fold=False):
     deeplab_model.network(images, dataclasses.replace(architecture, eval_crop_size=None),
-                          is_training=not args.unfold)
+                          is_training=not is_unfolding)
   return {scope: Moments(*tf.nn.moments(tf.cast(operation.inputs[0], tf.float32), [0, 1, 2]))
           for scope, operation in norms_in_graph().items()}
 
