@@ -38,11 +38,11 @@ test: $(VENV)/.installed-dev
 
 # Random stories of trainings that are killed, damaged and resumed: minutes to hours.
 torture: $(VENV)/.installed
-	$(RUN) tools/torture.py --stories $(STORIES) --seed $(SEED)
+	$(RUN) tests/torture/torture.py --stories $(STORIES) --seed $(SEED)
 
 # Broken inputs, CASES of them, for every script and tool.
 fuzz: $(VENV)/.installed
-	$(RUN) tools/fuzz.py --cases $(CASES) --seed $(SEED)
+	$(RUN) tests/fuzz/fuzz.py --cases $(CASES) --seed $(SEED)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -13,7 +13,7 @@ def sources():
   """Yields (path from the root, text) of every module that is no test."""
   for path in glob.glob(os.path.join(ROOT, '**', '*.py'), recursive=True):
     name = os.path.relpath(path, ROOT).replace(os.sep, '/')
-    if name.split('/')[0] in ('cli', 'nets', 'utils', 'tools', 'dataset') or '/' not in name:
+    if name.split('/')[0] in ('cli', 'nets', 'utils', 'tools', 'benchmarks', 'dataset') or '/' not in name:
       with open(path, encoding='utf-8') as file:
         yield name, file.read()
 
@@ -32,12 +32,12 @@ def imports(text):
 class ArchitectureTest(unittest.TestCase):
 
   def test_imports_run_one_way(self):
-    # scripts, tools -> cli -> deeplab_model -> nets, dataset -> utils
-    above = {'utils': {'nets', 'dataset', 'deeplab_model', 'cli', 'tools', *SCRIPTS},
-             'nets': {'dataset', 'deeplab_model', 'cli', 'tools', *SCRIPTS},
-             'dataset': {'nets', 'deeplab_model', 'cli', 'tools', *SCRIPTS},
-             'deeplab_model.py': {'cli', 'tools', *SCRIPTS},
-             'cli': {'tools', *SCRIPTS}}
+    # scripts, tools -> cli -> deeplab_model -> nets, dataset -> utils; tools/benchmark.py -> benchmarks
+    top = {'tools', 'benchmarks', 'tests', *SCRIPTS}
+    above = {'utils': {'nets', 'dataset', 'deeplab_model', 'cli', *top},
+             'nets': {'dataset', 'deeplab_model', 'cli', *top},
+             'dataset': {'nets', 'deeplab_model', 'cli', *top},
+             'deeplab_model.py': {'cli', *top}, 'cli': top, 'tools': {'tests'}, 'benchmarks': {'tests'}}
     for name, text in sources():
       roots = {imported.split('.')[0] for imported in imports(text)}
       if name != 'dataset/make_sample_data.py':  # a script, which lies beside the data that it makes
@@ -47,7 +47,7 @@ class ArchitectureTest(unittest.TestCase):
     for name, text in sources():
       private = [i for i in imports(text) if i.startswith(('tensorflow.python', 'tensorflow_estimator'))]
       # Kernels and the optimiser of graphs have no public door.
-      if name not in ('utils/tf_estimator.py', 'tools/graph_analysis.py', 'cli/export_formats.py'):
+      if name not in ('utils/tf_estimator.py', 'benchmarks/graph_analysis.py', 'cli/export_formats.py'):
         self.assertEqual(private, [], name)
 
   def test_only_the_schema_names_the_features(self):
@@ -78,7 +78,7 @@ class ArchitectureTest(unittest.TestCase):
 
   def test_deprecated_calls_of_ours_are_errors_and_those_of_others_are_not(self):
     for module in ('train', 'create_pascal_tf_record', 'deeplab_model', 'utils.flags', 'nets.layers',
-                   'tools.fuzz', 'dataset.make_sample_data', 'tests.support'):
+                   'tools.study', 'benchmarks.memory', 'dataset.make_sample_data', 'tests.support'):
       for category in (DeprecationWarning, FutureWarning):
         with self.assertRaises(category, msg=module):
           warnings.warn_explicit('goes in the next release', category, 'a.py', 1, module)

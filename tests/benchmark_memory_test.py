@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from benchmarks import graph_analysis, memory
 from dataset import descriptors
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import tiny_net
-from tools import benchmark, benchmark_memory, graph_analysis
+from tools import benchmark
 from utils import run_config
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
@@ -64,7 +65,7 @@ class StepTest(unittest.TestCase):
       net = tf.nn.conv2d(tf.identity(net), second, 1, 'SAME')      # a view; the product is for the square
       loss = tf.reduce_sum(tf.square(net))
       gradients = tf.gradients(loss, [first, second])
-      step = benchmark_memory.step_of([*gradients, loss], loss, prime)
+      step = memory.step_of([*gradients, loss], loss, prime)
     pixels = height * width
     self.assertEqual(sorted(buffer.per_image for buffer in step.kept),
                      [pixels * 2 * 4, pixels * 3 * 4, pixels * 5 * 4])
@@ -72,7 +73,7 @@ class StepTest(unittest.TestCase):
     self.assertEqual(step.unknown, [])
     # The peak is in the first layer's backward pass: images, activations, their gradient, into which ReLU's
     # goes; and the gradient of the second weights. 4 and 4 bytes are the loss and its gradient.
-    most, _, _ = benchmark_memory.peak(step, 17)
+    most, _, _ = memory.peak(step, 17)
     self.assertLess(abs(most - 17 * pixels * (3 + 5 + 5 + 2) * 4), 1000)
 
   def test_a_buffer_dies_with_its_last_reader(self):
@@ -81,25 +82,25 @@ class StepTest(unittest.TestCase):
       for width in (30, 20, 7):
         net = tf.tile(net[:, :1], [1, width])
       loss = tf.reduce_sum(net)
-      step = benchmark_memory.step_of([loss], loss, 211)
+      step = memory.step_of([loss], loss, 211)
     self.assertEqual(step.kept, set())
-    most, op, _ = benchmark_memory.peak(step, 3)
+    most, op, _ = memory.peak(step, 3)
     self.assertEqual(op.type, 'Tile')  # the widest: [3, 30] out of [3, 1]; the placeholder is gone by then
     self.assertEqual(most, 3 * (30 + 1) * 4)
 
   def test_largest_batch_is_the_last_that_fits(self):
     with tf.Graph().as_default():
       net = tf.tile(tf.placeholder(tf.float32, [211, 10]), [1, 5])
-      step = benchmark_memory.step_of([net], net, 211)
+      step = memory.step_of([net], net, 211)
     per_image = (10 + 50) * 4
-    self.assertEqual(benchmark_memory.total(step, 7), 7 * per_image)
-    self.assertEqual(benchmark_memory.largest_batch(step, 7 * per_image), 7)
-    self.assertEqual(benchmark_memory.largest_batch(step, 7 * per_image - 1), 6)
-    self.assertEqual(benchmark_memory.largest_batch(step, per_image - 1), 0)
+    self.assertEqual(memory.total(step, 7), 7 * per_image)
+    self.assertEqual(memory.largest_batch(step, 7 * per_image), 7)
+    self.assertEqual(memory.largest_batch(step, 7 * per_image - 1), 6)
+    self.assertEqual(memory.largest_batch(step, per_image - 1), 0)
 
   def test_a_card_keeps_a_tenth_and_at_least_a_gibibyte_free(self):
-    self.assertEqual(benchmark_memory.usable(8), 7 * 2**30)
-    self.assertEqual(benchmark_memory.usable(40), 36 * 2**30)
+    self.assertEqual(memory.usable(8), 7 * 2**30)
+    self.assertEqual(memory.usable(40), 36 * 2**30)
 
 
 class TrainingTest(unittest.TestCase):
@@ -110,15 +111,15 @@ class TrainingTest(unittest.TestCase):
     stack.enter_context(tiny_net.rows())
 
   def test_memory_is_linear_in_the_batch(self):
-    _, step = benchmark_memory.training_step(flags(*_TINY), _VOC)
+    _, step = memory.training_step(flags(*_TINY), _VOC)
     self.assertEqual(step.unknown, [])
-    five, ten, fifteen = (benchmark_memory.total(step, images) for images in (50, 100, 150))
+    five, ten, fifteen = (memory.total(step, images) for images in (50, 100, 150))
     self.assertLess(abs((fifteen - ten) / (ten - five) - 1), 0.02)
 
   def test_recompute_and_half_precision_keep_less(self):
     kept = {}
     for argv in ((), ('--recompute',), ('--precision', 'bf16')):
-      results = benchmark_memory.measure(flags(*_REAL, *argv), _VOC)
+      results = memory.measure(flags(*_REAL, *argv), _VOC)
       kept[argv] = results['kept_bytes_per_image']
       self.assertEqual(results['data_format'], 'channels_last' if 'bf16' in argv else 'channels_first')
     self.assertLess(kept['--recompute',], 0.6 * kept[()])
@@ -128,9 +129,9 @@ class TrainingTest(unittest.TestCase):
     # When parts are computed again hangs on the executor, which may need less than the order assumed.
     for argv, least, most in (((), 0.88, 1.12), (('--recompute',), 0.88, 1.4)):
       params = flags(*_REAL, '--data_format', 'channels_last', *argv)
-      _, step = benchmark_memory.training_step(params, _VOC, device='CPU')
+      _, step = memory.training_step(params, _VOC, device='CPU')
       few, many = 5, 19
-      predicted = benchmark_memory.peak(step, many)[0] - benchmark_memory.peak(step, few)[0]
+      predicted = memory.peak(step, many)[0] - memory.peak(step, few)[0]
       measured = traced_peak(params, many) - traced_peak(params, few)
       with self.subTest(argv=argv):
         self.assertGreater(predicted / measured, least)

@@ -18,11 +18,11 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import deeplab_model
+from benchmarks import project, reference
 from dataset import descriptors, inputs, tf_records
 from tests import tiny_net
 from tests.golden import formula
 from tools import benchmark, benchmark_command
-from tools.comparison import project, reference
 from utils import complexity
 from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
@@ -243,7 +243,7 @@ class PyTorchNetworkTest(unittest.TestCase):
     return {**vars(parse('train', *_RESNET, *argv)), 'ignore_label': 255}
 
   def test_it_has_our_parameters_and_multiply_adds(self):
-    from tools.comparison import pytorch
+    from benchmarks import pytorch
 
     voc = descriptors.get_dataset('voc')
     for name, output_stride in (('resnet_v2_101', 16), ('resnet_v2_50', 8)):
@@ -260,7 +260,7 @@ class PyTorchNetworkTest(unittest.TestCase):
   def test_it_learns_a_batch_and_predicts_classes(self):
     import torch
 
-    from tools.comparison import pytorch
+    from benchmarks import pytorch
 
     params, voc = self._params(), descriptors.get_dataset('voc')
     torch.manual_seed(3)

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 from tensorflow.core.util import saved_tensor_slice_pb2
 
-from tools import fuzz_faults
+from tests.fuzz import faults
 from utils import checkpoint_index, checkpoint_store, checkpoints
 from utils.errors import DataError
 
@@ -32,7 +32,7 @@ def block(*entries):
     places.append(len(content))
     content += varint(0) + varint(len(key)) + varint(len(value)) + key + value
   content += struct.pack(f'<{len(places) + 1}I', *places, len(places)) if places else struct.pack('<II', 0, 1)
-  return content + b'\0' + struct.pack('<I', fuzz_faults.masked_crc(content + b'\0'))
+  return content + b'\0' + struct.pack('<I', faults.masked_crc(content + b'\0'))
 
 
 def table(*entries):

@@ -1,4 +1,4 @@
-"""A few broken inputs of tools/fuzz.py, and whether it would notice what must not be."""
+"""A few broken inputs of tests/fuzz/fuzz.py, and whether it would notice what must not be."""
 import contextlib
 import io
 import os
@@ -8,7 +8,8 @@ import unittest
 
 import pytest
 
-from tools import children, fuzz_cases, fuzz_faults, fuzz_lab
+from tests import children
+from tests.fuzz import cases, faults, lab
 
 pytestmark = pytest.mark.compat
 
@@ -37,28 +38,28 @@ CASES = (
 class FewCasesTest(unittest.TestCase):
 
   def test_cases_end_in_success_or_a_sentence(self):
-    fuzz_lab.obey_permissions()
+    lab.obey_permissions()
     with tempfile.TemporaryDirectory() as folder, children.Children({'TF_CPP_MIN_LOG_LEVEL': '3'}) as runner:
-      lab = fuzz_lab.Lab(runner, folder)
+      tried = lab.Lab(runner, folder)
       for label in CASES:
         with self.subTest(label), contextlib.redirect_stdout(io.StringIO()) as printed:
-          self.assertFalse(lab.fails_at(fuzz_cases.find(label), '--only ...'), printed.getvalue())
-      self.assertEqual(sum(lab.ends.values()), len(CASES))
+          self.assertFalse(tried.fails_at(cases.find(label), '--only ...'), printed.getvalue())
+      self.assertEqual(sum(tried.ends.values()), len(CASES))
 
 
 class PlanTest(unittest.TestCase):
 
   def test_a_case_depends_on_seed_and_number_alone(self):
     for number in (0, 17, 5000):
-      first, again = fuzz_cases.plan(3, number), fuzz_cases.plan(3, number)
+      first, again = cases.plan(3, number), cases.plan(3, number)
       self.assertEqual((first.label, first.seed), (again.label, again.seed))
-    self.assertNotEqual([fuzz_cases.plan(0, n).label for n in range(5)],
-                        [fuzz_cases.plan(1, n).label for n in range(5)])
+    self.assertNotEqual([cases.plan(0, n).label for n in range(5)],
+                        [cases.plan(1, n).label for n in range(5)])
 
   def test_hundreds_differ_and_every_script_is_among_them(self):
-    labels = [fuzz_cases.plan(0, number).label for number in range(400)]
+    labels = [cases.plan(0, number).label for number in range(400)]
     self.assertGreater(len(set(labels)), 390)
-    scripts = {fuzz_cases.plan(0, number).command.argv[0] for number in range(400)}
+    scripts = {cases.plan(0, number).command.argv[0] for number in range(400)}
     self.assertLessEqual({'train.py', 'evaluate.py', 'inference.py', 'export_inference_graph.py',
                           'create_pascal_tf_record.py', 'create_cityscapes_tf_record.py',
                           'dataset/make_sample_data.py', 'tools/create_tf_record.py', 'tools/view_dataset.py',
@@ -70,7 +71,7 @@ class CheckTest(unittest.TestCase):
 
   def end(self, status, stderr='', stdout='', timed_out=False):
     child = types.SimpleNamespace(status=status, stderr=stderr, stdout=stdout, timed_out=timed_out)
-    return fuzz_lab.wrong_end(child, ['tools/x.py', 'a'])
+    return lab.wrong_end(child, ['tools/x.py', 'a'])
 
   def test_success_or_one_sentence_is_right(self):
     self.assertIsNone(self.end(0, 'converting: 1 of 4 images, 0:00:47 left\nevaluating: 7 images\n'))
@@ -87,14 +88,14 @@ class CheckTest(unittest.TestCase):
   def test_changes_and_leftovers_are_wrong(self):
     with tempfile.TemporaryDirectory() as folder:
       os.makedirs(f'{folder}/in/out')
-      fuzz_faults.write(f'{folder}/in/a', b'1')
-      before = fuzz_lab.snapshot(folder)
+      faults.write(f'{folder}/in/a', b'1')
+      before = lab.snapshot(folder)
 
       def wrong(name, content, is_failed=False):
-        fuzz_faults.write(f'{folder}/in/{name}', content)
-        after = fuzz_lab.snapshot(folder)
-        found = (fuzz_lab.changes(before, after, ['in/out/'], False)
-                 or fuzz_lab.left_behind(before, after, folder, is_failed))
+        faults.write(f'{folder}/in/{name}', content)
+        after = lab.snapshot(folder)
+        found = (lab.changes(before, after, ['in/out/'], False)
+                 or lab.left_behind(before, after, folder, is_failed))
         os.remove(f'{folder}/in/{name}')
         return found
 
@@ -105,7 +106,7 @@ class CheckTest(unittest.TestCase):
       self.assertRegex(wrong('out/c', b'', is_failed=True), 'was written by a command that failed')
       self.assertRegex(wrong('d', b''), 'd is new, outside')
       self.assertRegex(wrong('a', b'2'), 'a has changed')
-      self.assertRegex(fuzz_lab.changes(before, fuzz_lab.snapshot(folder), ['in/out/'], False), 'a is gone')
+      self.assertRegex(lab.changes(before, lab.snapshot(folder), ['in/out/'], False), 'a is gone')
 
 
 if __name__ == '__main__':

@@ -7,8 +7,8 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
+from benchmarks import gpu_graph, graph_analysis
 from tests import tiny_net
-from tools import gpu_graph, graph_analysis
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _SCRIPT = os.path.abspath(gpu_graph.__file__)

@@ -41,7 +41,7 @@ _TINY = {
 _NOT_RUN = {
     r'convert_checkpoint|xception|deeplabv3_pascal|mobilenet_v2_voc':
         'published checkpoints, which are downloaded',
-    r'tools/(benchmark|gpu_|torture|fuzz)': 'minutes; these have tests of their own',
+    r'tools/(benchmark|gpu_)|benchmarks/|tests/(torture|fuzz)': 'minutes; these have tests of their own',
     r'/shared/|HOSTS': 'several machines, which tests/cluster_test.py has',
     r'leftImg8bit/test': "Cityscapes' own test split, which tests/evaluate_test.py stands in for",
     r'curves': 'the same training four times',

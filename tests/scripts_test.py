@@ -26,7 +26,7 @@ from tools import recalibrate, view_dataset
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
-TOOLS = ('tools/benchmark', 'tools/convert_checkpoint', 'tools/create_tf_record', 'tools/gpu_graph',
+TOOLS = ('tools/benchmark', 'tools/convert_checkpoint', 'tools/create_tf_record', 'benchmarks/gpu_graph',
          'tools/plot_scalars', 'tools/recalibrate', 'tools/study', 'tools/view_dataset',
          'dataset/make_sample_data')
 

@@ -1,4 +1,4 @@
-"""Scripts run as children, and a few stories of tools/torture.py."""
+"""Scripts run as children, and a few stories of tests/torture/torture.py."""
 import os
 import signal
 import subprocess
@@ -8,9 +8,10 @@ import unittest
 
 import tensorflow.compat.v1 as tf
 
+from tests import children
 from tests.support import write_events
-from tools import children, torture_checks, torture_lab, torture_stories
-from tools.torture_stories import Plan, Step
+from tests.torture import checks, lab, stories
+from tests.torture.stories import Plan, Step
 
 # Two steps an epoch on 20 images.
 MODEL_FLAGS = ('--base_architecture', 'mobilenet_v2_dm05', '--pre_trained_model', 'none', '--crop_size', '33',
@@ -86,11 +87,11 @@ class StoriesTest(unittest.TestCase):
     cls.addClassCleanup(folder.cleanup)
     cls.runner = children.Children()
     cls.addClassCleanup(cls.runner.close)
-    cls.lab = torture_lab.Lab(cls.runner, folder.name)
+    cls.lab = lab.Lab(cls.runner, folder.name)
 
   def tell(self, name, *steps):
     """Tells a story of the shortest training in a folder of that name; returns what went wrong, or None."""
-    story = torture_stories.Story(self.lab, Plan('this story', 'short', name, False, list(steps)))
+    story = stories.Story(self.lab, Plan('this story', 'short', name, False, list(steps)))
     self.addCleanup(story.remove)
     error = story.run()
     return error and story.report(error)
@@ -111,7 +112,7 @@ class StoriesTest(unittest.TestCase):
     self.assertEqual(self.lab.seen['refused: swapped'], 1)
 
   def test_stories_are_functions_of_seed_and_number(self):
-    plans = [torture_stories.plan(*pair) for pair in ((3, 1), (3, 1), (3, 2), (4, 1))]
+    plans = [stories.plan(*pair) for pair in ((3, 1), (3, 1), (3, 2), (4, 1))]
     told = [[(step.kind, step.options) for step in plan.steps] for plan in plans]
     self.assertEqual(told[0], told[1])
     self.assertEqual(len({str(steps) for steps in told}), 3)
@@ -119,20 +120,20 @@ class StoriesTest(unittest.TestCase):
   def test_wrong_values_gaps_and_doubled_points_are_seen(self):
     with tempfile.TemporaryDirectory() as folder:
       write_events(folder, 'loss', [3, 2, 1])
-      curve, doubled = torture_checks.curves(folder)
+      curve, doubled = checks.curves(folder)
       self.assertEqual([step for step, _ in curve['loss']], [0, 10, 20])
       self.assertEqual(doubled, [])
-      self.assertIsNone(torture_checks.difference(curve, curve))
-      self.assertIn('points at steps [0, 20]', torture_checks.difference({'loss': curve['loss'][::2]}, curve))
+      self.assertIsNone(checks.difference(curve, curve))
+      self.assertIn('points at steps [0, 20]', checks.difference({'loss': curve['loss'][::2]}, curve))
       other = {'loss': [*curve['loss'][:2], (20, 'another value')]}
       self.assertIn('other values than in the undisturbed run at steps [20]',
-                    torture_checks.difference(other, curve))
+                    checks.difference(other, curve))
       path, = (os.path.join(folder, name) for name in os.listdir(folder))
       with open(path, 'rb') as file:
         content = file.read()
       with open(path + '.2', 'wb') as file:
         file.write(content)
-      _, doubled = torture_checks.curves(folder)
+      _, doubled = checks.curves(folder)
       self.assertEqual(doubled[0], 'loss has a point at step 0 after one at 20')
 
 

@@ -9,7 +9,7 @@ Modes: train is the whole training step; infer predicts one image of --image_siz
 augments the records of --data_dir; all is these three. Without --data_dir training gets synthetic
 images, and there is no input to measure. memory runs nothing: it tells from the graph of a training
 step what it keeps for the backward pass, and the largest batch for GPUs of several sizes
-(tools/benchmark_memory.py says how, and what is assumed). command times inference.py as a whole on the
+(benchmarks/memory.py says how, and what is assumed). command times inference.py as a whole on the
 photos of --images.
 
 --reference also measures the same network as the original DeepLabv3+ scripts build it: in fp32;
@@ -58,11 +58,11 @@ from utils.errors import DataError, UsageError
 MODES = ('train', 'infer', 'input')
 # Variant -> the module whose function `bench` makes it, and flags that it has its own way.
 VARIANTS = {
-    'ours': ('tools.comparison.project', {}),
-    'fp32': ('tools.comparison.project', {'precision': 'fp32'}),
-    'reference': ('tools.comparison.reference', {'precision': 'fp32', 'data_format': 'channels_last',
+    'ours': ('benchmarks.project', {}),
+    'fp32': ('benchmarks.project', {'precision': 'fp32'}),
+    'reference': ('benchmarks.reference', {'precision': 'fp32', 'data_format': 'channels_last',
                                                 'recompute': False, 'xla': False}),
-    'pytorch': ('tools.comparison.pytorch', {}),
+    'pytorch': ('benchmarks.pytorch', {}),
 }
 _ROWS = {  # what run_block measures, and how it is called
     'images_per_s': 'images/s',
@@ -119,9 +119,9 @@ def main(args):
 
   results = {'flags': flags.values(args)}
   if args.mode == 'memory':
-    from tools import benchmark_memory
-    results['memory'] = benchmark_memory.measure(vars(args), dataset)
-    print(benchmark_memory.report(args, results['memory']))
+    from benchmarks import memory
+    results['memory'] = memory.measure(vars(args), dataset)
+    print(memory.report(args, results['memory']))
     modes = ()
   if args.mode == 'command':
     from tools import benchmark_command

@@ -35,7 +35,7 @@ def measure(args):
     commands = {
         'ours': ['inference.py', '--model_dir', model_dir, '--output_dir', f'{folder}/ours',
                  '--input', *images],
-        'reference': ['-m', 'tools.comparison.original_inference', model_dir, f'{folder}/reference', *images]}
+        'reference': ['-m', 'benchmarks.original', model_dir, f'{folder}/reference', *images]}
     for _ in range(args.repeats):
       for variant, taken in seconds.items():
         begun = time.perf_counter()

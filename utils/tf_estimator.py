@@ -4,8 +4,8 @@ TensorFlow 2.15 was the last release with `tf.estimator`. The package tensorflow
 same code and runs on later releases once it finds three things that they dropped; `_prepare` puts
 them back. It also keeps the package's canned estimators from being imported.
 
-Private parts of TensorFlow are touched here; elsewhere by cli/export_formats.py and tools/graph_analysis.py
-alone, which ask Grappler. Everything else imports from here:
+Private parts of TensorFlow are touched here; elsewhere by cli/export_formats.py and
+benchmarks/graph_analysis.py alone, which ask Grappler. Everything else imports from here:
 
   from utils.tf_estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
 """

@@ -1,8 +1,8 @@
 """The benchmark's reference of a whole command: images are predicted as the original inference.py does it.
 
-  python -m tools.comparison.original_inference MODEL_DIR OUTPUT_DIR IMAGE [IMAGE ...]
+  python -m benchmarks.original MODEL_DIR OUTPUT_DIR IMAGE [IMAGE ...]
 
-The graph is that of tools/comparison/reference.py, and predicts probabilities too. Python colours the label
+The graph is that of benchmarks/reference.py, and predicts probabilities too. Python colours the label
 map pixel by pixel, and matplotlib draws it without axes and saves it.
 """
 import os
@@ -13,9 +13,9 @@ import tensorflow.compat.v1 as tf
 from matplotlib import pyplot
 from PIL import Image
 
+from benchmarks import reference
 from cli import model_config
 from deeplab_model import deeplabv3_plus_model_fn
-from tools.comparison import reference
 from utils.tf_estimator import Estimator
 
 

@@ -1,6 +1,6 @@
-"""The cases of tools/fuzz.py: every script and tool, with one thing wrong in its inputs or flags.
+"""The cases of tests/fuzz/fuzz.py: every script and tool, with one thing wrong in its inputs or flags.
 
-A case is a command on a folder of tiny inputs of which one is broken (tools/fuzz_faults.py), or one of whose
+A case is a command on a folder of tiny inputs of which one is broken (tests/fuzz/faults.py), or one of whose
 flags holds what it should not, or whose folders have odd names.
 """
 import dataclasses
@@ -16,7 +16,7 @@ import typing
 import numpy as np
 from PIL import Image
 
-from tools import fuzz_faults
+from tests.fuzz import faults
 from utils import event_files
 
 _TRAINING = ('train.py --dataset data/sample.json --data_dir records --base_architecture mobilenet_v2_dm05 '
@@ -44,7 +44,7 @@ class Command:
   Attributes:
     name: str.
     line: str, the script's path and its arguments; inputs and outputs are paths in the case's folder.
-    inputs: dict of what may be broken, a path or pattern, to its kind in fuzz_faults.FAULTS.
+    inputs: dict of what may be broken, a path or pattern, to its kind in faults.FAULTS.
     writes: the folders, beside out/, that may change or appear.
     wholesome: bool, a command that fails leaves no new file at all.
     weight: int, how often its faults are drawn, in percent.
@@ -191,10 +191,10 @@ def _all():
   for command in COMMANDS:
     mine = [(command, f'{path}: {fault.__name__}', _breaking(command, path, fault),
              fault.__name__.startswith('unreadable'))
-            for path, kind in command.inputs.items() for fault in fuzz_faults.FAULTS[kind]]
+            for path, kind in command.inputs.items() for fault in faults.FAULTS[kind]]
     mine += [(command, f'--{name}: {what}', apply, False) for name, what, apply in _flag_cases(command)]
     mine += [(command, f'odd name {name!r:.40}', _renaming(command, name), False)
-             for name in fuzz_faults.ODD_NAMES]
+             for name in faults.ODD_NAMES]
     mine.append((command, 'folders that cannot be written', _locking(command), True))
     random.Random(command.name).shuffle(mine)
     found += mine[:max(1, len(mine) * command.weight // 100)]
@@ -298,7 +298,7 @@ def write_materials(folder, run):
     script, *argv = line.split()
     run(script, argv)
   with open(os.path.join(folder, 'data/val.txt')) as names:
-    fuzz_faults.write(os.path.join(folder, 'data/photos.txt'),
+    faults.write(os.path.join(folder, 'data/photos.txt'),
                       ''.join(f'{name.strip()}.jpg\n' for name in names).encode())
   shutil.copytree(os.path.join(folder, 'model'), os.path.join(folder, 'start'),
                   ignore=shutil.ignore_patterns('best', 'eval', 'model_config.json', 'checkpoint', '*.lock'))
@@ -324,7 +324,7 @@ def _write_layouts(folder):
     with Image.open(os.path.join(folder, f'data/SegmentationClassAug/train_{number:04d}.png')) as label:
       mask = np.where(np.asarray(label) % 5, 255, 0).astype(np.uint8)
     Image.fromarray(mask).save(os.path.join(folder, f'mine/labels/{number}.png'))
-  fuzz_faults.write(os.path.join(folder, 'mine/mine.json'),
+  faults.write(os.path.join(folder, 'mine/mine.json'),
                     b'{"name": "mine", "class_names": ["ground", "toy"], "values": {"0": 0, "255": 1}}')
   with tarfile.open(os.path.join(folder, 'archive.tar.gz'), 'w:gz', compresslevel=1) as archive:
     for path in sorted(glob.glob(os.path.join(folder, 'start/model.ckpt*'))):

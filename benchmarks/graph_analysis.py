@@ -1,6 +1,6 @@
 """A graph built as on a GPU that need not be there: where it computes what, and what grappler makes of it.
 
-tools/gpu_graph.py prints it for the graphs of this project, and says what the words mean.
+benchmarks/gpu_graph.py prints it for the graphs of this project, and says what the words mean.
 """
 import collections
 import contextlib

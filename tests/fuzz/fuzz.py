@@ -1,11 +1,11 @@
 """Broken inputs for every script and tool: does each end in success, or in one sentence?
 
-  python tools/fuzz.py --cases 400 --seed 0
-  python tools/fuzz.py --seed 0 --case 17 --keep build/fuzz      # that case alone
+  python tests/fuzz/fuzz.py --cases 400 --seed 0
+  python tests/fuzz/fuzz.py --seed 0 --case 17 --keep build/fuzz      # that case alone
 
-A case is a pure function of the seed and its number: a script on tiny inputs (tools/fuzz_cases.py), of which
+A case is a pure function of the seed and its number: a script on tiny inputs (tests/fuzz/cases.py), of which
 one has bytes flipped or cut off, another size, type, encoding or name, is missing, a folder, a pipe, a link
-in a circle or unreadable (tools/fuzz_faults.py); or one of whose flags is out of range; or whose folders have
+in a circle or unreadable (tests/fuzz/faults.py); or one of whose flags is out of range; or whose folders have
 odd names. It has to end
 
   within a minute, with status 0, or with 1 or 2 and `<script>: error: <sentence>` on stderr;
@@ -20,10 +20,10 @@ import os
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
+sys.path.insert(0, os.path.realpath(__file__ + '/../../..'))  # where our modules are
 
 from cli import flags
-from tools import children
+from tests import children
 
 
 def make_parser():
@@ -40,15 +40,16 @@ def make_parser():
 
 
 def main(args):
-  from tools import fuzz_cases, fuzz_lab  # TensorFlow, which --help does without
+  from tests.fuzz import cases  # TensorFlow, which --help does without
+  from tests.fuzz.lab import Lab, obey_permissions
 
-  fuzz_lab.obey_permissions()
+  obey_permissions()
   with (tempfile.TemporaryDirectory(prefix='fuzz_') as folder,
         children.Children({'TF_CPP_MIN_LOG_LEVEL': '3'}) as runner):
-    lab = fuzz_lab.Lab(runner, folder)
+    lab = Lab(runner, folder)
     numbers = args.case or range(args.first, args.first + args.cases)
     if args.only:
-      numbers = [number for number in numbers if args.only in fuzz_cases.plan(args.seed, number).label]
+      numbers = [number for number in numbers if args.only in cases.plan(args.seed, number).label]
     failed = 0
     for done, number in enumerate(numbers, 1):
       failed += lab.fails(args.seed, number, args.keep, verbose=bool(args.case))

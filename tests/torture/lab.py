@@ -1,4 +1,4 @@
-"""What the stories of tools/torture.py share: a tiny data set, tiny trainings, and their undisturbed runs."""
+"""What the stories of torture.py share: a tiny data set, tiny trainings, and their undisturbed runs."""
 import collections
 import json
 import os
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import train
-from tools import torture_checks
+from tests.torture import checks
 
 IMAGES = 20  # of training
 SIZE = (64, 80)
@@ -113,7 +113,7 @@ class Lab:
     each_step = ['--save_checkpoints_steps', 1] if self.knows('--save_checkpoints_steps') else []
     child = self._run('train.py', *training, *each_step, '--keep_checkpoint_max', 0,
                       f'--model_dir={model_dir}')
-    return torture_checks.look(model_dir), child
+    return checks.look(model_dir), child
 
   def _run(self, script, *argv):
     child = self.runner.run(script, argv, timeout=TIMEOUT)

@@ -4,9 +4,9 @@ import contextlib
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
+from benchmarks import project
 from dataset import preprocessing, tf_records
 from nets import layers
-from tools.comparison import project
 from utils import losses, optimizers
 from utils.architecture import Architecture
 from utils.settings import Settings

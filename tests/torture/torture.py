@@ -1,13 +1,13 @@
 """Random stories of a training to which everything happens: is anything lost, or silently wrong?
 
-  python tools/torture.py --stories 200 --seed 0
-  python tools/torture.py --seed 0 --story 17 --keep build/torture      # that story alone
-  python tools/torture.py --kills 20                                    # the table of kills
+  python tests/torture/torture.py --stories 200 --seed 0
+  python tests/torture/torture.py --seed 0 --story 17 --keep build/torture      # that story alone
+  python tests/torture/torture.py --kills 20                                    # the table of kills
 
 A story is a pure function of the seed and its number: a tiny training that is killed at a random moment
 (SIGKILL, SIGTERM, SIGINT, often while a checkpoint is written), started again, with other flags too, whose
 files are damaged, whose disk gets full, whose folder a second training wants, which is evaluated and exported
-meanwhile. After each step the folder is read by other means (tools/torture_checks.py), and must hold what was
+meanwhile. After each step the folder is read by other means (tests/torture/checks.py), and must hold what was
 promised: no traceback; the documented status; no checkpoint lost; weights, slots, moving averages and event
 curves that equal, bit by bit, those of a run that nothing happened to. A story that fails is printed as the
 commands that make it up. Moments are seconds and file events, so the same story may hit another instruction.
@@ -18,7 +18,7 @@ be mounted (by root), some stories fill it; elsewhere a full disk is a limit on 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
+sys.path.insert(0, os.path.realpath(__file__ + '/../../..'))  # where our modules are
 
 from cli import flags
 
@@ -38,9 +38,9 @@ def make_parser():
 
 
 def main(args):
-  from tools import torture_runs  # TensorFlow, which --help does without
+  from tests.torture import runs  # TensorFlow, which --help does without
 
-  torture_runs.main(args)
+  runs.main(args)
 
 
 if __name__ == '__main__':

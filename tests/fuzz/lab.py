@@ -1,4 +1,4 @@
-"""Runs the cases of tools/fuzz.py, and says what of what has to hold does not."""
+"""Runs the cases of tests/fuzz/fuzz.py, and says what of what has to hold does not."""
 import collections
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ import sys
 
 from PIL import Image
 
-from tools import fuzz_cases
+from tests.fuzz import cases
 
 TIMEOUT = 60   # seconds of a case, where nothing else runs
 _MEMORY = 12 << 30  # bytes of data that a script may reserve; TensorFlow itself takes two
@@ -48,7 +48,7 @@ class Lab:
     self._runner, self._folder = runner, folder
     self._materials = os.path.join(folder, 'materials')
     os.mkdir(self._materials)
-    fuzz_cases.write_materials(self._materials, self._make)
+    cases.write_materials(self._materials, self._make)
     self._has_permissions = self._is_kept_out()
 
   def _make(self, script, argv):
@@ -65,13 +65,13 @@ class Lab:
 
   def fails(self, seed, number, keep=None, verbose=False):
     """Runs the case of a number; returns whether it failed, and prints how."""
-    return self.fails_at(fuzz_cases.plan(seed, number), f'--seed {seed} --case {number}', keep, verbose)
+    return self.fails_at(cases.plan(seed, number), f'--seed {seed} --case {number}', keep, verbose)
 
   def fails_at(self, case, again, keep=None, verbose=False):
     """Runs a case; returns whether it failed, and prints how.
 
     Args:
-      case: fuzz_cases.Case.
+      case: cases.Case.
       again: str, the flags that run it again.
       keep: str, the folder to which the files of a failed one are copied, or None.
       verbose: bool, print the output of one that is right, too.
@@ -86,7 +86,7 @@ class Lab:
       self.ends['timed out' if child.timed_out else f'status {child.status}'] += 1
       if problem:
         print(f'case {number}: FAILED ({case.label}): {problem}\n'
-              f'  python tools/fuzz.py {again} --keep build/fuzz\n'
+              f'  python tests/fuzz/fuzz.py {again} --keep build/fuzz\n'
               f'  cd build/fuzz/{number}/in; python {shlex.join(argv)}')
       if problem or verbose:
         print(f'case {number} ({case.label}): status {child.status}, {child.seconds:.1f} s\n'
@@ -114,7 +114,7 @@ class Lab:
                              limits={'DATA': _MEMORY}, env={'TMPDIR': os.path.join(folder, 'tmp')})
     after = snapshot(folder)
     is_free = case.what.startswith('--')  # a flag may lead anywhere
-    odd = [name + '/' for name in ('', *fuzz_cases.fuzz_faults.ODD_NAMES)]
+    odd = [name + '/' for name in ('', *cases.faults.ODD_NAMES)]
     writable = [f'in/{name.lstrip("/")}{path}/' for name in odd for path in ('out', *case.command.writes)]
     problem = (wrong_end(child, argv)
                or changes(before, after, writable, is_free)

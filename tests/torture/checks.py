@@ -1,4 +1,4 @@
-"""What tools/torture.py finds in a model folder, read without the project's own code: an independent witness.
+"""What torture.py finds in a model folder, read without the project's own code: an independent witness.
 
 Checkpoints are read value by value, event files event by event, JSON as JSON. The names of files are the
 project's own.

@@ -1,4 +1,4 @@
-"""What can be wrong with a file: the faults that tools/fuzz.py puts into the inputs of scripts.
+"""What can be wrong with a file: the faults that tests/fuzz/fuzz.py puts into the inputs of scripts.
 
 Each fault is a function of (path, rng) that changes the file at the path; FAULTS has those of each kind of
 file. A name that starts with `unreadable` needs a user for whom permissions count.

@@ -1,4 +1,4 @@
-"""What tools/torture.py runs: stories one after another, or one training that is killed again and again."""
+"""What torture.py runs: stories one after another, or one training that is killed again and again."""
 import os
 import random
 import shutil
@@ -6,9 +6,10 @@ import sys
 import tempfile
 import time
 
-from tools import children, torture_checks
-from tools.torture_lab import TIMEOUT, Lab, shown
-from tools.torture_stories import Story, moment, plan, spoken, wait_for
+from tests import children
+from tests.torture import checks
+from tests.torture.lab import TIMEOUT, Lab, shown
+from tests.torture.stories import Story, moment, plan, spoken, wait_for
 
 
 def main(args):
@@ -71,13 +72,13 @@ def kills(lab, args):
     wait_for(when, child, model_dir)
     child.kill()
     child.wait()
-    saving = any('tmp' in path for path in torture_checks.paths_below(model_dir))
-    before = torture_checks.look(model_dir).newest
+    saving = any('tmp' in path for path in checks.paths_below(model_dir))
+    before = checks.look(model_dir).newest
     child = lab.runner.run('train.py', command, TIMEOUT)
-    found = torture_checks.look(model_dir)
+    found = checks.look(model_dir)
     values = child.status == 0 and found.good.get(expected.newest) == expected.good[expected.newest]
-    what = (torture_checks.difference(found.curve, expected.curve)
-            or torture_checks.difference(found.eval_curve, expected.eval_curve))
+    what = (checks.difference(found.curve, expected.curve)
+            or checks.difference(found.eval_curve, expected.eval_curve))
     differ += not values or bool(what)
     print(f'{number:3} {spoken(when):50} step {before:3}  {"yes" if saving else "no":6}  '
           f'{"status " + str(child.status):8} {"equal" if values else "DIFFER":6}  {what or "equal"}',

@@ -26,9 +26,9 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
+from benchmarks import graph_analysis
 from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
-from tools import graph_analysis
 from utils import run_config
 from utils.tf_estimator import ModeKeys
 

@@ -1,7 +1,7 @@
 """What a GPU would make of this project's graphs: kernels, copies through host memory, layouts.
 
-  python tools/gpu_graph.py train --base_architecture resnet_v2_101 --precision bf16
-  python tools/gpu_graph.py predict --compute_capability 7.5
+  python benchmarks/gpu_graph.py train --base_architecture resnet_v2_101 --precision bf16
+  python benchmarks/gpu_graph.py predict --compute_capability 7.5
 
 No GPU is needed: TensorFlow's wheel for Linux registers its GPU kernels everywhere, and grappler,
 which rewrites graphs before they run, believes in a GPU that it is told of. The graph is that of the
@@ -42,7 +42,7 @@ def make_parser():
 
 
 def main(args):
-  from tools import graph_analysis  # TensorFlow, which --help does without
+  from benchmarks import graph_analysis  # TensorFlow, which --help does without
 
   with graph_analysis.as_on_gpu(args.compute_capability):
     built = graph_analysis.build(

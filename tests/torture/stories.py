@@ -1,4 +1,4 @@
-"""The stories of tools/torture.py: what may happen to a training, in random order, and what has to hold then.
+"""The stories of torture.py: what may happen to a training, in random order, and what has to hold then.
 
 `plan` makes a story from a seed and a number; `Story` tells it, and looks at the folder after each step.
 """
@@ -15,8 +15,8 @@ import subprocess
 import time
 import traceback
 
-from tools import torture_checks
-from tools.torture_lab import TIMEOUT, TRAININGS, Failed, epochs_of, shown, split_flags, texts, with_flags
+from tests.torture import checks
+from tests.torture.lab import TIMEOUT, TRAININGS, Failed, epochs_of, shown, split_flags, texts, with_flags
 from utils import event_files
 
 # Names of the model's folder other than m, which most stories have.
@@ -221,7 +221,7 @@ class Story:
 
   def _forget(self):
     """Nothing is known, nothing is damaged: the model's folder is empty."""
-    self.known = torture_checks.Look()
+    self.known = checks.Look()
     self.bad = set()        # steps of checkpoints that were damaged
     self.damaged = {}       # path below the folder -> content before, until a training has coped with it
     self.whole = {'curve', 'eval_curve', 'scores', 'best'}  # of these no file was damaged
@@ -287,7 +287,7 @@ class Story:
   def _do_kill(self, when, signals, pause, neutral):
     child = self._start(self._usable(neutral))
     wait_for(when, child, self.model_dir)
-    saving = any('tmp' in path for path in torture_checks.paths_below(self.model_dir))
+    saving = any('tmp' in path for path in checks.paths_below(self.model_dir))
     self._signal(child, signals, pause, spoken(when))
     self._finish(child)
     self._expect(child, 0, *_statuses(child, signals))
@@ -303,7 +303,7 @@ class Story:
                       'the same command goes on from there$', child.stdout, re.MULTILINE)
     if found:
       self._note('saved on request')
-      good, _ = torture_checks.checkpoints(self.model_dir)
+      good, _ = checks.checkpoints(self.model_dir)
       self._demand(int(found[3]) in good, f'{found[2]} was said to be saved, but is not good')
     else:
       self._demand(not trained(child)
@@ -322,7 +322,7 @@ class Story:
         self._write(_LEFT_BY_KILLED[int(fraction * len(_LEFT_BY_KILLED))], 'left by a killed process')
       else:
         self._damage(target, how, fraction)
-    self.known = torture_checks.look(self.model_dir)
+    self.known = checks.look(self.model_dir)
     self.bad |= set(self.known.bad)
     if self.known.newest < self.changed_at:  # the other flags now begin at another step
       self.reference = None
@@ -330,7 +330,7 @@ class Story:
   def _do_refused(self, how):
     if not self.known.good or self.damaged:
       return
-    before = torture_checks.contents(self.model_dir)
+    before = checks.contents(self.model_dir)
     child = self._start([part.format(self.lab.data) for part in CONTRADICTIONS[how]])
     self._finish(child)
     self._expect(child, 2)
@@ -407,9 +407,9 @@ class Story:
       self._expect(child, 0, *_statuses(child, [name]))
     self._finish(self._run('create_pascal_tf_record.py', argv))
     self._expect(self.last, 0)
-    expected = {path: digest for path, digest in torture_checks.contents(self.lab.data).items()
+    expected = {path: digest for path, digest in checks.contents(self.lab.data).items()
                 if path.endswith('.record')}
-    found = torture_checks.contents(folder)
+    found = checks.contents(folder)
     self._demand(expected.items() <= found.items(), 'the records are others')
     self._demand(not any('tmp' in path for path in found), f'it left {sorted(found)}')
     shutil.rmtree(folder)
@@ -430,7 +430,7 @@ class Story:
       first = self._start(self._usable(neutral), background=True)
       wait_for(when, first, self.model_dir)
       self.log.append(f'# {spoken(when)}:')
-    before = None if first else torture_checks.contents(self.model_dir)
+    before = None if first else checks.contents(self.model_dir)
     target = os.path.join(self.given_dir, 'best') if best else self.given_dir
     output = os.path.join(self.folder, 'used')
     shutil.rmtree(output, ignore_errors=True)
@@ -521,7 +521,7 @@ class Story:
     self._expect(child, 0, 1)
     if child.status:
       self._note('loss not finite')
-    found = torture_checks.look(self.model_dir)
+    found = checks.look(self.model_dir)
     self._demand(set(found.bad) <= self.bad, f'it left bad checkpoints: {found.bad}')
     self._demand_kept(found)
     for step in found.good:  # trained at that rate, finite, and of no use: a person removes them
@@ -530,7 +530,7 @@ class Story:
         for suffix in '.index', '.data-00000-of-00001':
           os.remove(os.path.join(self.model_dir, f'model.ckpt-{step}{suffix}'))
     self.whole.discard('best')
-    self.known = torture_checks.look(self.model_dir)
+    self.known = checks.look(self.model_dir)
 
   def _do_clean(self, neutral, when):
     """Begins anew; `when` the removal, or what follows it, is killed, some of what there was may be left."""
@@ -545,7 +545,7 @@ class Story:
     self._expect(child, *((0, -9) if when else (0,)))
     self._forget()
     if child.status:
-      self.known = torture_checks.look(self.model_dir)
+      self.known = checks.look(self.model_dir)
       self.bad = set(self.known.bad)
       self.whole = set()
     else:
@@ -615,7 +615,7 @@ class Story:
     return True
 
   def _demand_same(self, before):
-    after = torture_checks.contents(self.model_dir)
+    after = checks.contents(self.model_dir)
     changed = sorted(path for path in {*before, *after} - {'training.lock'}
                      if before.get(path, 0) != after.get(path, 0)
                      and event_files.OF_EVALUATION not in path.split(os.sep))  # what evaluate.py adds
@@ -673,7 +673,7 @@ class Story:
             'eval events': lambda path: path.startswith('eval/events.'),
             'best': lambda path: path.startswith('best/'),
             'any': lambda path: not path.endswith('.lock')}.get(target, lambda path: path == target)
-    return sorted(path for path in torture_checks.paths_below(self.model_dir)
+    return sorted(path for path in checks.paths_below(self.model_dir)
                   if fits(path) and os.path.isfile(os.path.join(self.model_dir, path)))
 
   def _write(self, path, content):
@@ -694,7 +694,7 @@ class Story:
         file.write(self.damaged[path])
       self.log.append(f'cp copy/{path} {shown([os.path.join(self.name, path)])}')
       del self.damaged[path]
-    self.known = torture_checks.look(self.model_dir)
+    self.known = checks.look(self.model_dir)
 
   # What has to hold.
 
@@ -706,7 +706,7 @@ class Story:
       graceful: bool, status 143 or 130 says that it has saved and cleaned up.
     """
     self.last = child
-    found = torture_checks.look(self.model_dir)
+    found = checks.look(self.model_dir)
     self._demand_kept(found)
     self._demand(set(found.bad) <= self.bad, f'there are new bad checkpoints: {found.bad}')
     if self.whole >= {'curve', 'eval_curve'}:
@@ -755,7 +755,7 @@ class Story:
       expected = {tag: [point for point in points if point[0] <= found.newest]
                   for tag, points in getattr(self.reference, kind).items()}
       expected = {tag: points for tag, points in expected.items() if points}
-      what = torture_checks.difference(getattr(found, kind), expected)
+      what = checks.difference(getattr(found, kind), expected)
       self._demand(not what, f'{kind}: {what}')
 
   def _demand_scores(self, found):
