@@ -1,10 +1,14 @@
 """tools/study.py: the lines that are trained, what is not trained twice, and the table."""
 import contextlib
 import io
+import json
 import os
 import textwrap
 from unittest import mock
 
+import pytest
+
+from dataset import tf_records
 from tests.support import ROOT, FolderTest, run
 from tools import study, study_runs
 from utils.errors import DataError, UsageError
@@ -89,7 +93,7 @@ class StudyTest(FolderTest):
     self.study(base + 'b: --ema 0.5 --pre_trained_model ./x --input_threads 3\n', '--seeds', 1)  # the same
     for changed, told in (
         ('b: --ema 0.6', 'out/b/0 holds .*: --pre_trained_model was x .*; --ema was 0.5 and is 0.6 now'),
-        ('b: --ema 0.5 --pre_trained_model y', 'flags: --pre_trained_model was x and is y now. Give another'),
+        ('b: --ema 0.5 --pre_trained_model y', 'records: --pre_trained_model was x and is y now. Give'),
         ('b: --ema 0.5 --pre_trained_model x --crop_size 9 9', r'was \[513, 513\] and is \[9, 9\] now')):
       with self.assertRaisesRegex(DataError, told):
         self.study(f'{base}{changed}\nc: --ema 0.1', '--seeds', 1)
@@ -99,6 +103,26 @@ class StudyTest(FolderTest):
           self.assertRaisesRegex(DataError, 'out/a/0 .*--cache was')):
       self.study(base, '--seeds', 1)
     self.assertFalse(os.path.exists(os.path.join(self.folder, 'out', 'c')))
+
+  @pytest.mark.compat
+  def test_a_run_of_other_records_is_not_shown_as_one_of_these(self):
+    changes, argv = 'a: --ema 0.4\n', ('--seeds', 1, '--data_dir', self.folder)
+    self.study(changes, *argv)
+    for split, name, change in (
+        ('train', 'model_config.json', lambda content, mark: {
+            **content, 'history': [{'train_records': mark}]}),
+        ('val', 'validation.json', lambda content, mark: {**content, 'evaluations': [
+            {**entry, 'records': mark} for entry in content['evaluations']]})):
+      path = os.path.join(self.folder, 'out', 'a', '0', name)
+      with open(path) as file:
+        content = json.load(file)
+      with open(path, 'w') as file:
+        json.dump(change(content, tf_records.fingerprint([self.record(f'{split}.record', b'x')])), file)
+      self.study(changes, *argv)
+      self.record(f'{split}.record', b'y')
+      with self.assertRaisesRegex(DataError, f'out/a/0 holds .* records: the {split} records held other'):
+        self.study(changes, *argv)
+      self.record(f'{split}.record', b'x')
 
   def test_lines_that_are_none_are_refused_by_number(self):
     for text, words in (('a: --x\nb --y\n', 'line 2: give a new name'), ('a:\na: --x\n', 'line 2'),

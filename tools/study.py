@@ -6,8 +6,8 @@
 Each line of --changes is a name, a colon and flags of train.py, such as `cosine: --learning_rate_policy
 cosine`; the first is what the others are compared with. Every line is trained with the flags of --base, its
 own flags and the seeds 0, 1, ..., in <output_dir>/<name>/<seed>. Runs that are there are not made again, and
-interrupted ones go on; a folder whose run had other flags is refused. At the end the scores of the last
-evaluation of each run are printed as a table, with their mean and standard deviation over the seeds;
+interrupted ones go on; a folder whose run had other flags or records is refused. At the end the scores of
+the last evaluation of each run are printed as a table, with their mean and standard deviation over the seeds;
 curves.png beside the runs holds the learning curves.
 """
 import os

@@ -9,6 +9,7 @@ import sys
 import typing
 
 from cli import flags, model_config
+from dataset import tf_records
 from tools import scalar_curves
 from train import make_parser
 from utils import files
@@ -101,19 +102,25 @@ def flags_of(args, change, seed):
 
 
 def check(args, change, seed):
-  """Raises DataError if train.py does not take the flags of a run, or its folder holds one of other flags."""
+  """Raises DataError if train.py does not take the flags of a run, or its folder holds another one."""
   folder, parser = folder_of(args, change, seed), make_parser()
   given = parser.parse(flags_of(args, change, seed), f'--changes {args.changes}, {change.name}: ')
   if (given.model_dir, given.seed) != (folder, seed):
     raise DataError(f'{change.name} gives --model_dir or --seed, which are those of each run; leave them out')
-  config = os.path.join(folder, model_config.FILE_NAME)
-  before = files.read_json(config, config).get('flags', {}) if os.path.exists(config) else {}
+  path = os.path.join(folder, model_config.FILE_NAME)
+  config = files.read_json(path, path, None) if os.path.exists(path) else {}
+  before = config.get('flags', {})
   told = [f'--{name} was {before[name]} and is {value} now' for name, value in flags.values(given).items()
           if name in {*given.recorded, 'pre_trained_model'} & {*before} and value != 'auto'
           and _plain(value) != _plain(before[name])]
+  trained, scored = config.get('history') or [{}], [{}, *Validation(folder).evaluations]
+  marks = {'train': trained[-1].get('train_records'), 'val': scored[-1].get('records')}
+  told = told or [f'the {split} records held other examples' for split, mark in marks.items()
+                  if mark and os.path.isdir(given.data_dir)  # all may be trained, and the records gone
+                  and mark != tf_records.fingerprint(tf_records.record_files(given.data_dir, split))]
   if told:
-    raise DataError(f'{folder} holds a run of other flags: {"; ".join(told)}. Give another --output_dir or '
-                    f'another name than {change.name}, or remove the folder')
+    raise DataError(f'{folder} holds a run of other flags or records: {"; ".join(told)}. Give another '
+                    f'--output_dir or another name than {change.name}, or remove the folder')
 
 
 def _plain(value):
