@@ -68,6 +68,12 @@ def main(args):
           writer.forget(photo)
   writer.finish(found)
   done = [photo for index, photo in enumerate(found) if index not in bad]
+  now = {photo.output + photos.ENDINGS[kind] for photo in done for kind in writer.outputs - {'csv'}}
+  others = {entry.path for entry in os.scandir(args.output_dir) if entry.name == CSV and 'csv' not in
+            writer.outputs or entry.name.endswith(tuple(photos.ENDINGS.values()))} - now
+  if others:
+    print(f'Note: {args.output_dir} holds {len(others)} files that are called like outputs, and are not of '
+          f'this call, such as {min(others)}')
   print(writer.summary(done), flush=True)
   if bad:
     head = f'{len(bad)} of {len(found)} images could not be predicted:'

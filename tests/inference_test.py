@@ -46,6 +46,9 @@ class OutputsTest(support.ScriptsTest):
       self.assertGreater((probabilities.argmax(axis=2) == mask).mean(), 0.99)  # float16 makes ties
       pixels = np.bincount(mask.ravel(), minlength=len(row) - 3)
       self.assertEqual(list(map(int, row[1:])), [*mask.shape, *pixels])
+    self.assertNotIn('Note: ', printed)
+    _, printed = self.infer('--input', f'{self.data}/JPEGImages/a.jpg')
+    self.assertRegex(printed, f'Note: {out} holds 14 files .*this call, such as {out}/a_prob')
 
   def test_rows_of_the_counts_stand_in_the_order_of_the_images(self):
     args = argparse.Namespace(outputs=['csv'], overlay=False, explicit=(), output_dir=self.temporary('out'))
