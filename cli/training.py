@@ -50,12 +50,11 @@ _EVALUATED = ('eval', 'eval_ema', event_files.OF_EVALUATION)  # folders of curve
 def main(args):
   """Trains as the flags say; a signal ends it with its exit status once all is saved."""
   requests = interrupts.Requests()
-  with requests.catching():
-    try:
-      with contextlib.ExitStack() as stack:
-        run(args, requests, stack)
-    except interrupts.Interrupted:
-      say_stopped(requests)
+  try:
+    with requests.catching(), contextlib.ExitStack() as stack:
+      run(args, requests, stack)
+  except interrupts.Interrupted:
+    say_stopped(requests)
   if requests.signal:
     sys.exit(requests.status)
 
@@ -634,6 +633,10 @@ class Training:
         print(f'Stopped by {self.requests.signal.name} at step {step}: saved in {hook.saved}; the same '
               'command goes on from there', flush=True)
         return
+      if step < ends[-1] and not hook.stopping:  # an error that a session takes for the end of the data
+        raise tf_records.find_bad_example(self.records['train'], self.dataset) or DataError(
+            f'training ended at step {step}, and not at {ends[-1]}, as if there were no more data; look at '
+            f'{args.data_dir}, and start again: it goes on from the last checkpoint')
     print(f'Look at it: {shlex.join(["tensorboard", "--logdir", args.model_dir])}')
     print(f'Done: {args.model_dir} is at step {step}' + (
         f', mean Intersection over Union {self.result["mean_iou"]:.4f}'

@@ -200,6 +200,16 @@ class SignalTest(ScriptTest):
       self.assertEqual(found[:2], (status, f'script.py: {word}\n'))
       self.assertEqual(os.listdir(self.folder), ['script.py'])
 
+  def test_error_that_a_library_makes_of_a_signal_is_none(self):
+    main = '''
+      try:
+        print('ready', flush=True)
+        time.sleep(60)
+      except BaseException:
+        raise TypeError('Expected string, but got 32')
+    '''
+    self.assertEqual(self.signalled(main, signal.SIGINT)[:2], (130, 'script.py: interrupted\n'))
+
   def test_two_at_once_count_as_one(self):
     found = self.signalled(self.waiting.replace('WAIT', 'time.sleep(60)'), *[signal.SIGTERM] * 3, pause=0.03)
     self.assertEqual(found[:2], (143, 'script.py: terminated\n'))

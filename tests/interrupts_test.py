@@ -13,7 +13,7 @@ with ending.raising_signals('test', last=True), requests.catching():
   try:
     requests.deferring = sys.argv[1] == 'deferring'
     print('ready', flush=True)
-    end = time.monotonic() + {seconds}
+    end = time.monotonic() + 20
     while time.monotonic() < end:
       time.sleep(0.01) if sys.argv[2] == 'python' else hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)
       if requests.signal: break
@@ -23,12 +23,27 @@ with ending.raising_signals('test', last=True), requests.catching():
 sys.exit(requests.status)
 '''
 
+_REPLACED = '''
+import time
+from utils import interrupts
+requests = interrupts.Requests()
+try:
+  with requests.catching():
+    print('ready', flush=True)
+    try:
+      time.sleep(20)
+    except BaseException:
+      raise TypeError('Expected string, but got 32')
+except interrupts.Interrupted:
+  print('interrupted', requests.signal.name, flush=True)
+'''
+
 
 class InterruptsTest(unittest.TestCase):
 
-  def run_and_signal(self, mode, *signals, work='python', seconds=20, pause=0.3):
+  def run_and_signal(self, mode, *signals, work='python', pause=0.3, code=_WORK):
     """Returns the status and the last line of a process that gets the signals, `pause` seconds apart."""
-    with subprocess.Popen([sys.executable, '-c', _WORK.format(seconds=seconds), mode, work],
+    with subprocess.Popen([sys.executable, '-c', code, mode, work],
                           stdout=subprocess.PIPE, text=True) as process:
       process.stdout.readline()
       for number in signals:
@@ -42,6 +57,9 @@ class InterruptsTest(unittest.TestCase):
 
   def test_request_ends_other_work_at_once(self):
     self.assertEqual(self.run_and_signal('now', signal.SIGTERM), (143, 'interrupted SIGTERM'))
+
+  def test_error_that_a_library_makes_of_it_is_none(self):
+    self.assertEqual(self.run_and_signal('', signal.SIGINT, code=_REPLACED), (0, 'interrupted SIGINT'))
 
   def test_signal_within_the_same_moment_does_not_break_off_the_end(self):
     status, printed = self.run_and_signal('now', signal.SIGTERM, signal.SIGTERM, pause=0)

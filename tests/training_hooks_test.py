@@ -3,6 +3,7 @@ import os
 import signal
 import tempfile
 import unittest
+from unittest import mock
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -82,6 +83,15 @@ class TrainingHookTest(unittest.TestCase):
         'is .* trained on image 3, another')):
       self.train([1., 1., float('nan')], ends=frozenset({3}), save_steps=2)
     self.assertEqual(self.checkpoints(), ['model.ckpt-2.index'])
+
+  def test_an_error_that_sessions_take_for_the_end_of_the_data_ends_nothing_as_done(self):
+    for message, kind, expected in (
+        ('m/model.ckpt-2.data; File too large', DataError, "no space is left in 'm'"),
+        ('Read fewer bytes than requested', RuntimeError, 'Read fewer bytes than requested')):
+      error = tf.errors.OutOfRangeError(None, None, message)
+      with (self.subTest(message), self.assertRaisesRegex(kind, expected),
+            mock.patch.object(training_hooks.checkpoint_store, 'save', side_effect=error)):
+        self.train([1.] * 2, ends=frozenset({2}))
 
   def test_a_session_at_another_step_is_refused(self):
     with self.assertRaisesRegex(UsageError, 'the session is at step 0 and not at 5'):

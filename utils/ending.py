@@ -86,6 +86,11 @@ def raising_signals(name, last=False):
   before = {signum: signal.signal(signum, handle) for signum in signals}
   try:
     yield
+  except Exception as error:
+    if not raised:
+      raise
+    # A library that was broken off has made an error of its own of it.
+    raise KeyboardInterrupt if raised[0] == signal.SIGINT else Terminated(raised[0]) from error
   finally:
     is_over = not raised  # signal.signal first runs the handlers of what has arrived: none may break off this
     for signum, handler in before.items():

@@ -28,7 +28,7 @@ class Requests:
   def __init__(self) -> None:
     self.signal: signal.Signals | None = None
     self._arrived = 0.0
-    self.deferring = False
+    self.deferring = self._has_raised = False
 
   @property
   def status(self) -> int:
@@ -46,6 +46,10 @@ class Requests:
               if signal.getsignal(number) is not signal.SIG_IGN}  # as nohup has it
     try:
       yield
+    except Exception as error:
+      if not self._has_raised:
+        raise
+      raise Interrupted() from error  # a library that was broken off has made an error of its own of it
     finally:
       noted, self.deferring = self.signal, True  # signal.signal runs handlers: none may break off this
       if noted:  # its second half, if there is one, is for us as well
@@ -71,4 +75,5 @@ class Requests:
       return
     self.signal, self._arrived = signal.Signals(number), time.monotonic()
     if not self.deferring:
+      self._has_raised = True
       raise Interrupted()

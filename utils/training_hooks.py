@@ -11,7 +11,7 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_store, summaries
+from utils import checkpoint_store, failures, summaries
 from utils.errors import DataError, UsageError
 
 _MOST_NAMES = 100  # of images, in a message
@@ -66,6 +66,7 @@ class TrainingHook(tf.train.SessionRunHook):
   Attributes:
     step: int, the global step.
     saved: str, the prefix of the checkpoint that holds it, or None.
+    stopping: bool, whether it has asked the session to stop.
   """
 
   def __init__(self, plan, make_saver, requests, evaluate, names_of_batch, resumed_from=None):
@@ -80,6 +81,7 @@ class TrainingHook(tf.train.SessionRunHook):
     self._plan, self._make_saver, self._requests = plan, make_saver, requests
     self._evaluate, self._names_of_batch = evaluate, names_of_batch
     self.saved, self._last_good = resumed_from, resumed_from
+    self.stopping = False
 
   def begin(self):  # now the graph holds every variable
     self._saver = self._make_saver()
@@ -118,6 +120,13 @@ class TrainingHook(tf.train.SessionRunHook):
                                    options=trace)
 
   def after_run(self, run_context, run_values):
+    try:
+      self._look(run_context, run_values)
+    except tf.errors.OutOfRangeError as error:  # as of a limit of file sizes; a session thinks the data end
+      known = failures.explain(error, '')
+      raise (known if known is not error else RuntimeError(str(error))) from error
+
+  def _look(self, run_context, run_values):
     self.step += 1
     self.saved = None
     rate, = run_values.results['learning_rate'][:1]
@@ -128,14 +137,14 @@ class TrainingHook(tf.train.SessionRunHook):
       return
     if 'summary' in run_values.results:
       self._write_summary(run_values)
-    stopping = self._requests.signal is not None
-    if stopping or self._is_due():
+    self.stopping = self._requests.signal is not None
+    if self.stopping or self._is_due():
       self._save(run_context.session, rate)
-    if self.step in self._plan.ends and not stopping:
+    if self.step in self._plan.ends and not self.stopping:
       with self._requests.at_once():  # the step is saved, and an evaluation can be made again
-        stopping = self._evaluate(self.step, self.saved)
+        self.stopping = self._evaluate(self.step, self.saved)
       self._saved_at = time.monotonic()  # an evaluation may take longer than --save_checkpoints_secs
-    if stopping:
+    if self.stopping:
       run_context.request_stop()
 
   def end(self, session):
