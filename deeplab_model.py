@@ -255,25 +255,26 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   with layers.way(prepare=prepare):
     decay = layers.prepared(
         losses.weight_decay(trained, settings.weight_decay, settings.weight_decay_scope), tf.float32)
-  loss = data_loss + decay
   matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,
                                     settings.ignore_label, settings.deterministic)
   if mode == ModeKeys.EVAL:
-    return EstimatorSpec(mode, predictions, loss, scaffold=scaffold,
+    return EstimatorSpec(mode, predictions, data_loss + decay, scaffold=scaffold,
                          eval_metric_ops=metrics.evaluation_metrics(matrix, settings.class_names))
 
   rate = optimizers.learning_rate(settings)
-  scalars = {'loss': loss, **parts, 'learning_rate': rate,
-             'train_px_accuracy': metrics.pixel_accuracy(matrix),
-             'train_mean_iou': metrics.mean_iou(matrix)}
-  # The Estimator itself writes the loss, the mean over all replicas.
-  summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
   if settings.pre_trained_model:
     checkpoints.initialize(settings.pre_trained_model, _model_variables(),
                            backbones.get(architecture.base_architecture).scope)
   step = optimizers.train_op(data_loss, decay, rate, trained, settings,
-                              _multipliers(trained, architecture, settings))
-  training_hooks.watch(step.loss, rate, summaries.image_grid(features, labels, classes, settings))
+                              _multipliers(trained, architecture, settings), {**parts, 'matrix': matrix})
+  shown = replicas.together(step.measured)
+  matrix = shown.pop('matrix')
+  scalars = {**shown, 'learning_rate': rate, 'train_px_accuracy': metrics.pixel_accuracy(matrix),
+             'train_mean_iou': metrics.mean_iou(matrix)}
+  # The Estimator itself writes the loss, the mean over the replicas of all machines.
+  summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
+  loss = step.measured['loss']
+  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings))
   if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)

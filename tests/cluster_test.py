@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -202,7 +203,8 @@ class TwoWorkersTest(ScriptsTest):
     first, alone, together = (self.temporary(name) for name in ('first', 'alone', 'together'))
     self.train('--max_steps', 1, model_dir=first)
     start = ('--pre_trained_model', first, '--max_steps', 1)
-    self.train(*start, model_dir=alone)
+    line = r'step 1/1  loss (\d+\.\d+)  cross'
+    shown = float(re.search(line, self.train(*start, model_dir=alone))[1])
     workers = [self.worker(index, together, *start) for index in (0, 1)]
     printed = [worker.communicate()[0] for worker in workers]
     self.assertEqual([worker.returncode for worker in workers], [0, 0])
@@ -210,6 +212,7 @@ class TwoWorkersTest(ScriptsTest):
     self.assertNotIn('validation on', printed[1])
     np.testing.assert_allclose(self.loss(together), self.loss(alone), rtol=1e-5)
     self.assertEqual(len(self.loss(alone)), 1)
+    self.assertAlmostEqual(float(re.search(line, printed[0])[1]), shown, delta=2e-4)
     found, expected = self.values(together), self.values(alone)
     self.assertEqual(set(found), set(expected))
     usual = {}

@@ -17,7 +17,7 @@ from nets import backbones, layers
 from tests import tiny_net
 from tests.golden import formula
 from tests.support import load_formula, run_unit
-from utils import checkpoints, devices, run_config
+from utils import checkpoints, devices, metrics, run_config
 from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.tf_estimator import ModeKeys
@@ -363,6 +363,50 @@ class TrainingTest(unittest.TestCase):
       self.assertGreater(both['auxiliary_loss'], 1)
     self.assertRegex(printed.getvalue(),
                      r'^.*model-1: 12 variables \(auxiliary 7, optimizer slots 5\) are not in it .*\n$')
+
+  def test_what_is_shown_of_a_step_is_of_all_its_batches(self):
+    images, labels = golden_batch()
+    batches = [np.stack([array[:1, :33, :49], array[:1, 33:66, :49], array[1:, :33, :49]])
+               for array in (images, labels)]
+
+    def shown(accumulate_steps):
+      """Returns what is shown after each step, of rate 0, and the curves and confusion matrices."""
+      matrices = []
+
+      def kept(*args):
+        matrices.append(confusion_matrix(*args))
+        return matrices[0]
+
+      confusion_matrix = metrics.confusion_matrix
+      with (tiny_net.rows(), tf.Graph().as_default(), mock.patch.object(metrics, 'confusion_matrix', kept)):
+        tf.train.get_or_create_global_step()
+        data = tf.data.Dataset.from_tensor_slices(tuple(batches))
+        spec = deeplab_model.deeplabv3_plus_model_fn(
+            *tf.data.make_one_shot_iterator(data).get_next(), ModeKeys.TRAIN, make_params(
+                base_architecture=tiny_net.TINY, loss='cross_entropy,dice', auxiliary_head=0.4,
+                initial_learning_rate=0., end_learning_rate=0., accumulate_steps=accumulate_steps))
+        fetches = [spec.training_chief_hooks[0]._scalars, spec.loss, tf.summary.merge_all(), *matrices,
+                   spec.train_op]
+        with tf.train.MonitoredSession(hooks=spec.training_hooks) as session:
+          load_formula(session._tf_sess())
+          return [session.run(fetches)[:4] for _ in range(3 // accumulate_steps)]
+
+    (line, loss, curves, _), = shown(3)
+    single = shown(1)
+    matrix = sum(found[3] for found in single).astype('d')
+    for name in ('loss', 'cross_entropy', 'dice', 'auxiliary_loss'):
+      values = [found[0][name] for found in single]
+      self.assertGreater(np.ptp(values), 1e-3 * np.mean(values), name)
+      self.assertAlmostEqual(line[name], np.mean(values, dtype='d'), places=5, msg=name)
+    self.assertEqual(loss, line['loss'])
+    hits = np.diag(matrix)
+    iou = hits / np.maximum(matrix.sum(0) + matrix.sum(1) - hits, 1)
+    accuracy, mean_iou = hits.sum() / matrix.sum(), iou[matrix.sum(0) + matrix.sum(1) > 0].mean()
+    self.assertAlmostEqual(line['train_px_accuracy'], accuracy)
+    self.assertAlmostEqual(line['train_mean_iou'], mean_iou)
+    curves = {value.tag: value.simple_value for value in tf.Summary.FromString(curves).value}
+    for name, value in ('dice', line['dice']), ('mean_iou', mean_iou), ('iou/c3', iou[3]):
+      self.assertAlmostEqual(curves[name], value, places=6, msg=name)
 
   def test_evaluation_and_prediction_have_no_auxiliary_head(self):
     for mode in (ModeKeys.EVAL, ModeKeys.PREDICT):

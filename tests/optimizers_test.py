@@ -132,6 +132,25 @@ class TrainOpTest(unittest.TestCase):
     self.assertAlmostEqual(weight, -0.5 * 3 - 0.5 * (-2 + 2.7), places=6)
     self.assertEqual(step, 2)
 
+  def test_what_is_measured_is_of_all_batches_of_a_step(self):
+    counts = np.int64([[[4, 0], [2, 1 << 40]], [[0, 7], [0, 0]]])
+    for accumulate_steps, losses, parts, sums in (
+        (3, [0, -0.5 * 3 * -2], [3, -2], 2 * [[[4, 14], [2, 1 << 40]]]),
+        (1, [0, -0.5 * 2], [1, 2], counts)):
+      with tf.Graph().as_default():
+        factor, matrix = tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices((
+            np.float32([1, 2, 6, 0, 3, -9]), counts[[0, 1, 1, 1, 0, 1]]))).get_next()
+        tf.train.get_or_create_global_step()
+        weight = tf.get_variable('w', [], initializer=tf.zeros_initializer())
+        step = optimizers.train_op(factor * weight, 0., tf.constant(0.5), [weight], Settings(
+            weight_decay=0., accumulate_steps=accumulate_steps), None, {'part': factor, 'matrix': matrix})
+        with tf.train.MonitoredSession(hooks=step.hooks) as session:
+          for loss, part, total in zip(losses, parts, sums, strict=True):
+            _, found = session.run([step.train_op, step.measured])
+            self.assertAlmostEqual(found['loss'], loss, places=6)
+            self.assertAlmostEqual(found['part'], part, places=6)
+            np.testing.assert_array_equal(found['matrix'], total)
+
   def test_overflow_in_float16_changes_nothing_and_is_counted(self):
     (weight, step, skipped), seen = self.steps([[2], [np.inf], [4]], precision='fp16')
     self.assertEqual([at for _, at in seen], [1, 2, 3])

@@ -61,6 +61,13 @@ def evaluated(replicas):  # three images; the fourth, where it is needed, has no
     data = data.concatenate(value)
   return data
 
+shown = {}
+after_run = run_config.ProgressHook.after_run
+def keep_shown(self, context, values):
+  shown.update(values.results or {})
+  after_run(self, context, values)
+run_config.ProgressHook.after_run = keep_shown
+
 class KeepLoss(tf.train.SessionRunHook):
   def after_create_session(self, session, coord):
     self.collectives = sum('CollectiveReduce' in op.type for op in session.graph.get_operations())
@@ -90,6 +97,7 @@ def one_step(replicas, sync, recompute):
   reader = tf.train.load_checkpoint(model_dir)
   values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
   np.savez(model_dir + '.npz', loss=keep.loss, confusion_matrix=matrix, collectives=keep.collectives,
+           **{'shown ' + k: v for k, v in shown.items()},
            **{k.replace('/', '|'): v for k, v in values.items()})
 
 with tiny_net.rows():
@@ -113,6 +121,7 @@ class ReplicasTest(unittest.TestCase):
     cls.whole = cls.found(1)
     cls.matrix = cls.whole.pop('confusion_matrix')
     assert cls.whole.pop('collectives') == 0
+    cls.shown = cls.pop_shown(cls.whole)
     cls.layers = sum(name.endswith('BatchNorm|gamma') for name in cls.whole)
 
   @classmethod
@@ -121,8 +130,14 @@ class ReplicasTest(unittest.TestCase):
     with np.load(f'{cls.folder}/{replicas}{sync}{recompute}.npz') as values:
       return dict(values)
 
+  @staticmethod
+  def pop_shown(found):
+    """Takes the numbers of the line of progress out of what was found."""
+    return {name: found.pop(name) for name in list(found) if name.startswith('shown ')}
+
   def largest_error(self, found):
     """Returns the largest difference, relative to what is usual for variables of that kind."""
+    self.pop_shown(found)
     found.pop('confusion_matrix', None)
     found.pop('collectives', None)
     self.assertEqual(set(found), set(self.whole))
@@ -145,6 +160,13 @@ class ReplicasTest(unittest.TestCase):
     self.assertEqual(matrix.sum(), 33 * 49 + 40 * 35 + 37 * 37)
     np.testing.assert_allclose(matrix, self.matrix, atol=0.02 * matrix.sum())
     self.assertLess(abs(found['loss'] / self.whole['loss'] - 1), 1e-6)
+    # The line of progress is of both replicas' pixels, four times as many in one as in the other.
+    shown = self.pop_shown(found)
+    self.assertEqual(list(shown), [f'shown {name}' for name in (
+        'loss', 'cross_entropy', 'learning_rate', 'train_px_accuracy', 'train_mean_iou')])
+    for name, value in self.shown.items():
+      tolerance = 2e-2 if 'train' in name else 2e-6  # pixels on the edge of two classes
+      np.testing.assert_allclose(shown[name], value, tolerance, err_msg=name)
     # Layers of batch norm raise rounding: one replica with its images in another order also differs.
     self.assertLess(self.largest_error(found), 1e-2)
 

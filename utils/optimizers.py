@@ -94,14 +94,14 @@ class Step(typing.NamedTuple):
   Attributes:
     train_op: the operation.
     hooks: list of the session hooks that go with it.
-    loss: float32 scalar, the mean loss of all its batches.
+    measured: dict of name to tensor, over all its batches: the mean loss, and what train_op was given.
   """
   train_op: tf.Operation
   hooks: list
-  loss: tf.Tensor
+  measured: dict
 
 
-def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=None):
+def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=None, measured=None):
   """Returns the Step of a training.
 
   A step is momentum SGD, the updates of batch norm's averages, and global step + 1. With accumulate_steps N
@@ -118,12 +118,13 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
     variables: list of the variables to train.
     settings: Settings.
     multipliers: dict of variable name to float by which its learning rate is multiplied, or None.
+    measured: dict of name to tensor of one batch, or None. Of a step are the mean of floats, the sum of ints.
   """
   optimizer = (AveragingOptimizer(rate, settings.momentum, settings.ema) if settings.ema else
                tf.train.MomentumOptimizer(rate, settings.momentum))
   if settings.precision == 'fp16':
     optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, CountingLossScale())
-  loss = data_loss + weight_decay
+  measured = {'loss': data_loss + weight_decay, **(measured or {})}
   gradients, variables = zip(*optimizer.compute_gradients(data_loss, variables), strict=True)
   # The strategy adds up what the replicas give.
   gradients = losses.weight_decay_gradients(gradients, variables, settings.weight_decay / replicas.count(),
@@ -131,25 +132,30 @@ def train_op(data_loss, weight_decay, rate, variables, settings, multipliers=Non
   pairs = list(zip(gradients, variables, strict=True))
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   if settings.accumulate_steps == 1:
-    return Step(_step(optimizer, _as_applied(pairs, settings, multipliers), updates, loss), [], loss)
+    step = _step(optimizer, _as_applied(pairs, settings, multipliers), updates, measured['loss'])
+    return Step(step, [], measured)
+  return _accumulating_step(optimizer, pairs, updates, measured, settings, multipliers)
 
+
+def _accumulating_step(optimizer, pairs, updates, measured, settings, multipliers):
+  """Returns the Step of several batches; pairs (gradient, variable), updates, measured are of each batch."""
   share = 1 / settings.accumulate_steps
-  sums = [tf.get_local_variable('accumulated/' + variable_name(variable), variable.shape,
-                                initializer=tf.zeros_initializer()) for _, variable in pairs]
-  total_loss = tf.get_local_variable('accumulated_loss', [], initializer=tf.zeros_initializer())
+  parts = [value * share if value.dtype.is_floating else value
+           for value in (*(gradient for gradient, _ in pairs), *measured.values())]
+  totals = [tf.get_local_variable(f'accumulated_{number}', part.shape, part.dtype, tf.zeros_initializer())
+            for number, part in enumerate(parts)]
   batches = _accumulated_batches(settings)
-  with tf.control_dependencies([loss]):  # which may depend on the number of the batch
+  with tf.control_dependencies([measured['loss']]):  # which may depend on the number of the batch
     counted = batches.assign_add(1)
-  accumulate = tf.group(*updates, counted, total_loss.assign_add(loss * share),
-                        *(total.assign_add(gradient * share)
-                          for total, (gradient, _) in zip(sums, pairs, strict=True)))
-  mean_loss = total_loss + loss * share
-  means = [(total + gradient * share, variable)
-           for total, (gradient, variable) in zip(sums, pairs, strict=True)]
-  step = _step(optimizer, _as_applied(means, settings, multipliers), updates, mean_loss)
-  with tf.control_dependencies([step]):
-    step = tf.group(*(total.assign(tf.zeros_like(total)) for total in (*sums, total_loss, batches)))
-  return Step(step, [AccumulateHook(accumulate, settings.accumulate_steps)], mean_loss)
+  accumulate = tf.group(*updates, counted, *(total.assign_add(part)
+                                             for total, part in zip(totals, parts, strict=True)))
+  whole = [total + part for total, part in zip(totals, parts, strict=True)]
+  means = [(mean, variable) for mean, (_, variable) in zip(whole, pairs, strict=False)]
+  measured = dict(zip(measured, whole[len(pairs):], strict=True))
+  step = _step(optimizer, _as_applied(means, settings, multipliers), updates, measured['loss'])
+  with tf.control_dependencies([step, *measured.values()]):
+    step = tf.group(*(total.assign(tf.zeros_like(total)) for total in (*totals, batches)))
+  return Step(step, [AccumulateHook(accumulate, settings.accumulate_steps)], measured)
 
 
 def _as_applied(pairs, settings, multipliers):

@@ -20,11 +20,8 @@ def mean(value):
   """
   if count() == 1:
     return tf.stop_gradient(value)
-
-  def reduce(strategy, value):
-    return strategy.extended.reduce_to(tf.distribute.ReduceOp.MEAN, value, value)
-
-  return tf.stop_gradient(tf.distribute.get_replica_context().merge_call(reduce, (value,)))
+  return tf.stop_gradient(tf.distribute.get_replica_context().merge_call(
+      lambda strategy, each: strategy.extended.reduce_to(tf.distribute.ReduceOp.MEAN, each, each), (value,)))
 
 
 def joint_mean(value):
@@ -39,12 +36,25 @@ def total(tensors):
   """Returns a list of float tensors, each summed over the replicas, in each of them."""
   if count() == 1:
     return tensors
+  return tf.distribute.get_replica_context().merge_call(
+      lambda strategy, *values: strategy.extended.batch_reduce_to(
+          tf.distribute.ReduceOp.SUM, [(value, value) for value in values]), tensors)
+
+
+def together(measured):
+  """Returns measured, a dict of tensors, over this machine's replicas: the mean of floats, the sum of ints.
+
+  No other machine takes part, so that one alone may fetch it.
+  """
+  if count() == 1:
+    return dict(measured)
 
   def reduce(strategy, *values):
-    return strategy.extended.batch_reduce_to(
-        tf.distribute.ReduceOp.SUM, [(value, value) for value in values])
+    copies = [strategy.experimental_local_results(value) for value in values]
+    return [tf.add_n(c) / len(c) if c[0].dtype.is_floating else tf.add_n(c) for c in copies]
 
-  return tf.distribute.get_replica_context().merge_call(reduce, tensors)
+  values = tf.distribute.get_replica_context().merge_call(reduce, tuple(measured.values()))
+  return dict(zip(measured, values, strict=True))
 
 
 def jointly(function, variable):

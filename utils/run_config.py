@@ -111,6 +111,8 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def begin(self):
     self._global_step = tf.train.get_global_step()
+    for loss in tf.get_collection(tf.GraphKeys.LOSSES):  # the Estimator's: of several machines the mean
+      self._scalars = {**self._scalars, 'loss': loss}
 
   def after_create_session(self, session, coord):
     self._step = self._first = self._shown = session.run(self._global_step)

@@ -39,11 +39,11 @@ def image_grid(images, labels, classes, settings):
 
 
 def training_scalars(scalars, matrix, class_names):
-  """Adds the given scalars, and the scores of this batch by the tags of validation and by those of the seed.
+  """Adds the given scalars, and the scores of this step by the tags of validation and by those of the seed.
 
   Args:
     scalars: dict of name to float scalar.
-    matrix: int64 [K, K], the batch's confusion matrix.
+    matrix: int64 [K, K], the step's confusion matrix.
     class_names: K str.
   """
   iou = metrics.iou_per_class(matrix)
