@@ -274,7 +274,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   # The Estimator itself writes the loss, the mean over the replicas of all machines.
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
   loss = step.measured['loss']
-  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings))
+  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings), step.hooks)
   if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)

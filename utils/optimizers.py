@@ -249,12 +249,17 @@ class CountingLossScale(tf.mixed_precision.DynamicLossScale):
 
 
 class AccumulateHook(tf.train.SessionRunHook):
-  """Before every training step, runs the batches whose gradients are only added up."""
+  """Before every training step, runs the batches whose gradients are only added up.
+
+  Attributes: options, tf.RunOptions of the next step's batches or None; runs, their list of tf.RunMetadata.
+  """
+  options = None
 
   def __init__(self, accumulate, steps):
     """Args: accumulate, the operation of one batch; steps, all batches of a training step."""
-    self._accumulate, self._batches = accumulate, steps - 1
+    self._accumulate = accumulate
+    self.runs = [tf.RunMetadata() for _ in range(steps - 1)]
 
   def before_run(self, run_context):
-    for _ in range(self._batches):
-      run_context.session.run(self._accumulate)
+    for run in self.runs:
+      run_context.session.run(self._accumulate, options=self.options, run_metadata=run)

@@ -94,7 +94,7 @@ def is_of_run(summary):
 
 
 def input_wait(step_stats):
-  """Returns the seconds that a traced step waited for its batch, a float; the longest if there are several.
+  """Returns the seconds that a traced run waited for its batch, a float; the longest of several waits.
 
   Args:
     step_stats: tf.StepStats of a run of the session.
