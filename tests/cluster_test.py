@@ -143,7 +143,7 @@ class WatchingTest(FolderTest):
 
   def test_end_of_the_first_machine_is_no_error_for_one_that_was_told_to_stop_too(self):
     requests = interrupts.Requests()
-    first, other = (training.Training(None, cluster.Task(2, rank), requests, None, {}, {}, {}, None)
+    first, other = (training.Training(None, cluster.Task(2, rank), requests, None, {}, {}, {}, None, {})
                     for rank in (0, 1))
     with self.assertRaisesRegex(UsageError, 'another machine of TF_CONFIG has stopped'):
       other.lose()
