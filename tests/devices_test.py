@@ -351,7 +351,7 @@ class TrainingTest(unittest.TestCase):
     with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(training, 'Estimator') as made,
           contextlib.redirect_stdout(io.StringIO())):
       params = training.check_devices(args, cluster.Task())
-      one = training.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None)
+      one = training.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None, {})
       one.run(None, 5, 0, [], False)
     return [call.args for call in made.call_args_list]
 
@@ -373,7 +373,7 @@ class TrainingTest(unittest.TestCase):
     for argv, expected in (((), 14), (('--input_threads', '0'), 0), (('--input_threads', '3'), 3)):
       args = train.make_parser().parse(list(argv))
       params = {'base_architecture': 'resnet_v2_50'}
-      one = training.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None)
+      one = training.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None, {})
       with gpus(A100), mock.patch.object(devices, 'cores', return_value=16):
         self.assertEqual(one.train_options(0).threads, expected)
 
