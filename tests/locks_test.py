@@ -108,7 +108,9 @@ class LocksTest(unittest.TestCase):
             self.assertRaisesRegex(UsageError, f'process {os.getppid()} on .* trains')):
         self.lock()
       self.lock()
-    self.assertIn(f'process {os.getppid()} on', self.output.getvalue())
+      self.write({'pid': os.getppid()})
+      self.lock()
+    self.assertIn(f'process {os.getppid()} on this machine; watching', self.output.getvalue())
 
   def test_any_number_is_running_or_not(self):
     with subprocess.Popen([sys.executable, '-c', ''], stdout=subprocess.DEVNULL) as ended:

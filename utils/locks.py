@@ -62,9 +62,8 @@ def _acquire(path, folder):
       held = (is_elsewhere or is_running(holder.get('pid'))) and _is_touched(path, holder)
     if held:
       os.close(file)
-      raise UsageError(f'process {holder.get("pid", "(unknown)")} on {holder.get("host", "this machine")} '
-                       f'trains in {folder} ({FILE_NAME}); wait for its end, stop it, or give another '
-                       '--model_dir')
+      raise UsageError(f'{_named(holder)} trains in {folder} ({FILE_NAME}); wait for its end, stop it, or '
+                       'give another --model_dir')
     try:
       if os.path.samestat(os.fstat(file), os.stat(path)):
         break
@@ -72,8 +71,7 @@ def _acquire(path, folder):
       pass
     os.close(file)  # its holder has just removed it: this was the lock of nothing
   if holder:
-    print(f'{path}: process {holder.get("pid")} on {holder.get("host")}, which trained here, has ended '
-          'without removing its lock; taken over')
+    print(f'{path}: {_named(holder)}, which trained here, has ended without removing its lock; taken over')
   os.ftruncate(file, 0)
   os.pwrite(file, json.dumps({'host': socket.gethostname(), 'pid': os.getpid(),
                               'started': time.strftime('%Y-%m-%d %H:%M:%S')}).encode() + b'\n', 0)
@@ -87,6 +85,10 @@ def _holder(file):
   except (ValueError, RecursionError):
     return {}
   return holder if isinstance(holder, dict) else {}
+
+
+def _named(holder):
+  return f'process {holder.get("pid", "(unknown)")} on {holder.get("host", "this machine")}'
 
 
 def is_running(pid: object) -> bool:
@@ -112,8 +114,8 @@ def last_touched(folder: str) -> int | None:
 
 def _is_touched(path, holder):
   """Whether the holder, whose machine or file system does not tell, still touches the file; takes a while."""
-  print(f'{path} is held by process {holder.get("pid")} on {holder["host"]}; watching for {_WATCH_SECONDS} s '
-        'whether it still runs', flush=True)
+  print(f'{path} is held by {_named(holder)}; watching for {_WATCH_SECONDS} s whether it still runs',
+        flush=True)
   before = touched(path)
   end = time.monotonic() + _WATCH_SECONDS
   while time.monotonic() < end:
