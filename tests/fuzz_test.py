@@ -25,6 +25,7 @@ CASES = (
     'mine; mine/mine.json: other_value',
     'view records; records/train.record: huge_length',
     'view records; records/val.record: record_name',
+    'evaluate files; folders that cannot be written',
     'evaluate records; records/val.record: ten_gigabytes',
     'inference; data/photos.txt: pipe_instead',
     'export; model/model.ckpt-2.index: huge_block',

@@ -279,6 +279,7 @@ def _locking(command):
   """Returns the function that takes away the right to write to the outputs."""
   def apply(folder, rng):
     for path in ('out', *command.writes):
+      os.makedirs(os.path.join(folder, path), exist_ok=True)
       os.chmod(os.path.join(folder, path), 0o555)
     return command.argv
   return apply
