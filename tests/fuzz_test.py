@@ -27,6 +27,7 @@ CASES = (
     'view records; records/val.record: record_name',
     'evaluate files; folders that cannot be written',
     'evaluate records; records/val.record: ten_gigabytes',
+    'inference; data/JPEGImages/val_*: extreme_shape',
     'inference; data/photos.txt: pipe_instead',
     'export; model/model.ckpt-2.index: huge_block',
     'train on; model/checkpoint: latin_1',

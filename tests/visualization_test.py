@@ -57,6 +57,8 @@ class VisualizationTest(unittest.TestCase):
     self.assertNotIn(PALETTE[0], {tuple(color) for color in without.reshape(-1, 3)})
     small = image[:20, :20]
     np.testing.assert_array_equal(visualization.with_legend(small, classes[:20, :20], 'abc', PALETTE), small)
+    flat, ones = np.zeros((2, 9001, 3), np.uint8), np.zeros((2, 9001), int)  # as large as many a legend
+    np.testing.assert_array_equal(visualization.with_legend(flat, ones, 'abc', PALETTE), flat)
 
   def test_names_in_any_letters_are_drawn_or_the_number_of_the_class(self):
     for name in ('Bär', 'кот', 'γάτα', 'e\u0301'):

@@ -80,7 +80,7 @@ def with_legend(image, classes, names, palette, background=None):
   size = max(10, min(height, width) // 28)
   while found:
     box_height, box_width = _legend_size(names, found, size)
-    if box_width <= width and 4 * box_height * box_width <= height * width:
+    if box_width <= width and box_height <= height and 4 * box_height * box_width <= height * width:
       image = image.copy()
       image[-box_height:, :box_width] = legend(names, palette, found, size)
       return image
