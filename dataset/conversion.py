@@ -272,7 +272,8 @@ def _add_example(split, name, example, writer):
   else:
     split.counts = [a + b for a, b in zip(split.counts, example.counts)]
     split.images = [a + bool(b) for a, b in zip(split.images, example.counts)]
-    split.areas = [a + bool(b) * sum(example.counts) for a, b in zip(split.areas, example.counts)]
+    area = sum(example.counts)
+    split.areas = [total + area * bool(count) for total, count in zip(split.areas, example.counts)]
     split.values.append(sum(1 << value for value, count in enumerate(example.counts) if count))
 
 
