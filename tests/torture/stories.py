@@ -719,7 +719,8 @@ class Story:
     if child.status == 0:
       self._demand(not self.keep_max or not trained(child) or len(found.good) <= self.keep_max,
                    f'checkpoints {sorted(found.good)} are more than --keep_checkpoint_max {self.keep_max}')
-      self.damaged = {}
+      # A training with nothing left to do leaves the folder as it is: the next one cuts the curves.
+      self.damaged = self.damaged if 'Nothing left' in child.stdout else {}
     if self.reference and not self.damaged and (child.status == 0 or graceful and trained(child)):
       # Fewer epochs than before leave nothing to do, not even the last evaluation.
       evaluated = child.status == 0 and 'Nothing left' not in child.stdout
