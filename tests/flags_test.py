@@ -1,4 +1,5 @@
 """What flags may hold."""
+import argparse
 import contextlib
 import glob
 import importlib
@@ -18,6 +19,15 @@ from tests.support import ROOT
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
+
+
+def taken(action):
+  """Returns those of some texts that the type of a flag takes."""
+  texts = ('-1', '0', '0.05', '0.5', '1', '1.5', '2', '11', '1e39', '4294967296', 'auto', 'on', 'x', 'dice:2')
+  for text in texts if action.type else ():
+    with contextlib.suppress(argparse.ArgumentTypeError, ValueError):
+      action.type(text)
+      yield text
 
 
 class ParserTest(unittest.TestCase):
@@ -107,6 +117,21 @@ class ParserTest(unittest.TestCase):
       elif 'ArgumentParser(' in text:
         self.assertIn(os.path.relpath(path, ROOT), (
             'cli/flags.py', 'tests/study_test.py', 'tests/flags_test.py'))
+
+  def test_no_flag_of_any_script_changes_its_name_default_or_what_it_takes(self):
+    found = []
+    for name in ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_pascal_tf_record',
+                 'create_cityscapes_tf_record', 'dataset.make_sample_data', 'tools.benchmark',
+                 'tools.convert_checkpoint', 'tools.create_tf_record', 'tools.plot_scalars',
+                 'tools.recalibrate', 'tools.study', 'tools.view_dataset'):
+      parser = importlib.import_module(name).make_parser()
+      for action in sorted(parser._actions, key=lambda action: action.dest):
+        # How many processes there are is the machine's matter.
+        default = None if action.dest == 'processes' else parser.defaults.get(action.dest)
+        found.append(f'{name} {"/".join(action.option_strings) or action.dest} {default!r} {action.nargs} '
+                     + ' '.join(map(str, action.choices or taken(action))))
+    with open(os.path.join(ROOT, 'tests', 'golden', 'flags.txt')) as file:
+      self.assertEqual(found, file.read().splitlines())
 
   def test_a_recipe_gives_flags_and_the_command_line_wins(self):
     args = self.parsed_recipe("# What it is.\n--folder 'a b'  # a comment\n\n--positive_int=3\n--many x y\n",
