@@ -9,23 +9,14 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-from nets import backbones, builders, layers
-from utils import (
-    checkpoints,
-    failures,
-    losses,
-    metrics,
-    optimizers,
-    replicas,
-    run_config,
-    summaries,
-    training_hooks,
-    views,
-)
-from utils.architecture import Architecture
-from utils.replicas import variable_name
+from dataset import views
+from nets import backbones, builders, layers, replicas
+from nets.architecture import Architecture
+from nets.replicas import variable_name
+from training import checkpoints, losses, metrics, optimizers, run_config, summaries, training_hooks
+from training.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
+from utils import failures
 from utils.settings import Settings
-from utils.tf_estimator import EstimatorSpec, ModeKeys, PredictOutput
 
 _ASPP_DEPTH = 256  # channels of every branch and of the projection
 _AUXILIARY = 'auxiliary'  # the scope of the auxiliary head, which training alone builds
@@ -207,7 +198,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   belongs to the backbone.
 
   Args:
-    features: uint8 or float32 [B, H, W, 3], RGB 0..255; for PREDICT also a view of an image (utils/views.py).
+    features: uint8 or float32 [B, H, W, 3], RGB 0..255; for PREDICT also a view of one (dataset/views.py).
     labels: integer [B, H, W, 1], 0..K-1 or ignore_label; None for PREDICT.
     mode: a ModeKeys.
     params: dict with base_architecture, num_classes, class_names, palette; for training also batch_size,

@@ -16,7 +16,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
-from cli import flags
+from commands import flags
 from utils.errors import UsageError
 
 
@@ -50,7 +50,7 @@ def make_parser():
 
 def main(args):
   check_flags(args)
-  from cli import evaluation  # TensorFlow, which --help does without
+  from commands import evaluation  # TensorFlow, which --help does without
 
   evaluation.main(args)
 

@@ -15,7 +15,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
-from cli import flags
+from commands import flags
 
 FORMATS = ('saved_model', 'tflite', 'onnx', 'frozen_graph')
 
@@ -40,7 +40,7 @@ def make_parser():
 
 
 def main(args):
-  from cli import export  # TensorFlow, which --help does without
+  from commands import export  # TensorFlow, which --help does without
 
   export.main(args)
 

@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
-from cli import flags
+from commands import flags
 
 
 def make_parser():
@@ -41,7 +41,7 @@ def make_parser():
 
 
 def main(args):
-  from cli import inference  # TensorFlow, which --help does without
+  from commands import inference  # TensorFlow, which --help does without
 
   inference.main(args)
 

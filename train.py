@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
-from cli import flags
+from commands import flags
 
 
 def make_parser():
@@ -114,9 +114,9 @@ def make_parser():
 
 def main(args):
   flags.enable_onednn()
-  from cli import training  # TensorFlow, which --help does without
+  from commands import training_loop  # TensorFlow, which --help does without
 
-  training.main(args)
+  training_loop.main(args)
 
 
 if __name__ == '__main__':

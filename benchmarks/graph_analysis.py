@@ -15,8 +15,8 @@ from tensorflow.python.grappler import cluster, tf_optimizer
 import deeplab_model
 from dataset import inputs
 from nets import cpu_convolution
-from utils import run_config
-from utils.tf_estimator import ModeKeys
+from training import run_config
+from training.tf_estimator import ModeKeys
 
 SMALL = 4096  # bytes; tensors of shapes and the like, which are the host's anyway
 ROOT = '/job:localhost/replica:0/task:0/device:'  # begins the names of devices

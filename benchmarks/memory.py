@@ -29,8 +29,8 @@ import tensorflow.compat.v1 as tf
 from benchmarks import graph_analysis
 from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
-from utils import run_config
-from utils.tf_estimator import ModeKeys
+from training import run_config
+from training.tf_estimator import ModeKeys
 
 CARDS = (8, 11, 16, 24, 40, 80)  # GiB
 _ARCHITECTURE = '8.0'  # compute capability, Ampere's: from it on layouts are chosen alike

@@ -14,9 +14,9 @@ from matplotlib import pyplot
 from PIL import Image
 
 from benchmarks import reference
-from cli import model_config
+from commands import model_config
 from deeplab_model import deeplabv3_plus_model_fn
-from utils.tf_estimator import Estimator
+from training.tf_estimator import Estimator
 
 
 def main(model_dir, output_dir, *paths):

@@ -4,14 +4,16 @@ import functools
 
 import tensorflow.compat.v1 as tf
 
+from benchmarks import complexity
 from dataset import inputs, tf_records
 from deeplab_model import deeplabv3_plus_model_fn, network
 from nets import backbones
+from nets.architecture import Architecture
 from tools.benchmark import Bench
-from utils import complexity, devices, run_config
-from utils.architecture import Architecture
+from training import run_config
+from training.tf_estimator import ModeKeys
+from utils import devices
 from utils.errors import UsageError
-from utils.tf_estimator import ModeKeys
 
 _SEED = 0
 

@@ -7,8 +7,8 @@ import deeplab_model
 from benchmarks import project
 from dataset import preprocessing, tf_records
 from nets import layers
-from utils import losses, optimizers
-from utils.architecture import Architecture
+from nets.architecture import Architecture
+from training import losses, optimizers
 from utils.settings import Settings
 
 

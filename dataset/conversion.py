@@ -30,7 +30,7 @@ import re
 import tensorflow.compat.v1 as tf
 
 from dataset import descriptors, image_files, label_files, lists, schema, tf_records
-from utils import files, locks, tables, workers
+from utils import files, tables, workers
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -523,5 +523,5 @@ def _remove_leftovers(folder, split):
   pattern = rf'({_record_pattern(split)}|{re.escape(split)}\.json)\.(?P<pid>\d+)\.tmp'
   for name in os.listdir(folder):
     temporary = re.fullmatch(pattern, name)
-    if temporary and not locks.is_running(int(temporary['pid'])):
+    if temporary and not workers.is_running(int(temporary['pid'])):
       os.remove(os.path.join(folder, name))

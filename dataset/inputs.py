@@ -14,8 +14,8 @@ import re
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from dataset import class_uniform, image_files, preprocessing, schema, tf_records
-from utils import devices, failures, views
+from dataset import class_uniform, image_files, preprocessing, schema, tf_records, views
+from utils import devices, failures
 from utils.errors import DataError, UsageError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some

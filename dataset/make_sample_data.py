@@ -18,7 +18,7 @@ from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags
+from commands import flags
 from dataset import descriptors
 from utils import files, visualization
 from utils.errors import DataError, UsageError

@@ -19,8 +19,7 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from nets import cpu_convolution
-from utils import replicas
+from nets import cpu_convolution, replicas
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,11 @@ from PIL import Image
 
 import export_inference_graph
 import inference
-from cli import export, export_formats, model_config
+from commands import export, export_formats, model_config
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import support
 from tests.support import evaluations
-from utils import checkpoints
+from training import checkpoints
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -272,7 +272,7 @@ class ReplicasTest(support.FolderTest):
   def test_all_replicas_get_the_averages(self):
     support.run_on_two_cpus(f"""
       import numpy as np
-      from utils import checkpoints
+      from training import checkpoints
       folder = {self.folder!r}
       with tf.Graph().as_default(), tf.Session() as session:
         for name, value in (('w', [1., 2]), ('w{END}', [5., 7]), ('mean', [3., 4])):

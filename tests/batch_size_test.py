@@ -13,7 +13,7 @@ from tensorflow.python.framework import config
 from dataset import inputs
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import tiny_net
-from utils import batch_size
+from training import batch_size
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat

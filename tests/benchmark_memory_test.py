@@ -15,9 +15,9 @@ from dataset import descriptors
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import tiny_net
 from tools import benchmark
-from utils import run_config
+from training import run_config
+from training.tf_estimator import ModeKeys
 from utils.errors import UsageError
-from utils.tf_estimator import ModeKeys
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _CROP = ('--crop_size', '97', '65')

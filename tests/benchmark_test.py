@@ -18,13 +18,12 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import deeplab_model
-from benchmarks import project, reference
+from benchmarks import complexity, project, reference
 from dataset import descriptors, inputs, tf_records
+from nets.architecture import Architecture
 from tests import tiny_net
 from tests.golden import formula
 from tools import benchmark, benchmark_command
-from utils import complexity
-from utils.architecture import Architecture
 from utils.errors import DataError, UsageError
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 from tensorflow.core.util import saved_tensor_slice_pb2
 
 from tests.fuzz import faults
-from utils import checkpoint_index, checkpoint_store, checkpoints
+from training import checkpoint_index, checkpoint_store, checkpoints
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_store, checkpoints
+from training import checkpoint_store, checkpoints
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat

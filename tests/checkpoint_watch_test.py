@@ -1,4 +1,4 @@
-"""cli/checkpoint_watch.py: which checkpoints come in which order, by a clock that the tests set."""
+"""commands/checkpoint_watch.py: which checkpoints come in which order, by a clock that the tests set."""
 import contextlib
 import io
 import os
@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from unittest import mock
 
-from cli import checkpoint_watch
+from commands import checkpoint_watch
 
 
 class WatchTest(unittest.TestCase):

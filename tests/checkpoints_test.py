@@ -8,7 +8,7 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoints
+from training import checkpoints
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat

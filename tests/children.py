@@ -34,7 +34,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 sys.path.insert(0, ROOT)  # where our modules are
 
-from cli import flags  # noqa: E402
+from commands import flags  # noqa: E402
 
 # TensorFlow decides at its import whether it uses oneDNN everywhere, and train.py alone asks for it
 # (flags.enable_onednn). So the trainings have a zygote of their own.
@@ -263,7 +263,7 @@ def _import_all(training):
 
   import deeplab_model  # noqa: F401
   from dataset import conversion, inputs, predictions, tf_records  # noqa: F401
-  from utils import batch_size, tf_estimator  # noqa: F401
+  from training import batch_size, tf_estimator  # noqa: F401
   gc.collect()
   gc.freeze()  # so that collections in the forks do not copy the memory they share
 

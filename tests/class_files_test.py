@@ -3,7 +3,7 @@ import os
 import tempfile
 import unittest
 
-from dataset import class_files
+from dataset.importing import class_files
 from utils.errors import DataError
 
 

@@ -20,9 +20,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
-from cli import training
+from commands import training_loop
 from tests.support import ROOT, FolderTest, ScriptsTest
-from utils import cluster, interrupts, locks
+from training import cluster, interrupts, locks
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -87,7 +87,7 @@ class TaskTest(unittest.TestCase):
                             (('--batch_size', 3, '--clean_model_dir'), 'before they start')):
       args = train.make_parser().parse([str(flag) for flag in flags])
       with self.assertRaisesRegex(UsageError, sentence):
-        training.check_devices(args, cluster.Task(3))
+        training_loop.check_devices(args, cluster.Task(3))
 
 
 class WatchingTest(FolderTest):
@@ -143,7 +143,7 @@ class WatchingTest(FolderTest):
 
   def test_end_of_the_first_machine_is_no_error_for_one_that_was_told_to_stop_too(self):
     requests = interrupts.Requests()
-    first, other = (training.Training(None, cluster.Task(2, rank), requests, None, {}, {}, {}, None, {})
+    first, other = (training_loop.Training(None, cluster.Task(2, rank), requests, None, {}, {}, {}, None, {})
                     for rank in (0, 1))
     with self.assertRaisesRegex(UsageError, 'another machine of TF_CONFIG has stopped'):
       other.lose()
@@ -167,7 +167,7 @@ class TwoWorkersTest(ScriptsTest):
   """One step of two workers, and a run of theirs in which one hangs."""
 
   # As the script, but for machines that are missed sooner.
-  SOON = ('import runpy; from utils import cluster, locks; '
+  SOON = ('import runpy; from training import cluster, locks; '
           'cluster._SILENT_SECONDS, locks.TOUCH_SECONDS = 10, 1; '
           'runpy.run_module("tests.tiny_net", run_name="__main__", alter_sys=True)')
 

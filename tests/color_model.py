@@ -10,8 +10,8 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import deeplab_model
-from cli import model_config
-from utils.architecture import Architecture
+from commands import model_config
+from nets.architecture import Architecture
 
 
 def color_network(images, architecture, is_training, batch_norm_decay=None, *_):

@@ -6,8 +6,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
-from utils import complexity
-from utils.architecture import Architecture
+from benchmarks import complexity
+from nets.architecture import Architecture
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ import gc
 import os
 import signal
 
-from cli import flags
+from commands import flags
 
 flags.enable_onednn()
 # Expected values are of float32, which a GPU multiplies with fewer bits. tools/gpu_check.sh tries GPUs.

@@ -1,9 +1,9 @@
-"""utils/confusion_picture.py: what a cell's colour says, and that any classes can be drawn."""
+"""commands/confusion_picture.py: what a cell's colour says, and that any classes can be drawn."""
 import unittest
 
 import numpy as np
 
-from utils import confusion_picture
+from commands import confusion_picture
 
 
 class ConfusionPictureTest(unittest.TestCase):

@@ -20,16 +20,16 @@ import tensorflow.compat.v1 as tf
 
 import deeplab_model
 import train
-from cli import model_config
+from commands import model_config
+from nets.architecture import Architecture
 from tests import tiny_net
 from tests.golden import formula
 from tests.support import run, write_layout
 from tools import checkpoint_conversion, convert_checkpoint
-from utils import checkpoint_store, checkpoints, optimizers
-from utils.architecture import Architecture
+from training import checkpoint_store, checkpoints, optimizers
+from training.tf_estimator import ModeKeys
 from utils.errors import DataError, UsageError
 from utils.settings import Settings
-from utils.tf_estimator import ModeKeys
 
 pytestmark = pytest.mark.compat
 _GOLDEN = os.path.join(os.path.dirname(__file__), 'golden')

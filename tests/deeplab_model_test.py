@@ -14,13 +14,14 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import deeplab_model
 from nets import backbones, layers
+from nets.architecture import Architecture
 from tests import tiny_net
 from tests.golden import formula
 from tests.support import load_formula, run_unit
-from utils import checkpoints, devices, metrics, run_config
-from utils.architecture import Architecture
+from training import checkpoints, metrics, run_config
+from training.tf_estimator import ModeKeys
+from utils import devices
 from utils.errors import UsageError
-from utils.tf_estimator import ModeKeys
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _GOLDEN = os.path.join(os.path.dirname(__file__), 'golden')

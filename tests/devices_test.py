@@ -17,10 +17,11 @@ import tensorflow.compat.v1 as tf
 
 import inference
 import train
-from cli import training
+from commands import training_loop
 from tests.support import ROOT, ScriptsTest, run
 from tests.tiny_net import LEAN
-from utils import cluster, devices, run_config, visualization
+from training import cluster, run_config
+from utils import devices, visualization
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -82,7 +83,7 @@ class TakeTest(unittest.TestCase):
     for argv, task, expected in (((), cluster.Task(), [0]), (('--num_gpus', '2'), cluster.Task(), [0, 1]),
                                  (('--num_gpus', '3', '--batch_size', '6'), cluster.Task(2), [0, 1, 2])):
       with gpus(A100, A100, A100) as calls:
-        training.check_devices(train.make_parser().parse(list(argv)), task)
+        training_loop.check_devices(train.make_parser().parse(list(argv)), task)
       self.assertEqual(calls, [expected])
     with gpus(A100, A100, A100) as calls:
       devices.take(precision='bf16')
@@ -234,7 +235,7 @@ class EnvironmentTest(unittest.TestCase):
   def test_every_script_sets_it_before_tensorflow_is_there_and_children_have_it(self):
     code = '''
       import os, subprocess, sys
-      from cli import flags
+      from commands import flags
       def main(args):
         assert 'tensorflow' not in sys.modules
         child = 'import os; print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])'
@@ -316,7 +317,7 @@ class EnvironmentTest(unittest.TestCase):
         os.environ.pop(name, None)
         if before:
           os.environ[name] = before
-        training.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
+        training_loop.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
         self.assertEqual(os.environ.get(name), expected)
 
 
@@ -327,7 +328,8 @@ class CollectivesTest(unittest.TestCase):
       import sys
       from unittest import mock
       import tensorflow.compat.v1 as tf
-      from utils import devices, run_config
+      from training import run_config
+      from utils import devices
       for count, collectives in (argument.split() for argument in sys.argv[1:]):
         with mock.patch.object(devices, 'taken', return_value=['a GPU'] * int(count)):
           strategy = run_config.strategy(1, 2, collectives)
@@ -348,10 +350,10 @@ class TrainingTest(unittest.TestCase):
   def estimators(self, *argv):
     """Returns the arguments of the Estimators that a training makes on an A100: of itself, of validation."""
     args = train.make_parser().parse(['--model_dir', '/m', *argv])
-    with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(training, 'Estimator') as made,
+    with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(training_loop, 'Estimator') as made,
           contextlib.redirect_stdout(io.StringIO())):
-      params = training.check_devices(args, cluster.Task())
-      one = training.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None, {})
+      params = training_loop.check_devices(args, cluster.Task())
+      one = training_loop.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None, {})
       one.run(None, 5, 0, [], False)
     return [call.args for call in made.call_args_list]
 
@@ -373,7 +375,7 @@ class TrainingTest(unittest.TestCase):
     for argv, expected in (((), 14), (('--input_threads', '0'), 0), (('--input_threads', '3'), 3)):
       args = train.make_parser().parse(list(argv))
       params = {'base_architecture': 'resnet_v2_50'}
-      one = training.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None, {})
+      one = training_loop.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None, {})
       with gpus(A100), mock.patch.object(devices, 'cores', return_value=16):
         self.assertEqual(one.train_options(0).threads, expected)
 
@@ -384,7 +386,7 @@ _TRAIN = """
     import train
     from dataset import inputs
     from tests import tiny_net
-    from utils import run_config
+    from training import run_config
     def shown(hook, *_):
       print('files', len(os.listdir(sys.argv[1])), flush=True)
     # XLA on the CPU would also take the pipeline's functions, and fail on them; see run_config.

@@ -16,12 +16,12 @@ from PIL import Image
 
 import create_cityscapes_tf_record
 import evaluate
-from cli import checkpoint_watch, evaluation
+from commands import checkpoint_watch, evaluation
 from dataset import descriptors, schema, tf_records
 from tests import support
 from tests.color_model import EvaluateTest, read_index, write_model, write_photo
 from tests.support import run
-from utils import checkpoint_store, locks
+from training import checkpoint_store, locks
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat

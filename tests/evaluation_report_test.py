@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import evaluate
-from cli import evaluation_report
+from commands import evaluation_report
 from dataset import descriptors, schema, tf_records
 from tests.color_model import EvaluateTest, read_index, write_model, write_photo
 from tests.support import run

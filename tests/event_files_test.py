@@ -6,7 +6,7 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import event_files
+from training import event_files
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat

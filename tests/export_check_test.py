@@ -1,4 +1,4 @@
-"""cli/export_check.py: when an export agrees with its model, and what is told where it does not."""
+"""commands/export_check.py: when an export agrees with its model, and what is told where it does not."""
 import os
 import tempfile
 import unittest
@@ -6,7 +6,7 @@ import unittest
 import numpy as np
 import pytest
 
-from cli import export_check
+from commands import export_check
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat

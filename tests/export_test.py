@@ -15,11 +15,11 @@ from PIL import Image
 
 import deeplab_model
 import export_inference_graph
-from cli import export, export_check, export_formats, model_config
+from commands import export, export_check, export_formats, model_config
 from dataset import descriptors
+from nets.architecture import Architecture
 from tests import tiny_net
-from utils import checkpoint_store
-from utils.architecture import Architecture
+from training import checkpoint_store
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -93,7 +93,7 @@ class ExportTest(unittest.TestCase):
     write_model(self.model)
     other = [{'probabilities': np.full((129, 193, 2), (0., 1.), np.float32),
               'classes': np.ones((129, 193, 1), np.int32)}]
-    with mock.patch('utils.tf_estimator.Estimator.predict', return_value=iter(other)):
+    with mock.patch('training.tf_estimator.Estimator.predict', return_value=iter(other)):
       with self.assertRaisesRegex(DataError, r'differs from it by 0\.\d+ .*; nothing was left'):
         self.export()
     self.assertEqual(os.listdir(self.output), [])

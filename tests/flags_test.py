@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from cli import flags
+from commands import flags
 from tests.support import ROOT
 from utils.errors import UsageError
 
@@ -116,7 +116,7 @@ class ParserTest(unittest.TestCase):
             self.assertIn(action.metavar, (*flags._NAMES, 'TEXT'), f'{name}: {action.dest}')
       elif 'ArgumentParser(' in text:
         self.assertIn(os.path.relpath(path, ROOT), (
-            'cli/flags.py', 'tests/study_test.py', 'tests/flags_test.py'))
+            'commands/flags.py', 'tests/study_test.py', 'tests/flags_test.py'))
 
   def test_no_flag_of_any_script_changes_its_name_default_or_what_it_takes(self):
     found = []

@@ -1,7 +1,7 @@
 """The position in the data: how many images steps took, whatever the batch sizes were."""
 import unittest
 
-from utils import history
+from training import history
 
 
 def entry(step, images_per_step, **flags):

@@ -1,4 +1,4 @@
-"""cli/inference.py and cli/videos.py: what is written of images and videos."""
+"""commands/inference.py and commands/videos.py: what is written of images and videos."""
 import argparse
 import csv
 import os
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import inference
-from cli.inference import Writer
-from cli.photos import Photo
+from commands.inference import Writer
+from commands.photos import Photo
 from dataset import descriptors
 from tests import support
 from utils.errors import DataError, UsageError

@@ -14,7 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image, PngImagePlugin
 
-from cli import flags
+from commands import flags
 from dataset import class_uniform, image_files, inputs, label_files, schema
 from dataset.descriptors import Dataset
 from utils import failures

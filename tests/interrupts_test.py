@@ -7,7 +7,8 @@ import unittest
 
 _WORK = '''
 import hashlib, sys, time
-from utils import ending, interrupts
+from training import interrupts
+from utils import ending
 requests = interrupts.Requests()
 with ending.raising_signals('test', last=True), requests.catching():
   try:
@@ -25,7 +26,7 @@ sys.exit(requests.status)
 
 _REPLACED = '''
 import time
-from utils import interrupts
+from training import interrupts
 requests = interrupts.Requests()
 try:
   with requests.catching():

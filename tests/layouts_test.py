@@ -1,8 +1,9 @@
-"""dataset/layouts.py: which files are images, which are labels, and what belongs together."""
+"""dataset/importing/layouts.py: which files are images, which are labels, and what belongs together."""
 import os
 import unittest
 
-from dataset import layouts, lists
+from dataset import lists
+from dataset.importing import layouts
 from tests.own_data import LayoutTest
 from utils.errors import DataError
 

@@ -10,7 +10,8 @@ import tensorflow.compat.v1 as tf
 
 import train
 from tests import support
-from utils import losses, optimizers, settings
+from training import losses, optimizers
+from utils import settings
 from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
@@ -291,7 +292,7 @@ class OverlapTest(unittest.TestCase):
   def test_two_replicas_have_one_loss_if_it_is_of_sums(self):
     code = """
       import numpy as np
-      from utils import losses
+      from training import losses
       rng = np.random.RandomState(0)
       logits, labels = rng.randn(4, 3, 5, 4).astype('f'), rng.choice([0, 1, 255], (4, 3, 5, 1))
       labels[2:][labels[2:] == 1] = 3  # which classes there are differs

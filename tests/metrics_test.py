@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import metrics
+from training import metrics
 
 pytestmark = pytest.mark.compat
 

@@ -6,10 +6,11 @@ import os
 import tempfile
 import unittest
 
-from cli import flags, model_config
+from commands import flags, model_config
 from dataset import descriptors
-from utils import files, history
-from utils.architecture import Architecture
+from nets.architecture import Architecture
+from training import history
+from utils import files
 from utils.errors import DataError, UsageError
 
 TWO = descriptors.from_json(

@@ -6,7 +6,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from tests import support
-from utils import optimizers
+from training import optimizers
 from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
@@ -167,7 +167,7 @@ class TrainOpTest(unittest.TestCase):
   def test_two_replicas_skip_together_and_decay_once(self):
     code = """
       import numpy as np
-      from utils import optimizers
+      from training import optimizers
       from utils.settings import Settings
       strategy = two_replicas()
 
@@ -201,7 +201,7 @@ class TrainOpTest(unittest.TestCase):
   def test_two_replicas_clip_the_sum_of_their_gradients(self):
     code = """
       import numpy as np
-      from utils import optimizers
+      from training import optimizers
       from utils.settings import Settings
       strategy = two_replicas()
 

@@ -10,7 +10,7 @@ import unittest
 import numpy as np
 from PIL import Image
 
-from cli import flags
+from commands import flags
 from tools import create_tf_record
 
 

@@ -4,7 +4,7 @@ import os
 import tempfile
 import unittest
 
-from dataset import panoptic
+from dataset.importing import panoptic
 from utils.errors import DataError
 
 CONTENT = {

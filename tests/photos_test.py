@@ -5,7 +5,7 @@ import os
 import tempfile
 import unittest
 
-from cli import photos
+from commands import photos
 from utils.errors import DataError
 
 

@@ -10,7 +10,7 @@ import unittest
 
 import pytest
 
-from cli import flags
+from commands import flags
 from tests.support import ROOT, ScriptTest
 from tests.tiny_net import TINY
 

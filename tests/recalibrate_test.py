@@ -7,13 +7,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
-from cli import model_config
+from commands import model_config
 from dataset import descriptors, inputs
 from nets import backbones
 from tests import tiny_net
 from tests.support import ScriptsTest, run
 from tools import recalibrate, recalibration
-from utils import checkpoint_store, checkpoints, validation
+from training import checkpoint_store, checkpoints, validation
 
 pytestmark = pytest.mark.compat
 _CROP = (33, 49)

@@ -5,10 +5,10 @@ import os
 import pytest
 
 import train
-from cli import model_config
+from commands import model_config
 from dataset import descriptors
+from nets.architecture import Architecture
 from tests.support import ROOT
-from utils.architecture import Architecture
 
 RECIPES = sorted(glob.glob(os.path.join(ROOT, 'recipes', '*.flags')))
 

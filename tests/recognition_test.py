@@ -1,4 +1,4 @@
-"""dataset/recognition.py: where the images and labels of a folder lie."""
+"""dataset/importing/recognition.py: where the images and labels of a folder lie."""
 import contextlib
 import io
 import os
@@ -7,7 +7,7 @@ import unittest
 import numpy as np
 from PIL import Image
 
-from dataset import recognition
+from dataset.importing import recognition
 from tests.own_data import LayoutTest
 from utils.errors import DataError
 

@@ -26,8 +26,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from deeplab_model import deeplabv3_plus_model_fn
 from tensorflow.python.distribute import cross_device_ops
 from tests import tiny_net
-from utils import run_config
-from utils.tf_estimator import Estimator
+from training import run_config
+from training.tf_estimator import Estimator
 
 folder = sys.argv[1]
 rng = np.random.RandomState(0)

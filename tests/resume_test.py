@@ -17,11 +17,11 @@ import create_pascal_tf_record
 import evaluate
 import export_inference_graph
 import train
-from cli import training
+from commands import training_loop
 from dataset import make_sample_data
 from tests import support, tiny_net
 from tests.support import run
-from utils import summaries, training_hooks
+from training import summaries, training_hooks
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -113,7 +113,7 @@ class ExactTest(ResumeTest):
     self.train('whole', *flags)
     with at_step(1, kill), self.assertRaises(Killed):  # nothing was saved
       self.train('parts', *flags)
-    with mock.patch.object(training.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
+    with mock.patch.object(training_loop.Training, 'evaluate', side_effect=Killed), self.assertRaises(Killed):
       self.train('parts', *flags)  # at step 4, where a round has been saved and not yet scored
     self.assertFalse(os.path.exists(f'{self.model("parts")}/validation.json'))
     with at_step(5, kill), self.assertRaises(Killed):  # the round is scored first, then comes a lost step

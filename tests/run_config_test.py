@@ -17,7 +17,7 @@ _STEPS = """
     from deeplab_model import deeplabv3_plus_model_fn
     from dataset import inputs
     from tests import tiny_net
-    from utils import run_config
+    from training import run_config
     params = dict(base_architecture=tiny_net.LEAN, num_classes=3, class_names='abc', batch_size=2,
                   palette=[(0, 0, 0)] * 3, max_steps=5)
     config = run_config.run_config(seed=0, xla=True).session_config

@@ -4,7 +4,7 @@ import unittest
 import cv2
 import numpy as np
 
-from utils import scores, tables, validation
+from utils import scores, tables
 
 
 def blobs(rng, size, num_values):
@@ -28,6 +28,28 @@ def published_boundary(mask, distance):
   padded = np.pad(mask.astype(np.uint8), 1)
   eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)
   return mask & (eroded[1:-1, 1:-1] == 0)
+
+
+class MatrixTest(unittest.TestCase):
+
+  def test_scores_equal_a_count_by_hand_and_skip_a_class_that_occurs_nowhere(self):
+    found = scores.of_matrix(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]), ['a', 'b', 'c'])
+    self.assertAlmostEqual(found.pop('frequency_weighted_iou'), (8 * 6 / 9 + 4 * 3 / 6) / 12, places=14)
+    self.assertEqual(found, {'mean_iou': (6 / 9 + 3 / 6) / 2, 'px_accuracy': 9 / 12,
+                             'mean_accuracy': (6 / 8 + 3 / 4) / 2, 'mean_dice': (12 / 15 + 6 / 9) / 2,
+                             'iou': {'a': 6 / 9, 'b': 3 / 6, 'c': None}})
+
+  def test_class_scores_are_none_where_there_is_nothing_to_divide_by(self):
+    # a is found, b labelled and never predicted, c predicted and never labelled, d nowhere.
+    found = scores.class_scores(np.array([[5, 0, 2, 0], [3, 0, 0, 0], [0] * 4, [0] * 4]))
+    self.assertEqual({name: scores.as_json(values) for name, values in found.items()}, {
+        'iou': [5 / 10, 0, 0, None], 'accuracy': [5 / 7, 0, None, None], 'precision': [5 / 8, None, 0, None],
+        'recall': [5 / 7, 0, None, None], 'dice': [10 / 15, 0, 0, None], 'pixels': [7, 3, 0, 0]})
+
+  def test_no_pixel_at_all_scores_nothing(self):
+    found = scores.of_matrix(np.zeros((2, 2)), ['a', 'b'])
+    self.assertEqual(found, {'mean_iou': 0, 'px_accuracy': 0, 'mean_accuracy': 0, 'frequency_weighted_iou': 0,
+                             'mean_dice': 0, 'iou': {'a': None, 'b': None}})
 
 
 class BoundaryTest(unittest.TestCase):
@@ -90,7 +112,7 @@ class TallyTest(unittest.TestCase):
     self.assertEqual((second.iou, second.accuracy), (.5, .5))  # the sky is not labelled
     np.testing.assert_array_equal(second.class_iou, [0, .5, np.nan])
     found = self.tally.scores()
-    self.assertLessEqual(validation.scores(self.tally.matrix, ['sky', 'road', 'sea']).items(), found.items())
+    self.assertLessEqual(scores.of_matrix(self.tally.matrix, ['sky', 'road', 'sea']).items(), found.items())
     self.assertEqual(found['classes']['road'], {
         'iou': .5, 'accuracy': 2 / 3, 'precision': 2 / 3, 'recall': 2 / 3, 'dice': 2 / 3, 'pixels': 3,
         'boundary_iou': .5})  # in so small images all is boundary

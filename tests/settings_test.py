@@ -4,7 +4,7 @@ import unittest
 
 import evaluate
 import train
-from utils.architecture import Architecture
+from nets.architecture import Architecture
 from utils.settings import Settings
 
 

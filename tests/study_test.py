@@ -18,7 +18,7 @@ _TRAIN = f'''
 import json, os, sys
 sys.path.insert(0, {ROOT!r})
 import train
-from cli import flags
+from commands import flags
 args = train.make_parser().parse()
 score = args.ema
 assert score, 'no score'

@@ -1,4 +1,4 @@
-"""dataset/suggestion.py: descriptors to start from, for what labels hold."""
+"""dataset/importing/suggestion.py: descriptors to start from, for what labels hold."""
 import os
 import tempfile
 import unittest
@@ -6,7 +6,8 @@ import unittest
 import numpy as np
 from PIL import Image
 
-from dataset import class_files, descriptors, suggestion
+from dataset import descriptors
+from dataset.importing import class_files, suggestion
 from utils.errors import DataError
 
 

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from utils import metrics, summaries
+from training import metrics, summaries
 from utils.settings import Settings
 
 pytestmark = pytest.mark.compat

@@ -65,7 +65,7 @@ def scoring(*values):
     mean_iou, = [value for other, value in known if matrix is other]
     return {'mean_iou': mean_iou, 'px_accuracy': 0, 'iou': {}}
 
-  return mock.patch('utils.validation.scores', scores)
+  return mock.patch('utils.scores.of_matrix', scores)
 
 
 def run_on_two_cpus(code):
@@ -285,7 +285,7 @@ class ScriptsTest(unittest.TestCase):
 _SCRIPT = '''
 import os, signal, sys, threading, time, warnings
 sys.path.insert(0, {root!r})
-from cli import flags
+from commands import flags
 from utils import files
 from utils.errors import DataError, UsageError
 

@@ -19,7 +19,7 @@ class DoorTest(unittest.TestCase):
 
   def test_canned_estimators_are_not_imported(self):
     answer = self.python(
-        'import sys; from utils.tf_estimator import Estimator, RunConfig\n'
+        'import sys; from training.tf_estimator import Estimator, RunConfig\n'
         'print(Estimator.__module__, [name for name in sys.modules if ".canned" in name])')
     self.assertEqual(answer.stdout, 'tensorflow_estimator.python.estimator.estimator []\n', answer.stderr)
 
@@ -27,7 +27,7 @@ class DoorTest(unittest.TestCase):
     answer = self.python('import importlib.util as util; find = util.find_spec\n'
                          'util.find_spec = lambda name, *rest: None if name == "tensorflow_estimator" else '
                          'find(name, *rest)\n'
-                         'import utils.tf_estimator')
+                         'import training.tf_estimator')
     self.assertRegex(answer.stderr, 'has no tf.estimator; pip install tensorflow-estimator==2.15.0\n$')
 
 

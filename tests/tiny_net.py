@@ -9,7 +9,7 @@ import runpy
 import sys
 from unittest import mock
 
-from cli import flags
+from commands import flags
 from nets import backbones
 
 # Two rows, whose networks are the same: with the head of resnet_v2, and with that of mobilenet_v2.

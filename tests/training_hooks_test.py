@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from utils import interrupts, optimizers, training_hooks
+from training import interrupts, optimizers, training_hooks
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat

@@ -1,4 +1,4 @@
-"""Scores of a training's evaluations: computed by hand, kept in a file, and counted since the best."""
+"""Scores of a training's evaluations: kept in a file, and counted since the best."""
 import json
 import os
 import tempfile
@@ -6,30 +6,9 @@ import unittest
 
 import numpy as np
 
-from utils import files, validation
+from training import validation
+from utils import files
 from utils.errors import DataError
-
-
-class ScoresTest(unittest.TestCase):
-
-  def test_scores_equal_a_count_by_hand_and_skip_a_class_that_occurs_nowhere(self):
-    found = validation.scores(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]), ['a', 'b', 'c'])
-    self.assertAlmostEqual(found.pop('frequency_weighted_iou'), (8 * 6 / 9 + 4 * 3 / 6) / 12, places=14)
-    self.assertEqual(found, {'mean_iou': (6 / 9 + 3 / 6) / 2, 'px_accuracy': 9 / 12,
-                             'mean_accuracy': (6 / 8 + 3 / 4) / 2, 'mean_dice': (12 / 15 + 6 / 9) / 2,
-                             'iou': {'a': 6 / 9, 'b': 3 / 6, 'c': None}})
-
-  def test_class_scores_are_none_where_there_is_nothing_to_divide_by(self):
-    # a is found, b labelled and never predicted, c predicted and never labelled, d nowhere.
-    found = validation.class_scores(np.array([[5, 0, 2, 0], [3, 0, 0, 0], [0] * 4, [0] * 4]))
-    self.assertEqual({name: validation.as_json(values) for name, values in found.items()}, {
-        'iou': [5 / 10, 0, 0, None], 'accuracy': [5 / 7, 0, None, None], 'precision': [5 / 8, None, 0, None],
-        'recall': [5 / 7, 0, None, None], 'dice': [10 / 15, 0, 0, None], 'pixels': [7, 3, 0, 0]})
-
-  def test_no_pixel_at_all_scores_nothing(self):
-    found = validation.scores(np.zeros((2, 2)), ['a', 'b'])
-    self.assertEqual(found, {'mean_iou': 0, 'px_accuracy': 0, 'mean_accuracy': 0, 'frequency_weighted_iou': 0,
-                             'mean_dice': 0, 'iou': {'a': None, 'b': None}})
 
 
 class ValidationTest(unittest.TestCase):

@@ -1,4 +1,4 @@
-"""cli/videos.py: the frames of a video, each with its own prediction, and videos that are none."""
+"""commands/videos.py: the frames of a video, each with its own prediction, and videos that are none."""
 import contextlib
 import os
 import tempfile
@@ -7,7 +7,7 @@ import unittest
 import cv2
 import numpy as np
 
-from cli import photos, videos
+from commands import photos, videos
 from utils.errors import DataError
 
 

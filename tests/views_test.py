@@ -1,4 +1,4 @@
-"""utils/views.py: scales, mirrored images and windows."""
+"""dataset/views.py: scales, mirrored images and windows."""
 import collections
 import types
 import unittest
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from dataset import views
+from dataset.views import View, Views
 from deeplab_model import deeplabv3_plus_model_fn, network
+from nets.architecture import Architecture
 from tests import tiny_net
-from utils import views
-from utils.architecture import Architecture
+from training.tf_estimator import ModeKeys
 from utils.errors import UsageError
-from utils.tf_estimator import ModeKeys
-from utils.views import View, Views
 
 pytestmark = pytest.mark.compat
 

@@ -61,6 +61,15 @@ class MapInOrderTest(unittest.TestCase):
                           start_new_session=True, check=False)
     self.assertEqual((done.returncode, done.stdout, done.stderr), (0, '7\n', ''))
 
+  def test_any_number_is_running_or_not(self):
+    with subprocess.Popen([sys.executable, '-c', ''], stdout=subprocess.DEVNULL) as ended:
+      ended.wait()
+    for number in (0, -1, -os.getppid(), 99999999999, 10 ** 30, ended.pid, os.getpid(), True, 1.5, '1',
+                   None, [1]):
+      self.assertFalse(workers.is_running(number), number)
+    self.assertTrue(workers.is_running(os.getppid()))
+    self.assertTrue(workers.is_running(1))
+
 
 if __name__ == '__main__':
   unittest.main()

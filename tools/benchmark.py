@@ -50,7 +50,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags
+from commands import flags
 from dataset import descriptors
 from utils import files, workers
 from utils.errors import DataError, UsageError

@@ -9,11 +9,12 @@ import zlib
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
-from cli import model_config
+from commands import model_config
 from dataset import descriptors
 from nets import backbones
-from utils import checkpoint_store, checkpoints, devices, failures, files, locks
-from utils.architecture import Architecture
+from nets.architecture import Architecture
+from training import checkpoint_store, checkpoints, locks
+from utils import devices, failures, files
 from utils.errors import DataError, UsageError
 
 # What is recognised and cannot be built here: a pattern of a variable's name, and what it is.

@@ -24,8 +24,9 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags
-from dataset import class_files, descriptors, layouts, lists, panoptic, recognition, suggestion
+from commands import flags
+from dataset import descriptors, lists
+from dataset.importing import class_files, layouts, panoptic, recognition, suggestion
 from utils import files
 from utils.errors import DataError, UsageError
 

@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import deeplab_model
-from cli import flags, model_config
+from commands import flags, model_config
 from dataset import class_uniform, conversion, inputs, tf_records
 from nets import backbones, layers
-from utils import checkpoint_store, checkpoints, devices, failures, files, locks, validation
+from training import checkpoint_store, checkpoints, locks, validation
+from utils import devices, failures, files
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 

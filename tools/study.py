@@ -15,7 +15,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # where our modules are
 
-from cli import flags
+from commands import flags
 
 
 def make_parser():

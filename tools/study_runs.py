@@ -8,13 +8,13 @@ import subprocess
 import sys
 import typing
 
-from cli import flags, model_config
+from commands import flags, model_config
 from dataset import tf_records
 from tools import scalar_curves
 from train import make_parser
+from training.validation import Validation
 from utils import files
 from utils.errors import DataError, UsageError
-from utils.validation import Validation
 
 _TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'train.py')
 _LOG = 'train.log'

@@ -11,7 +11,7 @@ import os
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from cli import flags
+from commands import flags
 from dataset import class_uniform, conversion, descriptors, image_files, inputs, lists, schema, tf_records
 from nets import backbones
 from tools import view_dataset_facts, view_dataset_page

@@ -1,7 +1,7 @@
 """The devices that a script computes on: taken, refused, described; and TensorFlow's environment for them.
 
 TensorFlow reads environment variables when it makes its first device, some of them only once, so `prepare`
-comes before anything else and does not import it (cli/flags.py calls it for every script). What the user
+comes before anything else and does not import it (commands/flags.py calls it for every script). What the user
 has set stays, but for packages that need not be here. Children inherit it all.
 """
 import contextlib

@@ -1,7 +1,7 @@
 """The two ways in which input can be wrong, and the exit status that each ends a script with.
 
 Both carry one sentence for the user: what was given, what is allowed, what to do. Scripts turn them
-into `<script>: error: <sentence>` (cli/flags.py); a traceback means a defect of ours.
+into `<script>: error: <sentence>` (commands/flags.py); a traceback means a defect of ours.
 """
 
 

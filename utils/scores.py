@@ -1,7 +1,7 @@
 """The scores of an evaluation: a Tally adds them up image by image on the host; and they become text.
 
-What the classes of single pixels say follows from a confusion matrix (utils/validation.py). How well outlines
-are met is said by Boundary IoU: Cheng, Girshick, Dollar, Berg and Kirillov, Boundary IoU: Improving
+What the classes of single pixels say follows from a confusion matrix. How well outlines are met is said by
+Boundary IoU: Cheng, Girshick, Dollar, Berg and Kirillov, Boundary IoU: Improving
 Object-Centric Image Segmentation Evaluation, CVPR 2021 (arXiv 2103.16562).
 """
 import typing
@@ -9,13 +9,78 @@ import typing
 import cv2
 import numpy as np
 
-from utils import tables, validation
+from utils import tables
 
 _BOUNDARY = 0.02  # width of the boundary, of the image's diagonal; as published
 _COLUMNS = ('iou', 'accuracy', 'precision', 'recall', 'dice', 'boundary_iou')
 _MEANS = (('mean IoU', 'mean_iou'), ('mean accuracy', 'mean_accuracy'),
           ('frequency-weighted IoU', 'frequency_weighted_iou'), ('pixel accuracy', 'px_accuracy'),
           ('mean Dice', 'mean_dice'), ('boundary IoU', 'boundary_iou'))
+
+
+def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the scores of each class by a confusion matrix, computed in float64.
+
+  Args:
+    matrix: integer [K, K]; rows are true classes, columns predicted ones.
+
+  Returns:
+    dict of arrays [K]: iou, accuracy, precision, recall and dice, float64, 0..1 or NaN, and pixels, int64,
+    those labelled so. Iou and dice are NaN for a class that occurs nowhere, precision for one that is never
+    predicted, recall for one that is never labelled. The accuracy of a class, as papers on segmentation use
+    the word, is its recall.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  right, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+  recall = _share(right, labelled)
+  return {'iou': _share(right, labelled + predicted - right), 'accuracy': recall,
+          'precision': _share(right, predicted), 'recall': recall,
+          'dice': _share(2 * right, labelled + predicted), 'pixels': labelled.astype(np.int64)}
+
+
+def of_matrix(matrix: np.ndarray, class_names: typing.Sequence[str]) -> dict[str, typing.Any]:
+  """Returns the scores of a confusion matrix as a dict for JSON, in float64.
+
+  Args:
+    matrix: integer [K, K]; rows are true classes, columns predicted ones.
+    class_names: K of them.
+
+  Returns:
+    dict of mean_iou and mean_dice (over the classes that occur), mean_accuracy (over those labelled),
+    px_accuracy, and frequency_weighted_iou (by labelled pixels), all 0 if no pixel is valid; and iou, a dict
+    by class name, None for a class that occurs nowhere.
+  """
+  of_class = class_scores(matrix)
+  pixels = of_class['pixels']
+  total = max(pixels.sum(), 1)
+  return {
+      'mean_iou': mean(of_class['iou']) or 0.0,
+      'px_accuracy': float(np.trace(np.asarray(matrix, np.float64)) / total),
+      'mean_accuracy': mean(of_class['accuracy']) or 0.0,
+      'frequency_weighted_iou': float(np.nansum(of_class['iou'] * pixels) / total),
+      'mean_dice': mean(of_class['dice']) or 0.0,
+      'iou': dict(zip(class_names, as_json(of_class['iou']), strict=True)),
+  }
+
+
+def iou_tag(class_name: str) -> str:
+  """Returns what the curve of a class's IoU is called in all event files: any text may be a tag."""
+  return f'iou/{class_name}'
+
+
+def mean(values: np.ndarray) -> float | None:
+  """Returns the mean of a float64 array without its NaN, or None if nothing else is in it."""
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if known.size else None
+
+
+def as_json(values: np.ndarray) -> list[typing.Any]:
+  """Returns the numbers of an array as a list, None for NaN."""
+  return [None if value != value else value for value in values.tolist()]
+
+
+def _share(part, whole):
+  return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 class ImageScores(typing.NamedTuple):
@@ -65,25 +130,25 @@ class Tally:
     matrix = np.bincount(cells, minlength=count * count).reshape(count, count)
     self.matrix += matrix
     self._boundary += boundary_counts(label, classes, valid, count)
-    of_class, pixels = validation.class_scores(matrix), int(matrix.sum())
+    of_class, pixels = class_scores(matrix), int(matrix.sum())
     accuracy = float(np.trace(matrix) / pixels) if pixels else None
-    mean = validation.mean(of_class['iou'][of_class['pixels'] > 0])
-    found = ImageScores(name, mean, accuracy, pixels, of_class['iou'])
+    iou = mean(of_class['iou'][of_class['pixels'] > 0])
+    found = ImageScores(name, iou, accuracy, pixels, of_class['iou'])
     self.images.append(found)
     return found
 
   def scores(self) -> dict[str, typing.Any]:
     """Returns all scores of all images as a dict for JSON.
 
-    These are `validation.scores`, boundary_iou (0 without a valid pixel), and classes, a dict from each name
-    to its scores by `validation.class_scores`, with its boundary_iou; None for what does not exist.
+    These are those of `of_matrix`, boundary_iou (0 without a valid pixel), and classes, a dict from each name
+    to its scores by `class_scores`, with its boundary_iou; None for what does not exist.
     """
     intersection, union = self._boundary.astype(np.float64)
     boundary = np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
-    of_class = {**validation.class_scores(self.matrix), 'boundary_iou': boundary}
-    columns = {key: validation.as_json(values) for key, values in of_class.items()}
-    return {**validation.scores(self.matrix, self._class_names),
-            'boundary_iou': validation.mean(boundary) or 0.0,
+    of_class = {**class_scores(self.matrix), 'boundary_iou': boundary}
+    columns = {key: as_json(values) for key, values in of_class.items()}
+    return {**of_matrix(self.matrix, self._class_names),
+            'boundary_iou': mean(boundary) or 0.0,
             'classes': {name: {key: values[index] for key, values in columns.items()}
                         for index, name in enumerate(self._class_names)}}
 
@@ -136,7 +201,7 @@ def report(matrix: np.ndarray, class_names: typing.Sequence[str]) -> str:
     matrix: int64 [K, K]; rows are true classes, columns predicted ones.
     class_names: K of them.
   """
-  found, has_pixels = validation.scores(matrix, class_names), bool(matrix.any())
+  found, has_pixels = of_matrix(matrix, class_names), bool(matrix.any())
   labelled, predicted = matrix.sum(axis=1) > 0, matrix.sum(axis=0) > 0
   lines = ['Intersection over Union for each class:']
   lines += [f'    class {index}: {_score(iou):6}  {name}'

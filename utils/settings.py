@@ -1,11 +1,11 @@
 """Settings: what a model_fn is told beside the Architecture, as one record; the home of the defaults.
 
-Flags take their defaults from here (cli/flags.py). Free of TensorFlow.
+Flags take their defaults from here (commands/flags.py). Free of TensorFlow.
 """
 import dataclasses
 import typing
 
-# What a loss is made of (utils/losses.py), and the flags that change such a part.
+# What a loss is made of (training/losses.py), and the flags that change such a part.
 FLAGS_OF_LOSS: dict[str, tuple[str, ...]] = {
     'cross_entropy': ('hard_pixels', 'label_smoothing'), 'focal': ('hard_pixels',), 'dice': (), 'lovasz': ()}
 _LARGEST_WEIGHT = 3.4e38  # of float32

@@ -86,3 +86,16 @@ def _end_with_parent():
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()
+
+
+def is_running(pid: object) -> bool:
+  """Returns whether another process of this machine has a number, which may be anything that a file holds."""
+  if type(pid) is not int or pid <= 0 or pid == os.getpid():  # 0 and less are groups of processes
+    return False
+  try:
+    os.kill(pid, 0)  # sends no signal, but looks whether there is one to send it to
+  except (ProcessLookupError, OverflowError):
+    return False
+  except PermissionError:
+    pass
+  return True

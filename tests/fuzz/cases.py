@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from tests.fuzz import faults
-from utils import event_files
+from training import event_files
 
 _TRAINING = ('train.py --dataset data/sample.json --data_dir records --base_architecture mobilenet_v2_dm05 '
              '--pre_trained_model none --crop_size 33 33 --batch_norm_decay 0.5 --batch_size 10 '

@@ -22,7 +22,7 @@ import tempfile
 
 sys.path.insert(0, os.path.realpath(__file__ + '/../../..'))  # where our modules are
 
-from cli import flags
+from commands import flags
 from tests import children
 
 

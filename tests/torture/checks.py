@@ -14,8 +14,8 @@ import tempfile
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cli import model_config
-from utils import checkpoint_store, event_files, locks, validation
+from commands import model_config
+from training import checkpoint_store, event_files, locks, validation
 
 # All that may lie in a model folder after a clean end, by its path below it; the product names it.
 _BEST, _EVENTS = re.escape(checkpoint_store.BEST), r'events\.out\.tfevents\.\d+\..*'

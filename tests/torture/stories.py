@@ -17,7 +17,7 @@ import traceback
 
 from tests.torture import checks
 from tests.torture.lab import TIMEOUT, TRAININGS, Failed, epochs_of, shown, split_flags, texts, with_flags
-from utils import event_files
+from training import event_files
 
 # Names of the model's folder other than m, which most stories have.
 NAMES = ('m[lr=0.1]', 'a b', 'ü', 'x*?', "it's", 'quo"te', '{a,b}', '$HOME', '%s %d', 'a;b&c', '#1', '~',

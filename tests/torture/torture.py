@@ -20,7 +20,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath(__file__ + '/../../..'))  # where our modules are
 
-from cli import flags
+from commands import flags
 
 
 def make_parser():

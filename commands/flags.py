@@ -9,7 +9,7 @@ what libraries print utils/quiet.py's, and which devices it computes on utils/de
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
-and can contradict those that were (cli/model_config.py). They can also stand in a file, --recipe.
+and can contradict those that were (commands/model_config.py). They can also stand in a file, --recipe.
 """
 import argparse
 import contextlib
@@ -23,8 +23,8 @@ import sys
 import typing
 
 from nets import backbones
+from nets.architecture import Architecture
 from utils import devices, ending, progress, quiet
-from utils.architecture import Architecture
 from utils.errors import UsageError
 from utils.settings import Settings, weight_of_loss
 
@@ -58,8 +58,8 @@ class Parser(argparse.ArgumentParser):
     A flag whose default is False takes no value: `--name` is True, and `--no-name` False again.
 
     Args:
-      recorded: whether it changes what is learnt, so that a change of it is history (utils/history.py); None
-        is True, but in the group `output` and in none.
+      recorded: whether it changes what is learnt, so that a change of it is history (training/history.py);
+        None is True, but in the group `output` and in none.
     """
     self.defaults[name] = default
     if recorded or recorded is None and self._group not in (self, self._titled.get('output')):
@@ -422,7 +422,7 @@ MODEL_FLAGS = ('model_dir', 'dataset', *(field.name for field in dataclasses.fie
 # The flags of how the network is computed.
 COMPUTE_FLAGS = ('precision', 'data_format')
 
-# The flags of how an image is looked at (utils/views.py).
+# The flags of how an image is looked at (dataset/views.py).
 VIEW_FLAGS = ('eval_scales', 'flip', 'sliding_window', 'overlap')
 
 # The flags of the scripts that write records.

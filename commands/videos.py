@@ -2,7 +2,7 @@
 import os
 import tempfile
 
-from cli import photos
+from commands import photos
 from dataset import image_files
 from utils import files
 from utils.errors import DataError

@@ -13,35 +13,31 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cli import flags, model_config
+from commands import confusion_picture, flags, model_config
 from dataset import class_uniform, conversion, inputs, tf_records
 from deeplab_model import deeplabv3_plus_model_fn, resolved
 from nets import backbones
-from utils import (
+from training import (
   batch_size,
   checkpoint_store,
   checkpoints,
   cluster,
-  confusion_picture,
-  devices,
   event_files,
-  failures,
-  files,
   history,
   interrupts,
   locks,
   losses,
   optimizers,
   run_config,
-  scores,
   summaries,
   training_hooks,
   validation,
 )
+from training.tf_estimator import Estimator, debug_hook, run_in_cluster
+from training.validation import Validation
+from utils import devices, failures, files, scores
 from utils.errors import DataError, UsageError
 from utils.settings import FLAGS_OF_LOSS, Settings, weight_of_loss
-from utils.tf_estimator import Estimator, debug_hook, run_in_cluster
-from utils.validation import Validation
 
 _EVENTS = 'events.out.tfevents.*'
 _EVALUATED = ('eval', 'eval_ema', event_files.OF_EVALUATION)  # folders of curves
@@ -697,15 +693,15 @@ class Training:
     self.result = results[deciding]
     made_of = {name: self.basis[name] for name in ('images', 'records')}
     names = self.dataset.class_names
-    of_weights = {weights: {**made_of, **validation.scores(result['confusion_matrix'], names)}
+    of_weights = {weights: {**made_of, **scores.of_matrix(result['confusion_matrix'], names)}
                   for weights, result in results.items()}
-    scores = of_weights.pop(deciding)
+    entry = of_weights.pop(deciding)
     if self.args.ema:
-      scores = {**scores, 'weights': deciding, **of_weights}
+      entry = {**entry, 'weights': deciding, **of_weights}
     # First, so that a kill before the second leaves a round that is scored again.
-    earlier = [entry for entry in self.validation.comparable(scores) if entry['step'] != step]
-    keep_best(self.args.model_dir, self.validation, [*earlier, {'step': step, **scores}], checkpoint)
-    self.validation.add(step, scores)
+    earlier = [other for other in self.validation.comparable(entry) if other['step'] != step]
+    keep_best(self.args.model_dir, self.validation, [*earlier, {'step': step, **entry}], checkpoint)
+    self.validation.add(step, entry)
     stop = is_stopped_early(self.args, self.validation)
     if stop:
       print(f'Stopping early: no better mean IoU in the last {self.args.early_stopping_evals} evaluations')

@@ -12,9 +12,9 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.grappler import tf_optimizer
 
-from utils import run_config
+from training import run_config
+from training.tf_estimator import ModeKeys
 from utils.errors import UsageError
-from utils.tf_estimator import ModeKeys
 
 _ONNX_OPSET = 17
 # What --format onnx was tried with; requirements.txt does not have them, as nothing else needs them.

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
+from training.tf_estimator import RunConfig
 from utils import devices, progress
 from utils.errors import UsageError
-from utils.tf_estimator import RunConfig
 
 # What --precision says convolutions compute in.
 DTYPES = {'fp32': tf.float32, 'fp16': tf.float16, 'bf16': tf.bfloat16}

@@ -1,13 +1,13 @@
 """The checkpoints of a model folder one after another, also those that a training is still to write.
 
-A training has ended once nobody has touched its lock (utils/locks.py), and no checkpoint has come, for a
+A training has ended once nobody has touched its lock (training/locks.py), and no checkpoint has come, for a
 minute: the lock of a process that was killed stays, and one that is started again takes a while to begin.
 """
 import os
 import time
 import typing
 
-from utils import checkpoint_store, locks
+from training import checkpoint_store, locks
 
 POLL_SECONDS = 3
 PATIENCE_SECONDS = 60

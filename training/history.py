@@ -22,8 +22,8 @@ def entry(step: int, images_per_step: int, num_train: int | None, flags: dict[st
 
   Args:
     num_train: None in a history of the first versions, which did not keep it.
-    flags: those of the run that change weights or the order of the data (cli/flags.py); older versions kept
-      all.
+    flags: those of the run that change weights or the order of the data (commands/flags.py); older versions
+      kept all.
     train_records: their fingerprint; None in a history of earlier versions.
   """
   return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train,

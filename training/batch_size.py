@@ -12,9 +12,10 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import devices, failures, run_config, workers
+from training import run_config
+from training.tf_estimator import ModeKeys
+from utils import devices, failures, workers
 from utils.errors import UsageError
-from utils.tf_estimator import ModeKeys
 
 _MEASURED = (2, 4)  # batch norm wants more than one image
 _KEPT_FREE = 0.1  # of the batch that fits: validation of whole images needs memory beside it

@@ -1,8 +1,8 @@
 """Recognition of a folder: where its images and labels lie, for training, validation and test.
 
 Images and labels may lie in two trees of folders, side by side in one, in folders of their own for each
-split, or in several folders that are laid out alike. What each file is, dataset/layouts.py says once the
-folders are known. Free of TensorFlow.
+split, or in several folders that are laid out alike. Once the folders are known, layouts.py says what each
+file is. Free of TensorFlow.
 """
 import collections
 import functools
@@ -10,7 +10,8 @@ import os
 import re
 import typing
 
-from dataset import label_files, layouts, lists, panoptic
+from dataset import label_files, lists
+from dataset.importing import layouts, panoptic
 from utils import files
 from utils.errors import DataError
 

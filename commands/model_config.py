@@ -11,11 +11,12 @@ import platform
 import typing
 from importlib import metadata
 
-from cli import flags
+from commands import flags
 from dataset import descriptors
 from nets import backbones
-from utils import checkpoints, files, history
-from utils.architecture import GEOMETRY, Architecture, problem
+from nets.architecture import GEOMETRY, Architecture, problem
+from training import checkpoints, history
+from utils import files
 from utils.errors import DataError, UsageError
 
 FILE_NAME = 'model_config.json'
@@ -24,7 +25,7 @@ _OF_DECODER = 'decoder_channels decoder_convs decoder_filters decoder_kernel dec
 
 
 class Stored(typing.NamedTuple):
-  """What model_config.json holds; utils/history.py describes the history."""
+  """What model_config.json holds; training/history.py describes the history."""
   architecture: Architecture
   dataset: descriptors.Dataset
   history: list[history.Entry]

@@ -1,7 +1,8 @@
 """Segmentation scores, all computed from one confusion matrix."""
 import tensorflow.compat.v1 as tf
 
-from utils import replicas, validation
+from nets import replicas
+from utils.scores import iou_tag
 
 
 def confusion_matrix(labels, predictions, num_classes, ignore_label, deterministic=False):
@@ -56,7 +57,7 @@ def evaluation_metrics(matrix, class_names):
     class_names: list of K str.
 
   Returns:
-    dict of (value, update_op): the scalars mean_iou, px_accuracy and validation.iou_tag of each
+    dict of (value, update_op): the scalars mean_iou, px_accuracy and iou_tag of each
     class, and confusion_matrix, int64 [K, K].
   """
   total = tf.get_variable(
@@ -68,7 +69,7 @@ def evaluation_metrics(matrix, class_names):
   def values(total):
     iou = iou_per_class(total)
     scores = {'mean_iou': mean_iou(total), 'px_accuracy': pixel_accuracy(total)}
-    scores.update({validation.iou_tag(name): iou[index] for index, name in enumerate(class_names)})
+    scores.update({iou_tag(name): iou[index] for index, name in enumerate(class_names)})
     # Event files take scalars of float32; scores keep float64 only inside.
     scores = {name: tf.cast(score, tf.float32) for name, score in scores.items()}
     return {**scores, 'confusion_matrix': total}

@@ -13,13 +13,14 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from cli import export_check, export_formats, model_config
-from cli.export_formats import FORMATS
+from commands import export_check, export_formats, model_config
+from commands.export_formats import FORMATS
 from dataset import preprocessing
 from deeplab_model import deeplabv3_plus_model_fn
-from utils import checkpoints, devices, failures, files, run_config
+from training import checkpoints, run_config
+from training.tf_estimator import Estimator, TensorServingInputReceiver
+from utils import devices, failures, files
 from utils.errors import DataError, UsageError
-from utils.tf_estimator import Estimator, TensorServingInputReceiver
 
 BYTES_SIGNATURE, BYTES_INPUT, BYTES_OUTPUT = 'image_bytes', 'image_bytes', 'mask_png_bytes'
 # The least share of pixels whose class is the model's: in float32, and in 8-bit integers.

@@ -3,7 +3,7 @@
 A checkpoint counts once it is complete and finite. It is written into a folder of its own, read back (each
 value, with its checksum), flushed to the disk and then renamed, its index last; whoever looks for checkpoints
 looks for indexes. So a process may be killed, or a disk become full, at any moment: what was there stays, and
-what was being written does not count. What is in a checkpoint is utils/checkpoints.py's concern.
+what was being written does not count. What is in a checkpoint is training/checkpoints.py's concern.
 """
 import atexit
 import contextlib
@@ -19,9 +19,10 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_index, files
+from training import checkpoint_index
+from training.validation import BEST
+from utils import files
 from utils.errors import DataError
-from utils.validation import BEST
 
 NAME = 'model.ckpt'
 SET_ASIDE = 'set_aside'     # folder of what a training did not go on from

@@ -11,9 +11,10 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_store, files, validation
+from nets.replicas import variable_name
+from training import checkpoint_store, validation
+from utils import files
 from utils.errors import DataError
-from utils.replicas import variable_name
 
 _CLASSIFIER = re.compile('(decoder/|^)upsampling_logits/conv_1x1/(weights|biases)$|^logits/semantic/')
 # Our names of the head's scopes and those of Google's DeepLab; backbones are called the same in both.

@@ -11,7 +11,8 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoint_store, failures, summaries
+from training import checkpoint_store, summaries
+from utils import failures
 from utils.errors import DataError, UsageError
 
 _MOST_NAMES = 100  # of images, in a message

@@ -9,7 +9,8 @@ import typing
 
 import numpy as np
 
-from dataset import class_files, descriptors, label_files, polygons
+from dataset import descriptors, label_files, polygons
+from dataset.importing import class_files
 from utils import workers
 from utils.errors import DataError
 

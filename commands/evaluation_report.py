@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from utils import confusion_picture, files, pages, scores, validation, visualization
+from commands import confusion_picture
+from utils import files, pages, scores, visualization
 from utils.errors import UsageError
 
 PAGE, IMAGES, MATRIX, PICTURE, SCORES = NAMES = (
@@ -110,7 +111,7 @@ def write(folder: str, split: str, found: dict[str, typing.Any], images: list[sc
       [name, *row] for name, row in zip(names, found['confusion_matrix']))])
   files.write_csv(os.path.join(folder, IMAGES), [['name', 'IoU', 'accuracy', 'pixels', *names], *(
       [one.name, _number(one.iou), _number(one.accuracy), one.pixels,
-       *map(_number, validation.as_json(one.class_iou))] for one in images)])
+       *map(_number, scores.as_json(one.class_iou))] for one in images)])
   files.write_json(os.path.join(folder, SCORES), found)
 
 

@@ -8,24 +8,14 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cli import checkpoint_watch, evaluation_report, model_config
-from dataset import conversion, image_files, inputs, lists, predictions, schema, tf_records
+from commands import checkpoint_watch, evaluation_report, model_config
+from dataset import conversion, image_files, inputs, lists, predictions, schema, tf_records, views
 from deeplab_model import deeplabv3_plus_model_fn
-from utils import (
-  checkpoint_store,
-  checkpoints,
-  devices,
-  event_files,
-  failures,
-  files,
-  run_config,
-  scores,
-  validation,
-  views,
-)
+from training import checkpoint_store, checkpoints, event_files, run_config
+from training.tf_estimator import Estimator
+from utils import devices, failures, files, scores
 from utils.errors import DataError
 from utils.progress import Progress
-from utils.tf_estimator import Estimator
 
 
 def main(args):
@@ -188,7 +178,7 @@ class Evaluation:
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
     folder = os.path.join(self._args.model_dir, event_files.OF_EVALUATION, run_name(self._args))
     scalars = {title: value for title, value in found.items() if isinstance(value, float)}
-    scalars.update({validation.iou_tag(name): value for name, value in found['iou'].items()
+    scalars.update({scores.iou_tag(name): value for name, value in found['iou'].items()
                     if value is not None})
     try:
       os.makedirs(folder, exist_ok=True)

@@ -4,8 +4,8 @@ import statistics
 
 import tensorflow.compat.v1 as tf
 
-from utils import replicas
-from utils.replicas import variable_name
+from nets import replicas
+from nets.replicas import variable_name
 from utils.settings import FLAGS_OF_LOSS, weight_of_loss
 
 

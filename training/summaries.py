@@ -10,7 +10,9 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tensorboard.plugins.hparams import summary_v2 as hparams  # its api wants a Keras
 
-from utils import metrics, validation, visualization
+from training import metrics
+from utils import visualization
+from utils.scores import iou_tag
 
 # A picture is no higher, and a JPEG, so that an hour of training on a fast GPU (some 400 times 6 pictures)
 # stays below 50 MB.
@@ -53,7 +55,7 @@ def training_scalars(scalars, matrix, class_names):
   if tf.distribute.get_replica_context().replica_id_in_sync_group == 0:
     # tf.summary.scalar would make names in the graph, and then other tags, of the names of classes.
     tags = [*(f'train_iou_class{index}' for index in range(len(class_names))),
-            *map(validation.iou_tag, class_names)]
+            *map(iou_tag, class_names)]
     tf.add_to_collection(tf.GraphKeys.SUMMARIES, tf.raw_ops.ScalarSummary(
         tags=tags, values=tf.concat([iou, iou], axis=0), name='iou'))
 

@@ -8,8 +8,6 @@ import json
 import os
 import typing
 
-import numpy as np
-
 from utils import files
 from utils.errors import DataError
 
@@ -19,76 +17,12 @@ BEST = 'best'                     # folder of the best checkpoint, in the model'
 SCORES_NAME = 'scores.json'       # in that folder: its evaluation
 
 
-def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
-  """Returns the scores of each class by a confusion matrix, computed in float64.
-
-  Args:
-    matrix: integer [K, K]; rows are true classes, columns predicted ones.
-
-  Returns:
-    dict of arrays [K]: iou, accuracy, precision, recall and dice, float64, 0..1 or NaN, and pixels, int64,
-    those labelled so. Iou and dice are NaN for a class that occurs nowhere, precision for one that is never
-    predicted, recall for one that is never labelled. The accuracy of a class, as papers on segmentation use
-    the word, is its recall.
-  """
-  matrix = np.asarray(matrix, np.float64)
-  right, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-  recall = _share(right, labelled)
-  return {'iou': _share(right, labelled + predicted - right), 'accuracy': recall,
-          'precision': _share(right, predicted), 'recall': recall,
-          'dice': _share(2 * right, labelled + predicted), 'pixels': labelled.astype(np.int64)}
-
-
-def scores(matrix: np.ndarray, class_names: typing.Sequence[str]) -> dict[str, typing.Any]:
-  """Returns the scores of a confusion matrix as a dict for JSON, in float64.
-
-  Args:
-    matrix: integer [K, K]; rows are true classes, columns predicted ones.
-    class_names: K of them.
-
-  Returns:
-    dict of mean_iou and mean_dice (over the classes that occur), mean_accuracy (over those labelled),
-    px_accuracy, and frequency_weighted_iou (by labelled pixels), all 0 if no pixel is valid; and iou, a dict
-    by class name, None for a class that occurs nowhere.
-  """
-  of_class = class_scores(matrix)
-  pixels = of_class['pixels']
-  total = max(pixels.sum(), 1)
-  return {
-      'mean_iou': mean(of_class['iou']) or 0.0,
-      'px_accuracy': float(np.trace(np.asarray(matrix, np.float64)) / total),
-      'mean_accuracy': mean(of_class['accuracy']) or 0.0,
-      'frequency_weighted_iou': float(np.nansum(of_class['iou'] * pixels) / total),
-      'mean_dice': mean(of_class['dice']) or 0.0,
-      'iou': dict(zip(class_names, as_json(of_class['iou']), strict=True)),
-  }
-
-
-def iou_tag(class_name: str) -> str:
-  """Returns what the curve of a class's IoU is called in all event files: any text may be a tag."""
-  return f'iou/{class_name}'
-
-
-def mean(values: np.ndarray) -> float | None:
-  """Returns the mean of a float64 array without its NaN, or None if nothing else is in it."""
-  known = values[~np.isnan(values)]
-  return float(known.mean()) if known.size else None
-
-
-def as_json(values: np.ndarray) -> list[typing.Any]:
-  """Returns the numbers of an array as a list, None for NaN."""
-  return [None if value != value else value for value in values.tolist()]
-
-
-def _share(part, whole):
-  return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
-
-
 class Validation:
   """The evaluations of a model folder, in the order of steps.
 
   Attributes:
-    evaluations: list of dicts, each `scores` with its step; those read lack the scores of single classes.
+    evaluations: list of dicts, each `scores.of_matrix` with its step; those read lack the scores of
+      single classes.
   """
 
   def __init__(self, model_dir: str, last: int | None = None, basis: dict[str, typing.Any] | None = None,

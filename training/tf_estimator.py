@@ -4,10 +4,10 @@ TensorFlow 2.15 was the last release with `tf.estimator`. The package tensorflow
 same code and runs on later releases once it finds three things that they dropped; `_prepare` puts
 them back. It also keeps the package's canned estimators from being imported.
 
-Private parts of TensorFlow are touched here; elsewhere by cli/export_formats.py and
+Private parts of TensorFlow are touched here; elsewhere by commands/export_formats.py and
 benchmarks/graph_analysis.py alone, which ask Grappler. Everything else imports from here:
 
-  from utils.tf_estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
+  from training.tf_estimator import Estimator, EstimatorSpec, ModeKeys, RunConfig
 """
 import copy
 import importlib.util

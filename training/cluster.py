@@ -7,7 +7,7 @@ import re
 import time
 import typing
 
-from utils import locks
+from training import locks
 from utils.errors import UsageError
 
 _SILENT_SECONDS = 40  # of a machine that is taken for lost: all have ended within a minute

@@ -16,6 +16,7 @@ import threading
 import time
 import typing
 
+from utils import workers
 from utils.errors import UsageError
 
 FILE_NAME = 'training.lock'
@@ -59,7 +60,7 @@ def _acquire(path, folder):
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         raise
-      held = (is_elsewhere or is_running(holder.get('pid'))) and _is_touched(path, holder)
+      held = (is_elsewhere or workers.is_running(holder.get('pid'))) and _is_touched(path, holder)
     if held:
       os.close(file)
       raise UsageError(f'{_named(holder)} trains in {folder} ({FILE_NAME}); wait for its end, stop it, or '
@@ -89,19 +90,6 @@ def _holder(file):
 
 def _named(holder):
   return f'process {holder.get("pid", "(unknown)")} on {holder.get("host", "this machine")}'
-
-
-def is_running(pid: object) -> bool:
-  """Returns whether another process of this machine has a number, which may be anything that a file holds."""
-  if type(pid) is not int or pid <= 0 or pid == os.getpid():  # 0 and less are groups of processes
-    return False
-  try:
-    os.kill(pid, 0)  # sends no signal, but looks whether there is one to send it to
-  except (ProcessLookupError, OverflowError):
-    return False
-  except PermissionError:
-    pass
-  return True
 
 
 def last_touched(folder: str) -> int | None:

@@ -10,13 +10,14 @@ import os
 
 import numpy as np
 
-from cli import flags, model_config, photos, videos
-from dataset import descriptors, image_files, inputs, lists
+from commands import flags, model_config, photos, videos
+from dataset import descriptors, image_files, inputs, lists, views
 from deeplab_model import deeplabv3_plus_model_fn
-from utils import checkpoints, devices, failures, files, run_config, views, visualization
+from training import checkpoints, run_config
+from training.tf_estimator import Estimator, debug_hook
+from utils import devices, failures, files, visualization
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
-from utils.tf_estimator import Estimator, debug_hook
 
 CSV = 'classes.csv'
 _WRITERS = 2  # threads; each holds some copies of its image

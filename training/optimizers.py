@@ -4,8 +4,10 @@ import typing
 
 import tensorflow.compat.v1 as tf
 
-from utils import checkpoints, devices, losses, replicas
-from utils.replicas import variable_name
+from nets import replicas
+from nets.replicas import variable_name
+from training import checkpoints, losses
+from utils import devices
 
 
 def poly(global_step, settings):

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from cli import photos
+from commands import photos
 from dataset import image_files, lists, make_sample_data
 from utils.errors import DataError
 
