@@ -217,7 +217,8 @@ class PlacesTest(unittest.TestCase):
       if page.endswith(('.py', '.md', '.sh', '.flags', '.changes')) and page != 'CHANGELOG.md':
         for named in set(path.findall(read(page))) - {'tools/x.py'}:
           self.assertTrue(os.path.exists(f'{support.ROOT}/{named}'), f'{page} names {named}')
-    for names, file in re.findall(r'((?:`\w+`(?:, | or | and )?)+) of ([\w/]+\.py)', read('docs/architecture.md')):
+    named = r'((?:`\w+`(?:, | or | and )?)+) of ([\w/]+\.py)'
+    for names, file in re.findall(named, read('docs/architecture.md')):
       for name in re.findall(r'\w+', names.replace(' or ', ' ').replace(' and ', ' ')):
         self.assertRegex(read(file), rf'\b{name}\b', file)
 
