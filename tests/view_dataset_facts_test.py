@@ -65,16 +65,17 @@ class NearIdenticalTest(unittest.TestCase):
   def doubles(self, train, val):
     sets = [one_set(*(facts([[0]], image, f'{title}{index}') for index, image in enumerate(images)))
             for title, images in (('train', train), ('val', val))]
-    return [(one.train.name, one.val.name, one.mirrored) for one in view_dataset_facts.near_identical(*sets)]
+    return [detail for problem in view_dataset_facts.find_problems(sets, DATASET)
+            if 'nearly equal' in problem.sentence for detail in problem.details]
 
   def test_changed_copies_and_mirror_images_are_found(self):
     train = [photo(seed) for seed in range(5)]
     copies = (photo(3), photo(3).resize((45, 30)), photo(3).filter(ImageFilter.GaussianBlur(1)),
               photo(3).point(lambda value: value // 2 + 100))
     for copy in copies:
-      self.assertEqual(self.doubles(train, [photo(9), copy]), [('train3', 'val1', False)])
+      self.assertEqual(self.doubles(train, [photo(9), copy]), ['val1 is train3'])
     mirrored = photo(3).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    self.assertEqual(self.doubles(train, [mirrored]), [('train3', 'val0', True)])
+    self.assertEqual(self.doubles(train, [mirrored]), ['val0 is the mirror image of train3'])
 
   def test_other_images_are_left_alone(self):
     self.assertEqual(self.doubles([photo(1), Image.new('RGB', (9, 9))], [photo(2), photo(4)]), [])
@@ -83,9 +84,9 @@ class NearIdenticalTest(unittest.TestCase):
 
 class FindProblemsTest(unittest.TestCase):
 
-  def sentences(self, *sets, doubles=()):
+  def sentences(self, *sets):
     return [(problem.kind, problem.sentence, problem.details)
-            for problem in view_dataset_facts.find_problems(sets, doubles, DATASET)]
+            for problem in view_dataset_facts.find_problems(sets, DATASET)]
 
   def test_good_set_has_none(self):
     self.assertEqual(self.sentences(one_set(facts([[0, 1, 2, 2, 2, 2, 2, 255]]))), [])
@@ -118,9 +119,9 @@ class FindProblemsTest(unittest.TestCase):
     self.assertRegex(details[0], r'^wide: 2\d pixels wide, 53\.3% of the label$')  # 30 * 80 of 50 * 90
 
   def test_doubles_are_told_with_both_names(self):
-    train, val = facts([[0, 1, 2]], name='a.jpg'), facts([[0, 1, 2]], name='b.jpg')
-    found = self.sentences(one_set(train), one_set(val, title='val'),
-                           doubles=[view_dataset_facts.Double(train, val, mirrored=True)])
+    train, val = facts([[0, 1, 2]], photo(1), 'a.jpg'), facts(
+        [[0, 1, 2]], photo(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT), 'b.jpg')
+    found = self.sentences(one_set(train), one_set(val, title='val'))
     self.assertEqual(found, [('warning', '1 image of val nearly equal one of train, so that scores will be '
                               'too good', ['b.jpg is the mirror image of a.jpg'])])
 

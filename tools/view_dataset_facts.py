@@ -1,7 +1,6 @@
-"""What can be said of a dataset after one look at every example: figures, doubles and problems.
+"""What can be said of a dataset after one look at every example: figures and problems. Free of TensorFlow.
 
-`examine` reduces an example to its Facts; everything else is computed from those of a whole Set. Free of
-TensorFlow. tools/view_dataset.py reads the examples and shows the result.
+`examine` reduces an example to its Facts; everything else is computed from those of a whole Set.
 """
 import dataclasses
 
@@ -69,14 +68,6 @@ class Set:
 
 
 @dataclasses.dataclass(frozen=True)
-class Double:
-  """A validation image that looks like an image of the training set, or like its mirror image."""
-  train: Facts
-  val: Facts
-  mirrored: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class Problem:
   """Something to know before training.
 
@@ -121,87 +112,67 @@ def band_width(mask):
   return float(4 * (distance[mask].mean() - .5))  # half a pixel: from its centre to its edge
 
 
-def near_identical(train, val):
-  """Returns the Doubles of two Sets, in the order of the validation images; see image_files.find_alike."""
-  found = {}
-  for mirrored in (True, False):  # the latter counts if an image is both
-    rows = image_files.find_alike([one.prints[mirrored] for one in val.facts],
-                                  [one.prints[False] for one in train.facts])
-    found.update({position: Double(train.facts[row], val.facts[position], mirrored)
-                  for position, row in enumerate(rows) if row >= 0})
-  return [found[position] for position in sorted(found)]
-
-
 # --- Problems ------------------------------------------------------------------------------------
 
 
-def find_problems(sets, doubles, dataset):
+def find_problems(sets, dataset):
   """Returns the Problems, errors first.
 
   Args:
     sets: list of one Set, or two: training and validation.
-    doubles: list of Double.
     dataset: Dataset.
   """
-  found = [check(one, dataset) for one in sets for check in _CHECKS]
-  found.append(_doubles(sets, doubles))
-  return sorted(filter(None, found), key=lambda problem: problem.kind)
+  found = [problem for one in sets for problem in _problems_of(one, dataset)]
+  if len(sets) == 2:
+    found += _doubles(*sets)
+  return sorted(found, key=lambda problem: problem.kind)
 
 
-def _unusable(one, dataset):
+def _problems_of(one, dataset):
+  """Yields the Problems of a Set by itself."""
+  def warning(facts, sentence, details):
+    return Problem('warning', f'{one.title}: {sentence}', details, [(one.title, shown) for shown in facts])
+
   if one.errors:
-    return Problem('error', f'{one.title}: {_count(len(one.errors), "example")} of '
-                   f'{len(one.errors) + len(one.facts)} cannot be used', one.errors)
-
-
-def _never_seen(one, dataset):
+    yield Problem('error', f'{one.title}: {_count(len(one.errors), "example")} of '
+                  f'{len(one.errors) + len(one.facts)} cannot be used', one.errors)
   names = [name for value, (name, pixels) in enumerate(zip(dataset.class_names, one.pixels))
            if not pixels and value != dataset.ignore_label]
   if one.facts and names:
-    return Problem('warning', f'{one.title}: {_count(len(names), "class", "classes")} of '
-                   f'{dataset.num_classes} without a pixel', names)
-
-
-def _all_ignored(one, dataset):
-  blank = [facts for facts in one.facts if facts.ignored == 1]
-  if blank:
-    return Problem('warning', f'{one.title}: {_count(len(blank), "label holds", "labels hold")} nothing but '
-                   f'the ignore label {dataset.ignore_label}', [facts.name for facts in blank],
-                   [(one.title, facts) for facts in blank])
-
-
-def _much_ignored(one, dataset):
+    yield warning((), f'{_count(len(names), "class", "classes")} of {dataset.num_classes} without a pixel',
+                  names)
+  if blank := [facts for facts in one.facts if facts.ignored == 1]:
+    yield warning(blank, f'{_count(len(blank), "label holds", "labels hold")} nothing but the ignore label '
+                  f'{dataset.ignore_label}', [facts.name for facts in blank])
   if one.ignored > label_files.MUCH_IGNORED:
-    return Problem('warning', f'{one.title}: {one.ignored:.0%} of all pixels are ignored, and teach nothing',
-                   [])
-
-
-def _wide_bands(one, dataset):
-  """Labels whose ignored areas are wider than Tukey's outer fence, and twice the median, of the set."""
+    yield warning((), f'{one.ignored:.0%} of all pixels are ignored, and teach nothing', [])
   bands = [facts.band for facts in one.facts if facts.band]
-  if len(bands) < _ENOUGH_TO_COMPARE:
-    return None
-  low, median, high = np.percentile(bands, (25, 50, 75))
-  limit = max(high + 3 * (high - low), 2 * median)
-  wide = sorted((facts for facts in one.facts if facts.band > limit), key=lambda facts: -facts.band)
-  if wide:
-    return Problem('warning', f'{one.title}: {_count(len(wide), "label ignores", "labels ignore")} far wider '
-                   f'areas than usual (over {limit:.0f} pixels; half of the labels stay below {median:.0f})',
-                   [f'{facts.name}: {facts.band:.0f} pixels wide, {facts.ignored:.1%} of the label'
-                    for facts in wide], [(one.title, facts) for facts in wide])
+  if len(bands) >= _ENOUGH_TO_COMPARE:
+    low, median, high = np.percentile(bands, (25, 50, 75))
+    limit = max(high + 3 * (high - low), 2 * median)  # Tukey's outer fence
+    wide = sorted((facts for facts in one.facts if facts.band > limit), key=lambda facts: -facts.band)
+    if wide:
+      yield warning(wide, f'{_count(len(wide), "label ignores", "labels ignore")} far wider areas than usual '
+                    f'(over {limit:.0f} pixels; half of the labels stay below {median:.0f})',
+                    [f'{facts.name}: {facts.band:.0f} pixels wide, {facts.ignored:.1%} of the label'
+                     for facts in wide])
 
 
-def _doubles(sets, doubles):
-  if doubles:
-    train, val = sets
-    return Problem('warning', f'{_count(len(doubles), "image")} of {val.title} nearly equal one of '
-                   f'{train.title}, so that scores will be too good',
-                   [f'{one.val.name} is {"the mirror image of " * one.mirrored}{one.train.name}'
-                    for one in doubles],
-                   [shown for one in doubles for shown in ((train.title, one.train), (val.title, one.val))])
-
-
-_CHECKS = (_unusable, _never_seen, _all_ignored, _much_ignored, _wide_bands)
+def _doubles(train, val):
+  """Yields the Problem of validation images that look like training images, or like their mirror images."""
+  found = {}  # position of a validation image: (that of a training image, whether it is mirrored)
+  for mirrored in (True, False):  # the latter counts if an image is both
+    rows = image_files.find_alike([one.prints[mirrored] for one in val.facts],
+                                  [one.prints[False] for one in train.facts])
+    found.update({position: (row, mirrored) for position, row in enumerate(rows) if row >= 0})
+  pairs = [(train.facts[row], val.facts[position], mirrored)
+           for position, (row, mirrored) in sorted(found.items())]
+  if pairs:
+    yield Problem('warning', f'{_count(len(pairs), "image")} of {val.title} nearly equal one of '
+                  f'{train.title}, so that scores will be too good',
+                  [f'{one.name} is {"the mirror image of " * mirrored}{other.name}'
+                   for other, one, mirrored in pairs],
+                  [shown for other, one, _ in pairs for shown in ((train.title, other), (val.title, one))])
 
 
 def _count(number, singular, plural=None):
