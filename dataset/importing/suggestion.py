@@ -5,6 +5,7 @@ the name of a labelme file's shapes.
 """
 import collections
 import json
+import re
 import typing
 
 import numpy as np
@@ -111,9 +112,13 @@ def _survey_drawing(path):
 
 def in_order(found):
   """Returns the keys of a Survey: values by size, or colours by their share of pixels."""
-  is_color = any(isinstance(key, tuple) for key in found.pixels)
+  is_color = _is_color(found)
   return sorted(found.pixels, key=lambda key: (-found.pixels[key], str(key)) if is_color else
                 (isinstance(key, str), key))
+
+
+def _is_color(found):
+  return any(isinstance(key, tuple) for key in found.pixels)
 
 
 def key_text(key):
@@ -145,24 +150,66 @@ def suggest(name, found, classes=None):
   """
   if any(isinstance(key, str) and key != descriptors.TRANSPARENT for key in found.pixels):
     return _of_names(name, found, classes)
-  remarks = []
-  if classes:
-    known = _known_keys(found, classes)
-    if known.keys() & found.pixels.keys():
-      return _with_classes(name, found, classes, known)
-    remarks.append(f"Left out '{classes.path}': the labels hold none of its values or colours")
+  known = _known_keys(found, classes) if classes else {}
+  if known.keys() & found.pixels.keys():
+    return _of_class_file(name, found, classes, known)
+  left_out = [f"Left out '{classes.path}': the labels hold none of its values or colours"] if classes else []
   traces = _find_traces(found)
+  strays = [key for key in _find_strays(found) if key not in traces]
+  ignored = [*strays, *[_IGNORE] * (not traces and _is_border(found, strays))]
+  order = in_order(found)
+  names = {key: f'class_{key_text(key).strip("#")}' for key in order
+           if key not in ignored and key not in traces}
+  if len(names) < 2:
+    raise DataError(f'the labels hold nothing but {" and ".join(map(key_text, order))}, and training takes '
+                    'two classes or more; check --labels, and whether they were exported with their classes')
+  targets = {key: names.get(traces.get(key, key), 'ignore') for key in order}
+  return Suggestion(_descriptor(name, found, targets),
+                    left_out + _remarks_on_values(found, traces, strays, _IGNORE in ignored))
+
+
+def _descriptor(name, found, targets, colors=()):
+  """Returns a descriptor by what keys mean: {key: class name or 'ignore'}, classes in their order.
+
+  Args:
+    name: str.
+    found: Survey.
+    targets: dict.
+    colors: dict from class names to (red, green, blue) that are to be shown, if any.
+  """
+  names = _class_names(targets)
+  descriptor, is_color = {'name': name, 'class_names': names}, _is_color(found)
+  if not is_color:
+    of_name = {label: max((key for key in targets if targets[key] == label), key=found.pixels.__getitem__)
+               for label in names}
+    if colors:
+      descriptor['palette'] = [list(colors[label]) for label in names]
+    elif found.palette and all(key in found.palette for key in of_name.values()):
+      descriptor['palette'] = [list(found.palette[key]) for key in of_name.values()]
+  # Labels that store class ids as they should be need no conversion.
+  if {**targets, _IGNORE: 'ignore'} != {**dict(enumerate(names)), _IGNORE: 'ignore'}:
+    coding = {key_text(key): target for key, target in targets.items()}
+    descriptor['colors' if is_color else 'values'] = coding
+  return descriptor
+
+
+def _class_names(targets):
+  """Returns the names of classes among {key: class name or 'ignore'}, each once."""
+  return [target for target in dict.fromkeys(targets.values()) if target != 'ignore']
+
+
+def _remarks_on_values(found, traces, strays, ignores_255):
+  """Returns the sentences on what was taken for what, where no file names the values or colours."""
+  remarks = []
   if traces:
     peaks = sorted(set(traces.values()))
     remarks.append(f'Took the {len(traces)} values beside {_listed(peaks)} for traces of JPEG or smoothing, '
                    'and gave each the class of the nearest; labels that are exported as PNG, without '
                    'smoothing, are better')
-  strays = [key for key in _find_strays(found) if key not in traces]
   remarks += [f'Took {key_text(key)} for stray pixels, which are ignored: {found.pixels[key]} of them, in '
               f'{found.labels[key]} of {found.num_labels} labels; if they are a class, give it a name'
               for key in strays]
-  ignored = _find_ignored(found, strays, traces)
-  if _IGNORE in ignored:
+  if ignores_255:
     remarks.append(f'Took {_IGNORE} for what is ignored, as in most datasets; if it is a class, give it a '
                    'name')
   elif found.pixels[_IGNORE] and not traces and len(found.pixels) > 2:
@@ -174,57 +221,31 @@ def suggest(name, found, classes=None):
                    f"{key_text(color)} in '{path}' and {key_text(other_color)} in '{other}'")
   if descriptors.TRANSPARENT in found.pixels:
     remarks.append('Took transparent pixels for a class of their own, such as the background')
-  order = in_order(found)
-  kept = [key for key in order if key not in ignored and key not in traces]
-  if len(kept) < 2:
-    raise DataError(f'the labels hold nothing but {" and ".join(map(key_text, order))}, and training takes '
-                    'two classes or more; check --labels, and whether they were exported with their classes')
-  names = {key: f'class_{key_text(key).strip("#")}' for key in kept}
-  targets = {key: names.get(traces.get(key, key), 'ignore') for key in order}
-  descriptor = {'name': name, 'class_names': list(names.values())}
-  # Labels that store class ids as they should be need no conversion.
-  are_ids = kept == list(range(len(kept))) and not traces and set(ignored) <= {_IGNORE}
-  return Suggestion(_with_coding(descriptor, found, kept, {} if are_ids else targets), remarks)
-
-
-def _with_coding(descriptor, found, kept, targets):
-  """Returns a descriptor with the palette or colours of what was found, and what the keys mean.
-
-  Args:
-    descriptor: dict.
-    found: Survey.
-    kept: list of the keys that are classes, in their order.
-    targets: dict from keys to class names or 'ignore'; empty if labels store class ids.
-  """
-  targets = {key_text(key): target for key, target in targets.items()}
-  if any(isinstance(key, tuple) for key in found.pixels):
-    return {**descriptor, 'colors': targets}
-  if found.palette and all(key in found.palette for key in kept):
-    descriptor['palette'] = [list(found.palette[key]) for key in kept]
-  return {**descriptor, 'values': targets} if targets else descriptor
+  return remarks
 
 
 def _known_keys(found, classes):
   """Returns {key: name} of the keys that a Survey may have and class_files.Classes name."""
-  is_color = any(isinstance(key, tuple) for key in found.pixels)
-  # labelme writes its -1, which does not count, as 255.
-  known = classes.colors if is_color else {
-      _IGNORE if value == -1 else value: name for value, name in classes.values.items()}
-  if not is_color and not known and classes.colors:
+  if _is_color(found):
+    return classes.colors
+  if not classes.values:
     # Palette PNGs of the listed colours, such as CVAT's, or ids that are listed as grey, as by Supervisely.
     shown = {found.palette.get(key, (key,) * 3): key for key in found.pixels}
-    known = {shown[color]: name for color, name in classes.colors.items() if color in shown}
-  return known
+    return {shown[color]: name for color, name in classes.colors.items() if color in shown}
+  # labelme writes its -1, which does not count, as 255.
+  return {_IGNORE if value == -1 else value: name for value, name in classes.values.items()}
 
 
-def _with_classes(name, found, classes, known):
+def _of_class_file(name, found, classes, known):
   """Returns the Suggestion for labels beside which a tool left its classes, also those without a pixel."""
-  is_color = any(isinstance(key, tuple) for key in found.pixels)
-  remarks = [f"Took the names in '{classes.path}'"]
-  ignored = {key: label for key, label in known.items() if class_files.is_ignored(label)}
   unknown = [key for key in in_order(found) if key not in known]
-  targets = {**{key: 'ignore' if key in ignored else label for key, label in known.items()},
-             **{key: 'ignore' for key in unknown}}
+  targets = {**{key: 'ignore' if class_files.is_ignored(label) else label for key, label in known.items()},
+             **dict.fromkeys(unknown, 'ignore')}
+  names = _class_names(targets)
+  if len(names) < 2:
+    raise DataError(f"'{classes.path}' names {len(names)} of the classes that the labels hold, and training "
+                    'takes two or more; check that it belongs to them, or move it away')
+  remarks = [f"Took the names in '{classes.path}'"]
   for key in unknown:
     what = 'what is ignored' if key == _IGNORE else 'ignored, since that file does not name it'
     is_large = found.pixels[key] > label_files.MUCH_IGNORED * sum(found.pixels.values())
@@ -232,40 +253,25 @@ def _with_classes(name, found, classes, known):
                   if is_large and key in (0, (0, 0, 0)) else '')
     remarks.append(f'Took {key_text(key)} for {what}: {found.pixels[key]} pixels in {found.labels[key]} of '
                    f'{found.num_labels} labels{background}')
-  names = list(dict.fromkeys(target for target in targets.values() if target != 'ignore'))
-  if len(names) < 2:
-    raise DataError(f"'{classes.path}' names {len(names)} of the classes that the labels hold, and training "
-                    'takes two or more; check that it belongs to them, or move it away')
-  absent = [label for label in names
-            if not any(found.pixels[key] for key, target in targets.items() if target == label)]
-  if absent:
+  present = {target for key, target in targets.items() if found.pixels[key]}
+  if absent := [label for label in names if label not in present]:
     remarks.append(f'No pixel is {_listed(absent)}: kept as classes; take out what you do not need')
-  kept = [next(key for key, target in targets.items() if target == label) for label in names]
-  are_ids = (not is_color and kept == list(range(len(kept)))
-             and all(key == _IGNORE for key, target in targets.items() if target == 'ignore'))
-  descriptor = {'name': name, 'class_names': names}
-  if not is_color and any(len(set(color)) > 1 for color in classes.colors):
-    of_name = {label: color for color, label in classes.colors.items()}
-    descriptor['palette'] = [list(of_name[label]) for label in names]
-    return Suggestion({**descriptor, **({} if are_ids else {
-        'values': {key_text(key): target for key, target in targets.items()}})}, remarks)
-  return Suggestion(_with_coding(descriptor, found, kept, {} if are_ids else targets), remarks)
+  is_grey = all(len(set(color)) == 1 for color in classes.colors)
+  colors = {} if is_grey else {label: color for color, label in classes.colors.items()}
+  return Suggestion(_descriptor(name, found, targets, colors), remarks)
 
 
 def _of_names(name, found, classes):
   """Returns the Suggestion for labelme files."""
-  names = [key for key in sorted(found.pixels) if key != descriptors.IGNORED_NAME]
-  remarks = []
-  if classes:
-    remarks.append(f"Took the order of the classes from '{classes.path}'")
-    listed = [label for label in classes.names if not class_files.is_ignored(label)]
-    names = [*listed, *(label for label in names if label not in listed)]
-  first = next((label for label in names if label in descriptors.BACKGROUND_NAMES), None)
-  if first is None:
-    first = descriptors.BACKGROUND_NAMES[-1]
-    remarks.append(f"Took what no shape covers for a class, '{first}'; if it does not count, take that name "
-                   f'out, and add "names": {{"{descriptors.BACKGROUND_NAMES[0]}": "ignore"}}')
-  names = [first, *(label for label in names if label != first)]
+  listed = [label for label in classes.names if not class_files.is_ignored(label)] if classes else []
+  names = [*listed, *(key for key in sorted(found.pixels) if key not in (*listed, descriptors.IGNORED_NAME))]
+  background = next((label for label in names if label in descriptors.BACKGROUND_NAMES), None)
+  remarks = [f"Took the order of the classes from '{classes.path}'"] if classes else []
+  if background is None:
+    background = descriptors.BACKGROUND_NAMES[-1]
+    remarks.append(f"Took what no shape covers for a class, '{background}'; if it does not count, take that "
+                   f'name out, and add "names": {{"{descriptors.BACKGROUND_NAMES[0]}": "ignore"}}')
+  names = list(dict.fromkeys([background, *names]))
   return Suggestion({'name': name, 'class_names': names}, remarks)
 
 
@@ -326,26 +332,17 @@ def _find_strays(found):
   return strays if len(strays) <= _MOST_STRAYS else []
 
 
-def _find_ignored(found, strays, traces):
-  """Returns the keys that are no classes: strays, and 255 if objects are larger than it.
+def _is_border(found, strays):
+  """Returns whether 255 is a border, which does not count, and not a class of its own.
 
-  A border that is ignored has fewer pixels than what it surrounds. A 255 that has more than all classes but
-  the largest is the foreground, or the background, of a mask.
+  A border has fewer pixels than what it surrounds. A 255 that has more than all classes but the largest is
+  the foreground, or the background, of a mask.
   """
-  others = sorted(found.pixels[key] for key in found.pixels
-                  if key != _IGNORE and key not in strays and key not in traces)
-  is_border = 0 < found.pixels[_IGNORE] <= sum(others[:-1])
-  return [*strays, *([_IGNORE] if is_border and not traces else [])]
+  others = sorted(found.pixels[key] for key in found.pixels if key != _IGNORE and key not in strays)
+  return 0 < found.pixels[_IGNORE] <= sum(others[:-1])
 
 
 def to_text(descriptor):
   """Returns the JSON with one entry of a list or object a line, to be edited."""
-  parts = []
-  for key, value in descriptor.items():
-    text = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-      text = '[\n    ' + ',\n    '.join(json.dumps(item, ensure_ascii=False) for item in value) + '\n  ]'
-    elif isinstance(value, dict):
-      text = json.dumps(value, ensure_ascii=False, indent=4).replace('\n}', '\n  }')
-    parts.append(f'  "{key}": {text}')
-  return '{\n' + ',\n'.join(parts) + '\n}\n'
+  text = json.dumps(descriptor, ensure_ascii=False, indent=2) + '\n'
+  return re.sub(r'\[\s+(\d+),\s+(\d+),\s+(\d+)\s+\]', r'[\1, \2, \3]', text)
