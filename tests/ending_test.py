@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from tests.support import ScriptTest
+from tests.support import ROOT, ScriptTest
 from utils import ending
 
 pytestmark = pytest.mark.compat
@@ -238,6 +238,13 @@ class SignalTest(ScriptTest):
     answer = subprocess.run(['bash', '-c', f'trap "" HUP; {sys.executable} {path}'], text=True,
                             capture_output=True)
     self.assertEqual((answer.stdout, answer.stderr, answer.returncode), ('done\n', '', 0))
+
+  def test_children_of_tests_that_nohup_or_a_background_began_ignore_none(self):
+    shown = 'import signal; print([n for n in (1, 2, 15) if signal.getsignal(n) == signal.SIG_IGN])'
+    code = f'import subprocess, sys, tests.conftest; subprocess.run([sys.executable, "-c", "{shown}"])'
+    answer = subprocess.run(['bash', '-c', f"trap '' HUP INT TERM; {sys.executable} -c '{code}'"],
+                            cwd=ROOT, text=True, capture_output=True)
+    self.assertEqual(answer.stdout, '[]\n', answer.stderr)
 
   def test_one_that_comes_where_nothing_can_be_raised_is_not_lost(self):
     main = '''

@@ -222,6 +222,13 @@ class ParserTest(unittest.TestCase):
       self.assertEqual(done.returncode, status)
     self.assertRegex(done.stderr, r'^train.py: error: names of files are ascii here, .*\n$')
 
+  @unittest.skipUnless(hasattr(os, 'sched_setaffinity'), 'cores cannot be taken from a process here')
+  def test_processes_are_one_for_each_core_that_is_allowed(self):
+    code = ('import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from commands import flags; '
+            'print(flags.SHARED["processes"]["default"])')
+    answer = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    self.assertEqual(answer.stdout, '1\n', answer.stderr)
+
   def test_help_does_not_wait_for_tensorflow(self):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, 'train.py', '--verbose', '--help'], cwd=ROOT, check=True,

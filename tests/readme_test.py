@@ -148,6 +148,32 @@ class RunTest(unittest.TestCase):
       self.assertTrue(os.path.exists(path), path)
 
 
+@unittest.skipUnless(shutil.which('make'), 'there is no make')
+class MakeTest(unittest.TestCase):
+  """What make does where a command fails, or has no stderr; this one stands in for Python."""
+
+  def make(self, goal, shell):
+    with tempfile.TemporaryDirectory() as folder:
+      for name in ('.installed', '.installed-dev'):  # newer than what the requirements say
+        open(os.path.join(folder, name), 'w').close()
+      path = os.path.join(folder, 'run')
+      with open(path, 'w') as file:
+        file.write('echo "started $1"; [ "$1" != evaluate.py ] || exit 5; [ "$1" != -m ] || true >&2\n')
+      return subprocess.run(['sh', '-c', f'"$@" {shell}', 'sh', 'make', goal, f'VENV={folder}',
+                             f'RUN=sh {path}', f'DEMO={folder}'],
+                            cwd=support.ROOT, stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, 'MAKEFLAGS': ''})  # not those of the make that runs tests
+
+  def test_demo_ends_where_a_command_fails(self):
+    done = self.make('demo', '2>/dev/null')
+    self.assertEqual(done.returncode, 2)
+    self.assertIn('started train.py', done.stdout)
+    self.assertNotIn('started inference.py', done.stdout)
+
+  def test_tests_run_without_stderr(self):
+    self.assertEqual(self.make('test', '2>&-').returncode, 0)
+
+
 class TablesTest(unittest.TestCase):
 
   def tables(self):
