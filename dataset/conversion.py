@@ -26,7 +26,9 @@ import itertools
 import json
 import os
 import re
+import typing
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from dataset import descriptors, image_files, label_files, lists, schema, tf_records
@@ -62,22 +64,36 @@ def read_flags(args, output_dir):
   return Options(output_dir, args.shards, args.skip_bad, args.fast, args.processes)
 
 
+class _Written(typing.NamedTuple):
+  """What is kept of an example that was written."""
+  name: str
+  size: tuple  # (height, width)
+  print: bytes | None  # see image_files.fingerprint
+  values: int | None  # bit k says whether the label holds the value k; None after --fast
+
+
 @dataclasses.dataclass
 class _Split:
-  """The examples of a split, while they are written."""
+  """A split while it is written."""
   name: str
   pairs: list
   problems: list
-  counts: list = dataclasses.field(default_factory=lambda: [0] * 256)  # of the pixels of each label value
-  images: list = dataclasses.field(default_factory=lambda: [0] * 256)  # that hold it
-  areas: list = dataclasses.field(default_factory=lambda: [0] * 256)  # all pixels of these images
-  values: list = dataclasses.field(default_factory=list)  # of each example: bit k for label value k
-  looks: dict = dataclasses.field(default_factory=dict)  # (value, color of its palette): name, labels
-  sizes: list = dataclasses.field(default_factory=list)
-  names: list = dataclasses.field(default_factory=list)  # of the images that were written
-  prints: list = dataclasses.field(default_factory=list)  # see image_files.fingerprint
-  notes: dict = dataclasses.field(default_factory=dict)  # sentence: names of the images that it holds for
+  examples: list = dataclasses.field(default_factory=list)  # of _Written
   shards: list = dataclasses.field(default_factory=list)
+  # Of each label value: pixels, examples that hold it, and all pixels of these; None after --fast.
+  totals: np.ndarray | None = dataclasses.field(default_factory=lambda: np.zeros((3, 256), np.int64))
+
+
+@dataclasses.dataclass
+class _Report:
+  """All splits, and what is said once of all."""
+  splits: list
+  palettes: dict = dataclasses.field(default_factory=dict)  # {value: {color that palettes show: image names}}
+  notes: dict = dataclasses.field(default_factory=dict)  # {sentence: names of the images that it holds for}
+
+  @property
+  def has_counts(self):
+    return all(split.totals is not None for split in self.splits)
 
 
 def convert(splits, dataset, options):
@@ -96,39 +112,29 @@ def convert(splits, dataset, options):
     DataError: more pairs are bad than may be skipped, or files cannot be written. Then the records
       that were there before are as they were.
   """
-  splits = [_Split(name, pairs, list(problems)) for name, (pairs, problems) in splits.items()]
-  pairs = [pair for split in splits for pair in split.pairs]
+  report = _Report([_Split(name, pairs, list(problems)) for name, (pairs, problems) in splits.items()])
+  pairs = [pair for split in report.splits for pair in split.pairs]
   try:
-    for split in splits:
+    for split in report.splits:
       _check_index_path(options.output_dir, split.name)
       _remove_leftovers(options.output_dir, split.name)
     with contextlib.ExitStack() as stack:
       # What is opened first gets its name last: the indexes.
       indexes = [stack.enter_context(files.replacing(_index_path(options.output_dir, split.name)))
-                 for split in splits]
+                 for split in report.splits]
       encoded = stack.enter_context(contextlib.closing(_encode_all(pairs, options)))
-      for split in splits:
-        _write_shards(split, encoded, stack, options)
-      _check_problems(splits, options)
-      _check_labelled(splits, dataset)
-      for split, path in zip(splits, indexes):
+      for split in report.splits:
+        _write_shards(split, report, encoded, stack, options)
+      _check_problems(report.splits, options)
+      _check_labelled(report, dataset)
+      for split, path in zip(report.splits, indexes):
         _write_index(path, split, dataset)
-      for split in splits:
+      for split in report.splits:
         _remove_replaced(split, options.output_dir)
   except OSError as error:
     raise DataError(f"records cannot be written to '{options.output_dir}': {error}") from error
-  for split in splits:
-    _print_summary(split, options.output_dir)
-  has_counts = all(split.counts for split in splits)
-  if has_counts:
-    _print_classes(splits, dataset)
-  print('Sizes: ' + ', '.join(f'{split.name} {_sizes_text(split.sizes)}' for split in splits))
-  if has_counts:
-    _warn_of_classes(splits, dataset)
-  _warn_of_palettes(splits, dataset)
-  _warn_of_twins(splits)
-  _print_notes(splits)
-  return {split.name: split.names for split in splits}
+  _print_report(report, dataset, options.output_dir)
+  return {split.name: [example.name for example in split.examples] for split in report.splits}
 
 
 def read_index(folder, split):
@@ -220,11 +226,12 @@ def _is_copied(pair):
 # --- Writing -------------------------------------------------------------------------------------
 
 
-def _write_shards(split, encoded, stack, options):
+def _write_shards(split, report, encoded, stack, options):
   """Writes a split's examples, fills in its fields, and leaves the renaming to the stack.
 
   Args:
     split: _Split.
+    report: _Report.
     encoded: iterator of schema.Encoded; those of the split's pairs are taken from it.
     stack: contextlib.ExitStack.
     options: Options.
@@ -233,15 +240,15 @@ def _write_shards(split, encoded, stack, options):
   bounds = [index * len(split.pairs) // len(names) for index in range(len(names) + 1)]
   for name, begin, end in zip(names, bounds, bounds[1:]):
     path = stack.enter_context(files.replacing(os.path.join(options.output_dir, name)))
-    written = len(split.sizes)
+    written = len(split.examples)
     try:
       with tf.io.TFRecordWriter(path) as writer:
         for pair, example in zip(split.pairs[begin:end], itertools.islice(encoded, end - begin)):
-          _add_example(split, pair.name, example, writer)
+          _add_example(split, report, pair.name, example, writer)
     except tf.errors.OpError as error:
       raise DataError(f"record '{os.path.join(options.output_dir, name)}' cannot be written: "
                       f'{error.message}') from error
-    split.shards.append({'file': name, 'examples': len(split.sizes) - written,
+    split.shards.append({'file': name, 'examples': len(split.examples) - written,
                          'bytes': os.path.getsize(path)})
 
 
@@ -253,35 +260,33 @@ def _shard_names(split, shards):
   return [f'{split.name}-{index:05d}-of-{shards:05d}.record' for index in range(shards)]
 
 
-def _add_example(split, name, example, writer):
+def _add_example(split, report, name, example, writer):
   """Writes an example, or adds to the split's problems."""
   if example.problems:
     split.problems.append('\n'.join(example.problems))
     return
   writer.write(tf_records.serialize(example.features))
-  split.names.append(name)
-  split.sizes.append(example.size)
-  split.prints.append(example.print)
-  for note in example.notes:
-    split.notes.setdefault(note, []).append(name)
-  for look in example.looks:
-    first, count = split.looks.get(look, (name, 0))
-    split.looks[look] = first, count + 1
-  if example.counts is None or split.counts is None:
-    split.counts = None
+  values = None
+  if example.counts is None:
+    split.totals = None
   else:
-    split.counts = [a + b for a, b in zip(split.counts, example.counts)]
-    split.images = [a + bool(b) for a, b in zip(split.images, example.counts)]
-    area = sum(example.counts)
-    split.areas = [total + area * bool(count) for total, count in zip(split.areas, example.counts)]
-    split.values.append(sum(1 << value for value, count in enumerate(example.counts) if count))
+    counts = np.array(example.counts)
+    held = counts > 0
+    values = int.from_bytes(np.packbits(held, bitorder='little').tobytes(), 'little')
+    if split.totals is not None:
+      split.totals += [counts, held, held * counts.sum()]
+  split.examples.append(_Written(name, example.size, example.print, values))
+  for note in example.notes:
+    report.notes.setdefault(note, []).append(name)
+  for value, color in example.looks:
+    report.palettes.setdefault(value, {}).setdefault(color, []).append(name)
 
 
 def _check_problems(splits, options):
   """Raises DataError if too many pairs are bad or a split has no good one."""
   problems = [problem for split in splits for problem in split.problems]
   if len(problems) > options.skip_bad:
-    good = sum(len(split.sizes) for split in splits)
+    good = sum(len(split.examples) for split in splits)
     total = good + len(problems)
     remedy = f'Mend them, or leave them out with --skip_bad {len(problems)}' if good else (
         'Mend what they have in common: the folders, the descriptor or the export')
@@ -289,19 +294,19 @@ def _check_problems(splits, options):
         f'{len(problems)} of {total} pairs of image and label are bad:', *problems,
         f'These are the {len(problems)} bad pairs of {total}; nothing has been written. {remedy}']))
   for split in splits:
-    if not split.sizes:
+    if not split.examples:
       raise DataError(f"no example is left for '{split.name}'; mend what --skip_bad leaves out:\n"
                       + '\n'.join(split.problems))
 
 
-def _check_labelled(splits, dataset):
+def _check_labelled(report, dataset):
   """Raises DataError if one class alone has pixels, and others are ignored: a foreground that is not taken.
 
   Borders that are ignored, as VOC's, surround objects, and those have a class.
   """
-  if not all(split.counts for split in splits):
+  if not report.has_counts:
     return
-  counts = [sum(values) for values in zip(*(split.counts for split in splits))]
+  counts = sum(split.totals[0] for split in report.splits)
   classes = [label for label in range(dataset.num_classes) if label != dataset.ignore_label]
   present = [label for label in classes if counts[label]]
   ignored = counts[dataset.ignore_label]
@@ -325,19 +330,21 @@ def _check_labelled(splits, dataset):
 
 def _write_index(path, split, dataset):
   """Writes the index of a split; the module's docstring says what it holds."""
-  pixels, areas = (split.counts and [0 if label == dataset.ignore_label else values[label]
-                                     for label in range(dataset.num_classes)]
-                   for values in (split.counts, split.areas))
-  of_class = sum(1 << label for label in range(dataset.num_classes) if label != dataset.ignore_label)
-  heights, widths = zip(*split.sizes)
+  pixels, masks, areas = None, None, None
+  if split.totals is not None:
+    is_class = np.arange(256) < dataset.num_classes
+    is_class[dataset.ignore_label] = False
+    pixels, _, areas = (split.totals * is_class)[:, :dataset.num_classes].tolist()
+    of_class = sum(1 << label for label in np.flatnonzero(is_class).tolist())
+    masks = ' '.join(f'{example.values & of_class:x}' for example in split.examples)
   index = {
       'dataset': descriptors.to_json(dataset),
-      'examples': len(split.sizes),
+      'examples': len(split.examples),
       'class_pixels': pixels,
-      'ignored_pixels': split.counts and sum(split.counts) - sum(pixels),
+      'ignored_pixels': pixels and int(split.totals[0].sum()) - sum(pixels),
       'class_image_pixels': areas,
-      'classes_of_examples': split.counts and ' '.join(f'{values & of_class:x}' for values in split.values),
-      'mean_size': [sum(heights) / len(heights), sum(widths) / len(widths)],
+      'classes_of_examples': masks,
+      'mean_size': [sum(sides) / len(sides) for sides in zip(*(example.size for example in split.examples))],
       'shards': split.shards,
       'skipped': split.problems,
   }
@@ -346,69 +353,26 @@ def _write_index(path, split, dataset):
     file.write('\n')
 
 
-def _print_summary(split, folder):
-  path = os.path.join(folder, split.shards[0]['file'])
-  more = f' and {len(split.shards) - 1} more' if len(split.shards) > 1 else ''
-  print(f'Wrote {len(split.sizes)} examples to {path}{more}', flush=True)
-  for problem in split.problems:
-    print(f'Left out: {problem}', flush=True)
+# --- What is printed -----------------------------------------------------------------------------
 
 
-def _sizes_text(sizes):
-  """Returns what is said of sizes, a list of (height, width)."""
-  by_pixels = sorted(sizes, key=lambda size: size[0] * size[1])
-  least, most = (f'{width}x{height}' for height, width in (by_pixels[0], by_pixels[-1]))
-  number = len(set(sizes))
-  return f'all of {most} pixels' if number == 1 else f'{number} sizes, from {least} to {most} pixels'
-
-
-def _warn_of_palettes(splits, dataset):
-  """Warns if a value has different colours in the palettes of labels, or the colour of another class."""
-  looks = {}
-  for split in splits:
-    for (value, color), (name, count) in split.looks.items():
-      if value != dataset.ignore_label:
-        of_value = looks.setdefault(value, {})
-        first, before = of_value.get(color, (name, 0))
-        of_value[color] = first, before + count
-  for value, colors in sorted(looks.items()):
-    if len(colors) > 1:
-      shown = ' and '.join(f"{descriptors.hex_color(color)} in {count} labels, such as that of '{name}'"
-                           for color, (name, count) in list(colors.items())[:3])
-      print(f"Warning: palettes differ: {value} ('{dataset.class_names[value]}') is {shown}; if the colours "
-            "mean the classes, give the descriptor 'colors' (--suggest writes them)")
-  is_default = dataset.palette == descriptors.distinct_palette(dataset.num_classes)
-  if is_default and dataset.name not in descriptors.DATASETS:
-    return  # the descriptor says nothing of colours
-  palette = dict(zip(dataset.palette, dataset.class_names))
-  swapped = {value: palette[color] for value, colors in looks.items() for color in colors
-             if palette.get(color, dataset.class_names[value]) != dataset.class_names[value]}
-  if swapped:
-    value, other = min(swapped.items())
-    print(f"Warning: labels show {len(swapped)} classes in the colours of others: {value} "
-          f"('{dataset.class_names[value]}') has that of '{other}' in {dataset.name}; check the order of "
-          'class_names')
-
-
-def _warn_of_twins(splits):
-  """Warns of images that look like one of another split."""
-  for number, split in enumerate(splits):
-    for other in splits[:number]:
-      alike = image_files.find_alike(split.prints, other.prints)
-      twins = [(split.names[position], other.names[twin]) for position, twin in enumerate(alike) if twin >= 0]
-      if twins and twins != [(twins[0][0],) * 2]:  # one image that is for both, which has been told
-        print(f"Warning: {len(twins)} images of {split.name} look like images of {other.name}, such as "
-              f"'{twins[0][0]}' like '{twins[0][1]}'; if they show the same, scores are too good: put both "
-              'on one side')
-
-
-def _print_notes(splits):
-  """Prints each note once."""
-  notes = {}
-  for split in splits:
-    for note, names in split.notes.items():
-      notes.setdefault(note, []).extend(names)
-  for note, names in notes.items():
+def _print_report(report, dataset, folder):
+  """Prints what was written, and what to look at."""
+  for split in report.splits:
+    path = os.path.join(folder, split.shards[0]['file'])
+    more = f' and {len(split.shards) - 1} more' if len(split.shards) > 1 else ''
+    print(f'Wrote {len(split.examples)} examples to {path}{more}', flush=True)
+    for problem in split.problems:
+      print(f'Left out: {problem}', flush=True)
+  if report.has_counts:
+    _print_classes(report.splits, dataset)
+  print('Sizes: ' + ', '.join(
+      f'{split.name} {_sizes_text([example.size for example in split.examples])}' for split in report.splits))
+  warnings = [*(_class_warnings(report.splits, dataset) if report.has_counts else ()),
+              *_palette_warnings(report.palettes, dataset), *_twin_warnings(report.splits)]
+  for warning in warnings:
+    print(f'Warning: {warning}')
+  for note, names in report.notes.items():
     print(f"Note: {note}; {len(names)} images, such as '{names[0]}'")
 
 
@@ -421,22 +385,71 @@ def _print_classes(splits, dataset):
   print(f'{"class":>5} {"":{len(names[ignored])}}' + ''.join(
       f'{split.name + " pixels":>18} {"share":>8} {"images":>8}' for split in splits))
   for label, name in names.items():
-    cells = (f'{split.counts[label]:18,} {split.counts[label] / sum(split.counts):8.2%} '
-             f'{split.images[label]:8,}' for split in splits)
+    cells = (f'{pixels[label]:18,} {pixels[label] / pixels.sum():8.2%} {images[label]:8,}'
+             for pixels, images, _ in (split.totals for split in splits))
     print(f'{label:5} {name}' + ''.join(cells))
 
 
-def _warn_of_classes(splits, dataset):
-  """Warns of classes without a pixel, and of much that is ignored."""
+def _sizes_text(sizes):
+  """Returns what is said of sizes, a list of (height, width)."""
+  by_pixels = sorted(sizes, key=lambda size: size[0] * size[1])
+  least, most = (f'{width}x{height}' for height, width in (by_pixels[0], by_pixels[-1]))
+  number = len(set(sizes))
+  return f'all of {most} pixels' if number == 1 else f'{number} sizes, from {least} to {most} pixels'
+
+
+def _class_warnings(splits, dataset):
+  """Yields warnings of classes without a pixel, and of much that is ignored."""
   ignored = dataset.ignore_label
   for split in splits:
+    pixels = split.totals[0]
     missing = [name for label, name in enumerate(dataset.class_names)
-               if label != ignored and not split.counts[label]]
+               if label != ignored and not pixels[label]]
     if missing:
-      print(f'Warning: no pixel of {split.name} is {", ".join(missing)}')
-    share = split.counts[ignored] / sum(split.counts)
+      yield f'no pixel of {split.name} is {", ".join(missing)}'
+    share = pixels[ignored] / pixels.sum()
     if share > label_files.MUCH_IGNORED:
-      print(f'Warning: {share:.0%} of the pixels of {split.name} are ignored, and teach nothing')
+      yield f'{share:.0%} of the pixels of {split.name} are ignored, and teach nothing'
+
+
+def _palette_warnings(palettes, dataset):
+  """Yields warnings of a value that palettes show in different colours, or in the colour of another class."""
+  classes = {value: colors for value, colors in sorted(palettes.items()) if value != dataset.ignore_label}
+  for value, colors in classes.items():
+    if len(colors) > 1:
+      shown = ' and '.join(f"{descriptors.hex_color(color)} in {len(names)} labels, such as that of "
+                           f"'{names[0]}'" for color, names in list(colors.items())[:3])
+      yield (f"palettes differ: {value} ('{dataset.class_names[value]}') is {shown}; if the colours mean the "
+             "classes, give the descriptor 'colors' (--suggest writes them)")
+  is_default = dataset.palette == descriptors.distinct_palette(dataset.num_classes)
+  if is_default and dataset.name not in descriptors.DATASETS:
+    return  # the descriptor says nothing of colours
+  of_color = dict(zip(dataset.palette, dataset.class_names))
+  swapped = {value: of_color[color] for value, colors in classes.items() for color in colors
+             if of_color.get(color, dataset.class_names[value]) != dataset.class_names[value]}
+  if swapped:
+    value, other = min(swapped.items())
+    yield (f"labels show {len(swapped)} classes in the colours of others: {value} "
+           f"('{dataset.class_names[value]}') has that of '{other}' in {dataset.name}; check the order of "
+           'class_names')
+
+
+def _twin_warnings(splits):
+  """Yields warnings of images that look like one of another split."""
+  for number, split in enumerate(splits):
+    for other in splits[:number]:
+      alike = image_files.find_alike(*([example.print for example in one.examples] for one in (split, other)))
+      twins = [(example.name, other.examples[twin].name)
+               for example, twin in zip(split.examples, alike) if twin >= 0]
+      if twins and not _is_only_image(split, other):
+        yield (f"{len(twins)} images of {split.name} look like images of {other.name}, such as "
+               f"'{twins[0][0]}' like '{twins[0][1]}'; if they show the same, scores are too good: put both "
+               'on one side')
+
+
+def _is_only_image(split, other):
+  """Returns whether one image is for both splits, as has been told."""
+  return len(split.examples) == len(other.examples) == 1 and split.examples[0].name == other.examples[0].name
 
 
 # --- Files ---------------------------------------------------------------------------------------
