@@ -10,7 +10,7 @@ import os
 import tensorflow.compat.v1 as tf
 from google.protobuf.message import DecodeError
 
-from dataset import image_files, label_files, lists, schema
+from dataset import image_files, lists, schema
 from utils import devices
 from utils.errors import DataError
 
@@ -119,47 +119,32 @@ def find_bad_example(paths, dataset):
     paths: list of str, record files.
     dataset: Dataset.
   """
-  for path in paths:
-    error = _find_bad_example(path, dataset)
-    if error:
-      return error
-  return None
-
-
-def _find_bad_example(path, dataset):
-  """`find_bad_example` of one file."""
-  # TensorFlow reads the file, and so compares the checksums as training does, without the GPU.
+  # TensorFlow reads the files, and so compares the checksums as training does, without the GPU.
   with devices.cpu_session() as session:
-    next_example = tf.data.make_one_shot_iterator(tf.data.TFRecordDataset(path)).get_next()
-    for position in itertools.count():
-      source = f"example {position} (from 0) of record '{path}'"
-      try:
-        _check_example(session.run(next_example), dataset, source)
-      except tf.errors.OutOfRangeError:
-        return None
-      except tf.errors.OpError:
-        return DataError(f'{source} is damaged or cut off; write the record again')
-      except DataError as error:
-        return error
+    for path in paths:
+      next_example = tf.data.make_one_shot_iterator(tf.data.TFRecordDataset(path)).get_next()
+      for position in itertools.count():
+        source = f"example {position} (from 0) of record '{path}'"
+        try:
+          _check_example(session.run(next_example), dataset, source)
+        except tf.errors.OutOfRangeError:
+          break
+        except tf.errors.OpError:
+          return DataError(f'{source} is damaged or cut off; write the record again')
+        except DataError as error:
+          return error
+  return None
 
 
 def _check_example(serialized, dataset, source):
   """Raises DataError if a serialized example is not what the graph can use."""
-  features = _features_of(serialized, source)
-  for name in (schema.IMAGE_ENCODED, schema.LABEL_ENCODED):
-    if len(features[name].bytes_list.value) != 1:
-      raise DataError(f"{source} lacks the feature '{name}'; write the record again")
-  for filename in features[schema.IMAGE_FILENAME].bytes_list.value:
-    source = f"{source}, '{filename.decode(errors='replace')}'"
-  image_encoded, = features[schema.IMAGE_ENCODED].bytes_list.value
-  image_source, label_source = f'the image of {source}', f'the label of {source}'
-  image = image_files.open_image(image_encoded, image_source)
+  features = parse(serialized, source)
+  if schema.IMAGE_FILENAME in features:
+    source = f"{source}, '{features[schema.IMAGE_FILENAME].decode(errors='replace')}'"
+  image = image_files.open_image(features[schema.IMAGE_ENCODED], f'the image of {source}')
   if image.format not in image_files.STORED_FORMATS:
-    raise DataError(f'{image_source} is a {image.format} file; store it as JPEG or PNG')
-  size = image_files.size_of(image)
-  image_files.decode(image, image_encoded, image_source)
-  label = label_files.check(features[schema.LABEL_ENCODED].bytes_list.value[0], dataset, label_source)
-  label_files.check_sizes(size, label.size, label_source)
+    raise DataError(f'the image of {source} is a {image.format} file; store it as JPEG or PNG')
+  schema.decode(features, dataset, source, min_side=1)
 
 
 # --- One example ---------------------------------------------------------------------------------
@@ -199,21 +184,14 @@ def parse(serialized, source):
   Raises:
     DataError: it is no example, or lacks the image or the label; the error names the source.
   """
-  features = _features_of(serialized, source)
-  features = {name: feature.bytes_list.value[0] for name, feature in features.items()
-              if feature.bytes_list.value}
-  for name in (schema.IMAGE_ENCODED, schema.LABEL_ENCODED):
-    if name not in features:
-      raise DataError(f"{source} lacks the feature '{name}'; write the record again")
-  return features
-
-
-def _features_of(serialized, source):
-  """Returns the features of an example, a map of tf.train.Feature; DataError if it is none."""
   try:
-    return tf.train.Example.FromString(serialized).features.feature
+    features = tf.train.Example.FromString(serialized).features.feature
   except DecodeError as error:
     raise DataError(f'{source} is no tf.train.Example; write the record again') from error
+  for name in (schema.IMAGE_ENCODED, schema.LABEL_ENCODED):
+    if len(features[name].bytes_list.value) != 1:
+      raise DataError(f"{source} lacks the feature '{name}'; write the record again")
+  return {name: feature.bytes_list.value[0] for name, feature in features.items() if feature.bytes_list.value}
 
 
 def parse_example(serialized):
