@@ -60,7 +60,7 @@ def main(args):
 
   conversion.convert(splits, dataset, conversion.read_flags(args, args.output_path))
   for flag in derived:
-    write_list(getattr(args, flag), names['val' if flag == 'valid_data_list' else 'train'])
+    lists.write_list(getattr(args, flag), names['val' if flag == 'valid_data_list' else 'train'])
 
 
 def is_derived(args, flag):
@@ -88,14 +88,6 @@ def derive_train(label_dir, val):
     raise DataError(f"'{label_dir}' holds no label but those of the validation list; give "
                     '--train_data_list or another --label_data_dir')
   return train
-
-
-def write_list(path, names):
-  """Writes a list where evaluate.py, and the next run of this script, look for it."""
-  files.make_folder(os.path.dirname(path), 'the folder of the lists')
-  with files.replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-    file.write(''.join(f'{name}\n' for name in names))
-  print(f'Wrote the list of the {len(names)} names to {path}')
 
 
 if __name__ == '__main__':

@@ -89,6 +89,14 @@ def read_list(path):
   return list(dict.fromkeys(names))
 
 
+def write_list(path, names):
+  """Writes a list of names for evaluate.py, and for the next conversion."""
+  files.make_folder_of(path, 'the folder of the lists')
+  with files.replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    file.writelines(f'{name}\n' for name in names)
+  print(f'Wrote the list of the {len(names)} names to {path}')
+
+
 def find_image(folder, name):
   """Returns the path of the image that a line of a list names.
 

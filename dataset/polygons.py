@@ -4,7 +4,6 @@ Shapes are drawn as labelme draws them when it exports masks, with PIL, the late
 such a file may hold (`imageData`) is not looked at. Free of TensorFlow.
 """
 import base64
-import json
 import math
 import typing
 
@@ -54,11 +53,7 @@ def read(path, size=None):
       which the error names, is of an unknown kind, or its points or its mask are not what the kind demands.
   """
   source = f"labelme file '{path}'"
-  text = files.read_text(path, source)  # with a photo, it may be larger than `files.read_json` allows
-  try:
-    content = json.loads(text)
-  except (RecursionError, ValueError) as error:
-    raise DataError(f'{source} is no JSON: {error}') from error
+  content = files.read_json(path, source, 1 << 28)  # it may hold the photo
   missing = [key for key in ('shapes', 'imageHeight', 'imageWidth')
              if not isinstance(content, dict) or key not in content]
   if missing or not isinstance(content['shapes'], list):

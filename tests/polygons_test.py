@@ -78,7 +78,7 @@ class ReadTest(PolygonsTest):
 
   def test_files_that_are_not_labelmes_are_errors(self):
     for content, sentence in (
-        ('{"shapes": [', 'is no JSON'), ('[' * 100000, 'is no JSON'), ([], 'no shapes'),
+        ('{"shapes": [', 'is no JSON'), ('[' * 100000, 'is nested too deeply'), ([], 'no shapes'),
         ({'shapes': []}, 'no imageHeight'),
         ({'shapes': {}, 'imageHeight': 1, 'imageWidth': 1}, 'no list of shapes')):
       self.write(content)

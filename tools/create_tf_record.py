@@ -260,10 +260,7 @@ def convert(args):
   written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
   if not is_listed:
     for split, names in written.items():
-      with files.replacing(list_path(args, split)) as temporary:
-        with open(temporary, 'w', encoding='utf-8') as file:
-          file.write(list_text(names))
-      print(f'Wrote the list of the {len(names)} names to {list_path(args, split)}')
+      lists.write_list(list_path(args, split), names)
   words = ['python', 'tools/view_dataset.py', '--dataset', args.dataset, '--data_dir', args.output_dir]
   print(f'Look at them: {shlex.join([*words, *(["--val", "val"] if "val" in written else [])])}')
 
@@ -306,10 +303,6 @@ def panoptic_dataset(dataset, table, segments):
 
 def list_path(args, split):
   return os.path.join(args.output_dir, f'{split}.txt')
-
-
-def list_text(names):
-  return ''.join(f'{name}\n' for name in names)
 
 
 def check_list(path, names, index):

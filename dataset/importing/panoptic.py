@@ -2,7 +2,6 @@
 
 The number of a pixel with the colour (R, G, B) is R + 256 G + 65536 B; 0 is no segment. Free of TensorFlow.
 """
-import json
 import os
 import typing
 
@@ -51,11 +50,7 @@ def read(path):
       segment a category that it does not declare, describes a PNG twice, or there is none of the PNGs.
   """
   source = f"panoptic file '{path}'"
-  text = files.read_text(path, source, _MAX_BYTES)  # it may be larger than `files.read_json` allows
-  try:
-    content = json.loads(text)
-  except (RecursionError, ValueError) as error:
-    raise DataError(f'{source} is no JSON: {error}') from error
+  content = files.read_json(path, source, _MAX_BYTES)
   try:
     categories = _read_categories(_value(content, 'categories', list, 'the file'))
     segments = {}

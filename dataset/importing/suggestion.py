@@ -50,10 +50,14 @@ def survey(paths, processes):
   Raises:
     DataError: a file cannot be a label, or all hold more values or colours than there may be classes.
   """
-  if any(map(_is_drawing, paths)):
-    return _survey_drawings(paths, processes)
+  drawings = [path for path in paths if path.lower().endswith(label_files.POLYGONS)]
+  if drawings and len(drawings) < len(paths):
+    picture = next(path for path in paths if path not in drawings)
+    raise DataError(f"labels are pictures and labelme's JSON files together, such as '{picture}' and "
+                    f"'{drawings[0]}'; give folders that have one kind")
+  read = _survey_drawing if drawings else label_files.survey_label
   contents, looks, clash, kinds = [], {}, None, set()
-  for path, entries in zip(paths, workers.map_in_order(label_files.survey_label, paths, processes)):
+  for path, entries in zip(paths, workers.map_in_order(read, paths, processes)):
     contents.append(entries)
     for entry in entries:
       kinds.add(entry.color if entry.value is None else entry.value)
@@ -82,32 +86,16 @@ def survey(paths, processes):
   return Survey(pixels, labels, palette, clash, len(paths))
 
 
-def _is_drawing(path):
-  return path.lower().endswith(label_files.POLYGONS)
-
-
-def _survey_drawings(paths, processes):
-  """Returns the Survey of labelme files, whose keys are the names of shapes; what none covers is left out."""
-  others = [path for path in paths if not _is_drawing(path)]
-  if others:
-    raise DataError(f"labels are pictures and labelme's JSON files together, such as '{others[0]}' and "
-                    f"'{next(filter(_is_drawing, paths))}'; give folders that have one kind")
-  pixels, labels = collections.Counter(), collections.Counter()
-  for counts in workers.map_in_order(_survey_drawing, paths, processes):
-    pixels.update(counts)
-    labels.update(counts.keys())
-  return Survey(pixels, labels, {}, None, len(paths))
-
-
 def _survey_drawing(path):
-  """Returns {name of a shape: its pixels} of a labelme file."""
+  """Returns what a labelme file holds: a list of label_files.Entry whose values are the names of shapes."""
   drawing = polygons.read(path)
   names = polygons.names(drawing)
   if len(names) > label_files.MAX_CLASSES - 1:
     raise DataError(f"label '{path}' has shapes of {len(names)} names, and there are at most "
                     f'{label_files.MAX_CLASSES} classes; name them by class, not by object')
   drawn = polygons.draw(drawing, {name: number for number, name in enumerate(names, 1)}, 0)
-  return dict(zip(names, np.bincount(drawn.ravel(), minlength=len(names) + 1)[1:].tolist()))
+  pixels = np.bincount(drawn.ravel(), minlength=len(names) + 1)[1:].tolist()
+  return [label_files.Entry(name, None, count) for name, count in zip(names, pixels)]
 
 
 def in_order(found):
