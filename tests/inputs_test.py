@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image, PngImagePlugin
+from tensorflow.python.framework import config
 
 from commands import flags
-from dataset import class_uniform, image_files, inputs, label_files, schema
+from dataset import class_uniform, image_files, inputs, label_files, schema, tf_records
 from dataset.descriptors import Dataset
 from utils import failures
 from utils.errors import DataError, UsageError
@@ -220,6 +221,14 @@ class TrainStreamTest(TestCase):
     places = {number: (index, place) for index, part in enumerate(parts) for place, number in enumerate(part)}
     self.assertEqual(names, [f"example {places[number][1]} (from 0) of record '{shards[places[number][0]]}'"
                              for number in numbers[17:26]])
+
+  def test_names_are_read_again_where_whatever_is_random_has_to_have_a_seed(self):
+    config.enable_op_determinism()  # as --deterministic does
+    self.addCleanup(config.disable_op_determinism)
+    numbers = self.numbers(self.images[:9])
+    self.assertEqual(inputs.example_names(self.files, OPTIONS, 9),
+                     [f"example {number} (from 0) of record '{self.files[0]}'" for number in numbers])
+    self.assertIsNone(tf_records.find_bad_example(self.files, DATASET))
 
   def test_records_beyond_the_budget_are_shuffled_within_it(self):
     stored = os.path.getsize(self.files[0])
