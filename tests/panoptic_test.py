@@ -94,16 +94,6 @@ class PanopticTest(unittest.TestCase):
           del parent[route[-1]]
         self.assert_refused(content, sentence)
 
-  def test_only_json_with_segments_is_panoptic(self):
-    self.assertFalse(panoptic.is_panoptic(self.path))
-    self.assertFalse(panoptic.is_panoptic(self.folder))
-    self.assertFalse(panoptic.is_panoptic(os.path.join(self.folder, 'panoptic_val/b.png')))
-    for content, expected in (
-        (CONTENT, True), ({**CONTENT, 'annotations': [{'bbox': []}]}, False), ('', False),
-        ({'shapes': [{'label': 'a "segments_info" b'}]}, False)):
-      self.write(content)
-      self.assertEqual(panoptic.is_panoptic(self.path), expected)
-
 
 if __name__ == '__main__':
   unittest.main()

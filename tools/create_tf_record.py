@@ -26,7 +26,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from commands import flags
 from dataset import descriptors, lists
-from dataset.importing import class_files, layouts, panoptic, recognition, suggestion
+from dataset.importing import class_files, layouts, panoptic, suggestion
 from utils import files
 from utils.errors import DataError, UsageError
 
@@ -100,12 +100,12 @@ def check_flags(args):
 
 
 def find_parts(args):
-  """Returns ({split or None: recognition.Part}, panoptic.Panoptic of each folder of labels that has one)."""
+  """Returns ({split or None: layouts.Part}, panoptic.Panoptic of each folder of labels that has one)."""
   if args.data is not None:
-    found = recognition.find_files(args.data)
-    panoptic_flags = recognition.find_panoptic(found)
+    found = layouts.find_files(args.data)
+    panoptic_flags = layouts.find_panoptic(found)
     if not panoptic_flags:
-      parts = find_columns(args) or find_lists(args, recognition.recognise(args.data, found))
+      parts = find_columns(args) or find_lists(args, layouts.recognise(args.data, found))
       print_parts(args.data, parts)
       return parts, {}
     words = [word for name, (path,) in panoptic_flags.items()
@@ -121,9 +121,9 @@ def find_parts(args):
   train, val = folders['images'], folders['val_images']
   if args.train_list or val.images:
     val = val if val.images or val.labels else train
-    return {'train': recognition.Part(train, args.train_list),
-            'val': recognition.Part(val, args.val_list)}, tables
-  return {None: recognition.Part(train)}, tables
+    return {'train': layouts.Part(train, args.train_list),
+            'val': layouts.Part(val, args.val_list)}, tables
+  return {None: layouts.Part(train)}, tables
 
 
 def read_panoptic(path, tables):
@@ -141,7 +141,7 @@ def find_columns(args):
   folders = lists.Folders([args.data], [args.data])
   if not args.train_list and all(map(os.path.isfile, paths.values())) and not any(
       lists.match_pairs(folders, lists.read_list(path))[1] for path in paths.values()):
-    return {split: recognition.Part(folders, path) for split, path in paths.items()}
+    return {split: layouts.Part(folders, path) for split, path in paths.items()}
   return None
 
 
@@ -152,7 +152,7 @@ def find_lists(args, parts):
 
   Args:
     args: the parsed flags.
-    parts: what recognition.recognise returned.
+    parts: what layouts.recognise returned.
   """
   if set(parts) != {None} or args.train_list or args.explicit & {'val_fraction', 'seed'}:
     return parts

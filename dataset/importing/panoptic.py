@@ -8,8 +8,8 @@ import typing
 from utils import files
 from utils.errors import DataError
 
-_MAX_BYTES = 1 << 30  # of the JSON, which describes all images of a split
-_KEY = b'"segments_info"'  # only panoptic annotations have it
+MAX_BYTES = 1 << 30  # of the JSON, which describes all images of a split
+KEY = b'"segments_info"'  # only panoptic annotations have it
 
 
 class Panoptic(typing.NamedTuple):
@@ -28,17 +28,6 @@ class Panoptic(typing.NamedTuple):
   segments: dict
 
 
-def is_panoptic(path):
-  """Returns whether a path is a JSON file of panoptic labels, without saying that it is right.
-
-  Raises:
-    DataError: a JSON file of this name cannot be read.
-  """
-  if not (path.lower().endswith('.json') and os.path.isfile(path)):
-    return False
-  return _KEY in files.read_bytes(path, f"'{path}'", _MAX_BYTES)
-
-
 def read(path):
   """Returns the Panoptic of a JSON file.
 
@@ -50,7 +39,7 @@ def read(path):
       segment a category that it does not declare, describes a PNG twice, or there is none of the PNGs.
   """
   source = f"panoptic file '{path}'"
-  content = files.read_json(path, source, _MAX_BYTES)
+  content = files.read_json(path, source, MAX_BYTES)
   try:
     categories = _read_categories(_value(content, 'categories', list, 'the file'))
     segments = {}
