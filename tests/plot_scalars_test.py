@@ -68,6 +68,15 @@ class PlotScalarsTest(unittest.TestCase):
     write_events(folder, 'lo$s', [1])
     run(plot_scalars, '--scalar', 'lo$s', '--output', os.path.join(self.folder, 'p.PNG'), folder)
 
+  def test_names_that_no_font_has_the_letters_of_are_drawn_as_numbers(self):
+    pictures = []
+    for title, name in (('scalar', 'training 1'), ('\uffff', 'a/x\uffff'), ('скаляр', 'training 1')):
+      path = os.path.join(self.folder, 'p.png')
+      scalar_curves.draw(path, title, {name: ([1, 2], [3, 4])})
+      with Image.open(path) as image:
+        pictures.append(image.convert('RGB').tobytes())
+    self.assertTrue(pictures[0] == pictures[1] != pictures[2])
+
   def test_picture_of_another_kind_is_a_usage_error(self):
     for path in (os.path.join(self.folder, 'p.xyz'), self.folder):
       with self.assertRaisesRegex(UsageError, '--output .* (is not supported; use one of|is a folder)'):
