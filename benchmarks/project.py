@@ -5,11 +5,11 @@ import functools
 import tensorflow.compat.v1 as tf
 
 from benchmarks import complexity
+from benchmarks.measure import Bench
 from dataset import inputs, tf_records
 from deeplab_model import deeplabv3_plus_model_fn, network
 from nets import backbones
 from nets.architecture import Architecture
-from tools.benchmark import Bench
 from training import run_config
 from training.tf_estimator import ModeKeys
 from utils import devices

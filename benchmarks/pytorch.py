@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure import Bench
 from nets import backbones
-from tools.benchmark import Bench
 from utils import devices
 
 _DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}

@@ -18,12 +18,12 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import deeplab_model
-from benchmarks import complexity, project, reference
+from benchmarks import command, complexity, measure, project, reference
 from dataset import descriptors, inputs, tf_records
 from nets.architecture import Architecture
 from tests import tiny_net
 from tests.golden import formula
-from tools import benchmark, benchmark_command
+from tools import benchmark
 from utils.errors import DataError, UsageError
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
@@ -85,7 +85,7 @@ class MeasureTest(unittest.TestCase):
     lines = output.splitlines()
     self.assertTrue(lines[0].startswith(f'{mode}: {_SMALL[1]}, '), output)
     self.assertEqual(lines[1].split(), list(measured))
-    rates = '  '.join(benchmark.shown(values['images_per_s']) for values in measured.values())
+    rates = '  '.join(measure.shown(values['images_per_s']) for values in measured.values())
     self.assertEqual(re.sub(' +', ' ', lines[3]), re.sub(' +', ' ', f'  images/s  {rates}'))
     for values in measured.values():
       self.assertIn(values['framework'].split()[0], ('TensorFlow', 'PyTorch'))
@@ -150,15 +150,15 @@ class MeasureTest(unittest.TestCase):
         pass
 
       def submit(self, function, *args):
-        if function is benchmark.prepare:
+        if function is measure.prepare:
           self.name = args[1]
           return mock.Mock(result=lambda: {'multiply_adds': 0})
         calls.append((self.name, *args))
         seconds = {'ours': 0.5, 'reference': 0.75}[self.name]
         return mock.Mock(result=lambda: {'s_per_step': seconds})
 
-    with mock.patch.object(benchmark.workers, 'Pool', Process):
-      results = benchmark.measure(
+    with mock.patch.object(measure.workers, 'Pool', Process):
+      results = measure.measure(
           'input', parse('input', '--reference', '--steps', 3, '--repeats', 2), None)
     self.assertEqual(calls, 2 * [('ours', 200), ('ours', 300), ('reference', 200),
                                  ('reference', 300)])
@@ -169,10 +169,10 @@ class MeasureTest(unittest.TestCase):
       run('input', *_SMALL)
     with self.assertRaisesRegex(UsageError, '--vs compares networks'):
       run('input', *_SMALL, '--data_dir', self.folder, '--vs', 'fp32')
-    with mock.patch.object(benchmark, 'measure') as measure, \
-        mock.patch.object(benchmark, 'report', return_value=''):
+    with mock.patch.object(measure, 'measure') as measured, \
+        mock.patch.object(measure, 'report', return_value=''):
       self.assertIn('input is left out', run('all', *_SMALL))
-    self.assertEqual([call.args[0] for call in measure.call_args_list], ['train', 'infer'])
+    self.assertEqual([call.args[0] for call in measured.call_args_list], ['train', 'infer'])
 
   def test_script_runs_from_any_folder_and_helps_at_once(self):
     start = time.time()
@@ -185,12 +185,12 @@ class MeasureTest(unittest.TestCase):
 class PeakTest(unittest.TestCase):
 
   def test_plain_products_count_every_repetition(self):
-    plain = benchmark.Plain(size=5, batch=2, side=7, channels=3, chain=4)
+    plain = measure.Plain(size=5, batch=2, side=7, channels=3, chain=4)
     self.assertEqual(plain.multiply_adds(),
                      {'matrix_product': 4 * 125, 'convolution': 4 * 9 * (2 * 7 * 7 * 3) * 3})
 
   def test_plain_products_run_in_every_precision_and_count_as_the_graph_does(self):
-    plain = benchmark.Plain(size=5, batch=2, side=7, channels=3, chain=2)
+    plain = measure.Plain(size=5, batch=2, side=7, channels=3, chain=2)
     for precision in ('fp32', 'bf16'):
       with project.plain_products(precision, plain) as products:
         self.assertEqual(complexity.multiply_adds(tf.get_default_graph()),
@@ -200,7 +200,7 @@ class PeakTest(unittest.TestCase):
           run_product()
 
   def test_share_is_of_the_faster_product(self):
-    plain = benchmark.Plain()
+    plain = measure.Plain()
 
     @contextlib.contextmanager
     def products(_):
@@ -209,15 +209,15 @@ class PeakTest(unittest.TestCase):
     seconds = {'slow': 2 * plain.multiply_adds()['matrix_product'] / 0.5e12,
                'fast': 2 * plain.multiply_adds()['convolution'] / 0.8e12}
     bench = mock.Mock(plain_products=products, on_gpu=False)
-    with mock.patch.object(benchmark, '_bench', bench), \
-        mock.patch.object(benchmark, 'fastest', seconds.get):
-      result = benchmark.compare_with_peak(0.2)
+    with mock.patch.object(measure, '_bench', bench), \
+        mock.patch.object(measure, 'fastest', seconds.get):
+      result = measure.compare_with_peak(0.2)
     self.assertEqual({name: round(value, 9) for name, value in result.items()}, {
         'matrix_product_tflop_per_s': 0.5, 'convolution_tflop_per_s': 0.8, 'share_of_peak': 0.25})
 
   def test_other_work_in_the_same_step_is_noticed(self):
     with self.assertRaisesRegex(AssertionError, 'not the same network'):
-      benchmark.check_same_work({'ours': {'multiply_adds': 1000}, 'pytorch': {'multiply_adds': 1006}})
+      measure.check_same_work({'ours': {'multiply_adds': 1000}, 'pytorch': {'multiply_adds': 1006}})
 
 
 class PyTorchTest(unittest.TestCase):
@@ -327,18 +327,18 @@ class ReferenceTest(unittest.TestCase):
 class CommandTest(unittest.TestCase):
 
   def test_seconds_and_ratio_are_shown(self):
-    self.assertEqual(benchmark_command.report({'images': 3, 'ours': [2., 4.], 'reference': [4., 6.]}), (
+    self.assertEqual(command.report({'images': 3, 'ours': [2., 4.], 'reference': [4., 6.]}), (
         'command: inference.py on 3 images, start included, in seconds\n'
         '  ours       2.0 4.0\n  reference  4.0 6.0\n  ours is 1.75 times as fast (1.50 to 2.00)'))
 
   def test_what_is_missing_is_told(self):
-    def measure(*argv):
-      return benchmark_command.measure(benchmark.make_parser().parse(['command', *argv]))
+    def measured(*argv):
+      return command.measure(benchmark.make_parser().parse(['command', *argv]))
 
     with self.assertRaisesRegex(UsageError, 'command needs --model_dir'):
-      measure()
+      measured()
     with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(DataError, 'holds no image'):
-      measure('--model_dir', folder, '--images', folder)
+      measured('--model_dir', folder, '--images', folder)
 
 
 if __name__ == '__main__':
