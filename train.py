@@ -24,12 +24,7 @@ def make_parser():
   parser.flag('pre_trained_model', './ini_checkpoints/resnet_v2_101/resnet_v2_101.ckpt',
               'checkpoint to start from: a prefix, .index or .ckpt file, or a folder; none trains from '
               'scratch; not needed when model_dir has a checkpoint', metavar='PATH', recorded=False)
-  parser.setting('batch_norm_decay', "decay of batch norm's moving averages (default: the backbone's, "
-                 '0.9997 for resnet_v2)', type=flags.fraction)
-  parser.setting('freeze_batch_norm', 'use the moving averages, and train neither them nor gamma and '
-                 'beta')
-  parser.setting('sync_batch_norm', 'with several GPUs, normalise by the statistics of the whole batch',
-                 type=flags.on_off, metavar='on|off')
+  parser.shared('batch_norm_decay', 'freeze_batch_norm', 'sync_batch_norm')
 
   parser.group('data')
   parser.flag('data_dir', './dataset/', 'folder of train.record and val.record', metavar='DIR')
@@ -44,52 +39,30 @@ def make_parser():
               type=flags.positive_int, metavar='N')
   parser.flag('early_stopping_evals', 0, 'stop after so many evaluations without a better mean IoU; 0 does '
               'not', type=flags.non_negative_int, metavar='N')
-  parser.flag('batch_size', flags.default_of('images_per_step'), 'images per step; auto finds how many fit '
-              'into the memory of the GPUs', type=flags.positive_int_or_auto, metavar='N')
-  parser.setting('accumulate_steps', 'batches whose mean gradient makes one step', type=flags.positive_int,
-                 metavar='N')
-  parser.setting('learning_rate_policy', 'poly, cosine, or piecewise, which ignores the two rates below',
-                 choices=('poly', 'piecewise', 'cosine'))
-  parser.setting('initial_learning_rate', 'first learning rate of poly and cosine',
-                 type=flags.positive_float)
-  parser.setting('end_learning_rate', 'their last learning rate', type=flags.non_negative_float)
-  parser.setting('max_iter', 'steps over which they fall', type=flags.positive_int)
-  parser.setting('initial_global_step', 'the step from which they, the warm-up and train_epochs count',
-                 type=flags.non_negative_int)
-  parser.setting('warmup_steps', 'steps over which the learning rate rises to that of the policy; 0 is none',
-                 type=flags.non_negative_int, metavar='N')
-  parser.setting('last_layers_lr_multiplier', 'learning-rate factor of all that is not the backbone',
-                 type=flags.positive_float)
-  parser.setting('weight_decay', 'L2 factor on the trained variables', type=flags.non_negative_float)
-  parser.setting('weight_decay_scope', 'the variables that weight decay shrinks: all, or weights, those of '
-                 'convolutions that are not depthwise', choices=('all', 'weights'))
-  parser.setting('clip_gradients', 'norm of the whole gradient, weight decay included, to which longer ones '
-                 'are scaled; 0 leaves them', type=flags.non_negative_float, metavar='NORM')
-  parser.setting('ema', 'also keep moving averages of the weights with this decay, such as 0.9998, and score '
-                 'them too; 0 keeps none', type=flags.fraction, metavar='DECAY')
-  parser.setting('weights', 'raw, or ema: whose score decides which checkpoint is the best and when to stop '
-                 'early', choices=('raw', 'ema'))
-  parser.setting('loss', 'what is minimised: cross_entropy; focal, in which easy pixels count less; dice or '
-                 'lovasz, which measure the overlap of each class; or a weighted sum: cross_entropy,dice:0.5',
-                 type=flags.loss, metavar='LOSS')
-  parser.setting('auxiliary_head', 'weight of the loss of a second, small head on the features before the '
-                 "backbone's last stage, such as 0.4; only training has it, and 0 has none",
-                 type=flags.non_negative_float, metavar='WEIGHT')
-  parser.setting('hard_pixels', 'take the mean of cross_entropy or focal over this share of the valid '
-                 'pixels, those of the largest loss', type=flags.share, metavar='SHARE')
-  parser.setting('hard_pixels_steps', 'steps over which --hard_pixels falls from 1 to its share, from '
-                 '--initial_global_step on; 0 has it at once', type=flags.non_negative_int, metavar='N')
-  parser.setting('label_smoothing', 'the part of a label that all classes share in cross_entropy',
-                 type=flags.fraction, metavar='X')
+  parser.flag('batch_size', 10, 'images per step; auto finds how many fit into the memory of the GPUs',
+              type=flags.positive_int_or_auto, metavar='N')
+  parser.shared('accumulate_steps', 'learning_rate_policy', 'initial_learning_rate', 'end_learning_rate',
+                'max_iter', 'initial_global_step', 'warmup_steps', 'last_layers_lr_multiplier',
+                'clip_gradients', 'ema')
+  parser.flag('weights', 'raw', 'raw, or ema: whose score decides which checkpoint is the best and when to '
+              'stop early', choices=('raw', 'ema'))
+
+  parser.group('loss')
+  parser.shared('loss', 'weight_decay', 'weight_decay_scope', 'auxiliary_head', 'hard_pixels',
+                'hard_pixels_steps', 'label_smoothing')
   parser.flag('class_weights', 'none', "what a class's pixels (in dice and lovasz: its overlap) weigh in the "
               'loss: median_frequency takes the shares from train.json, which the conversion writes',
               choices=('none', 'median_frequency'))
   parser.flag('class_weight_limit', 10.0, 'the largest of these weights; the smallest is 1 over it',
               type=flags.one_or_more, metavar='X')
+  speed_and_output(parser)
+  return parser
 
+
+def speed_and_output(parser):
+  """Declares the flags that change no result."""
   parser.group('speed and memory')
-  parser.setting('recompute', 'keep fewer activations, and compute the others again in the backward '
-                 'pass: less memory, a fifth more time')
+  parser.shared('recompute', 'deterministic')
   parser.flag('xla', False, 'compile the training step with XLA, on GPUs')
   parser.flag('num_gpus', 1, 'GPUs that share each batch', type=flags.positive_int, metavar='N')
   parser.flag('collectives', 'nccl', 'what sums the gradients of the GPUs of several machines; take '
@@ -97,26 +70,39 @@ def make_parser():
   parser.flag('input_threads', None, 'threads that decode and augment; 0 shares one a core with everything '
               'else (default: with GPUs the cores less 2 a GPU, else 0)',
               type=flags.non_negative_int, metavar='N', recorded=False)
-  parser.setting('deterministic', 'the same bits in every run also on GPUs, where it is slower; CPUs '
-                 'always give them')
 
   parser.group('output')
   parser.flag('save_summary_steps', 100, 'steps between two event-file entries', type=flags.positive_int)
-  parser.setting('tensorboard_images_max_outputs', 'pictures per image summary', type=flags.positive_int)
+  parser.shared('tensorboard_images_max_outputs')
   parser.flag('save_checkpoints_secs', 600, 'seconds between two checkpoints, beside those at the end of '
               'each round; 0 saves none for the time', type=flags.non_negative_int, metavar='S')
   parser.flag('save_checkpoints_steps', 0, 'also save at multiples of so many steps; 0 does not',
               type=flags.non_negative_int, metavar='N')
   parser.flag('keep_checkpoint_max', 5, 'newest checkpoints to keep, beside the best; 0 keeps all',
               type=flags.non_negative_int)
-  return parser
 
 
 def main(args):
   flags.enable_onednn()
-  from commands import training_loop  # TensorFlow, which --help does without
+  # TensorFlow, which --help does without.
+  from commands import training_checks, training_folder, training_loop, training_plan
 
-  training_loop.main(args)
+  with training_loop.stopping() as requests:
+    machines = training_checks.check(args)
+    with training_folder.opened(args, machines.task) as folder:
+      model = training_plan.read_model(args, folder)
+      data = training_plan.read_data(args, model.dataset)
+      args.batch_size = training_plan.find_batch_size(args, machines, folder, model, data)
+      position = training_plan.find_position(args, folder, data)
+      rounds = training_plan.plan_rounds(args, data, position)
+      if training_plan.is_finished(args, position, rounds):
+        return
+      settings = training_plan.read_settings(args, machines, model, data, rounds.last(position))
+      training_checks.announce(args, model, settings, position, data.counts['train'])
+
+      position = training_folder.claim(args, folder, model, position, rounds)  # from here on it is written
+      training = training_loop.Training(args, machines, requests, model, data, position, settings)
+      training.run(rounds)
 
 
 if __name__ == '__main__':

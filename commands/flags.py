@@ -26,7 +26,20 @@ from nets import backbones
 from nets.architecture import Architecture
 from utils import devices, ending, progress, quiet
 from utils.errors import UsageError
-from utils.settings import Settings, weight_of_loss
+from utils.flag_types import (  # noqa: F401 (scripts take them from here)
+  fraction,
+  non_negative_float,
+  non_negative_int,
+  on_off,
+  one_or_more,
+  positive_float,
+  positive_int,
+  positive_int_or_auto,
+  scale,
+  share,
+  weight,
+)
+from utils.settings import Settings
 
 # Flags with these metavars name something that is read or written.
 _PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
@@ -73,23 +86,18 @@ class Parser(argparse.ArgumentParser):
     self._group.add_argument('--' + name, default=argparse.SUPPRESS, help=help.replace('%', '%%'), **kwargs)
 
   def group(self, title: str) -> None:
-    """Puts the flags that are declared from here on under a title of the help, one of GROUPS."""
-    assert title in GROUPS, title
+    """Puts the flags that are declared from here on under a title of the help."""
     if title not in self._titled:
       self._titled[title] = self.add_argument_group(title)
     self._group = self._titled[title]
 
-  def setting(self, name: str, help: str, **kwargs: typing.Any) -> None:  # noqa: A002
-    """Declares the flag of an attribute of Architecture or Settings, which holds its default."""
-    self.flag(name, default_of(name), help, **kwargs)
-
   def shared(self, *names: str) -> None:
-    """Adds flags of SHARED by name; a row without a default has that of the setting."""
+    """Adds flags of SHARED by name, each under the title of its group."""
     before = self._group
     for name in names:
-      self.group(next(title for title, named in GROUPS.items() if name in named))
       spec = {'name': name, **SHARED[name]}
-      self.flag(**spec if 'default' in spec else {**spec, 'default': default_of(name)})
+      self.group(spec.pop('group'))
+      self.flag(**spec)
     self._group = before
 
   def error(self, message: str) -> typing.NoReturn:
@@ -233,52 +241,6 @@ def _texts(value):
   return [text for text in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(text, str)]
 
 
-def _number(kind, fits, allowed):
-  """Returns an argparse type: numbers of a kind, int or float, that fit; `allowed` says which they are."""
-  def parse(text):
-    with contextlib.suppress(ValueError):
-      value = kind(text)
-      if fits(value):
-        return value
-    shown = text if 0 < len(text) <= 40 else f"'{text[:40]}'"
-    raise argparse.ArgumentTypeError(f'{shown} is not allowed; give a {allowed}')
-  return parse
-
-
-_INT, _MOST = 2**31 - 1, 3.4e38  # the largest of TensorFlow's sizes and counters; of float32
-
-positive_int = _number(int, lambda value: 1 <= value <= _INT, f'whole number of 1 or more, up to {_INT}')
-non_negative_int = _number(int, lambda value: 0 <= value <= _INT, f'whole number of 0 or more, up to {_INT}')
-positive_float = _number(float, lambda value: 0 < value <= _MOST, f'number above 0, up to {_MOST}')
-non_negative_float = _number(float, lambda value: 0 <= value <= _MOST, f'number of 0 or more, up to {_MOST}')
-one_or_more = _number(float, lambda value: 1 <= value <= _MOST, f'number of 1 or more, up to {_MOST}')
-fraction = _number(float, lambda value: 0 <= value < 1, 'number of 0 or more, below 1')
-scale = _number(float, lambda value: 0.1 <= value <= 10, 'number from 0.1 to 10')
-share = _number(float, lambda value: 0 < value <= 1, 'number above 0, up to 1')
-weight = _number(float, lambda value: 0 <= value <= 1, 'number from 0 to 1')
-
-
-def positive_int_or_auto(text: str) -> int | str:
-  """An argparse type: an integer of 1 or more, or auto."""
-  return text if text == 'auto' else positive_int(text)
-
-
-def on_off(text: str) -> bool:
-  """An argparse type: on is True, off is False."""
-  if text not in ('on', 'off'):
-    raise argparse.ArgumentTypeError(f'{text} is not allowed; give on or off')
-  return text == 'on'
-
-
-def loss(text: str) -> str:
-  """An argparse type: one or several losses, as utils/settings.py reads them."""
-  try:
-    weight_of_loss(text)
-  except ValueError as error:
-    raise argparse.ArgumentTypeError(str(error)) from error
-  return text
-
-
 def values(args: argparse.Namespace, recorded: bool = False) -> dict[str, typing.Any]:
   """Returns every flag of what `Parser.parse` returned, or those alone that are history."""
   return {name: value for name, value in vars(args).items()
@@ -301,123 +263,88 @@ def refuse_idle(args: argparse.Namespace, *rows: tuple[str, object, str]) -> Non
                        + f', or over a recipe give {" ".join(defaults)}' * bool(is_of_recipe))
 
 
-def default_of(name: str) -> typing.Any:
-  """Returns the default of an attribute of Architecture or Settings."""
-  return next(field.default for record in (Architecture, Settings) for field in dataclasses.fields(record)
-              if field.name == name)
-
-
 SHARED: dict[str, dict[str, typing.Any]] = {
+    **{field.name: {'default': field.default, **field.metadata} for record in (Architecture, Settings)
+       for field in dataclasses.fields(record) if field.metadata},
     'model_dir': dict(
-        default='./model', metavar='DIR', recorded=False,
+        group='model', default='./model', metavar='DIR', recorded=False,
         help='folder of the checkpoints, model_config.json and event files'),
     'base_architecture': dict(
-        default='resnet_v2_101', choices=backbones.names(),
+        group='model', default='resnet_v2_101', choices=backbones.names(),
         help='the backbone; taken from model_dir if train.py wrote it down there'),
-    'output_stride': dict(
-        type=int, choices=backbones.OUTPUT_STRIDES,
-        help='input size over feature size; the same weights serve all'),
-    'atrous_rates': dict(
-        type=positive_int, nargs='*', metavar='RATE',
-        help="three rates of the ASPP, or none at all for an ASPP without atrous convolutions (default: the "
-             "backbone's, 6 12 18 at output stride 16, scaled to the output stride)"),
-    'multi_grid': dict(
-        type=positive_int, nargs=3, metavar='FACTOR',
-        help="factors of the rates in the backbone's last three units (default: the backbone's)"),
-    'image_level_feature': dict(
-        type=on_off, metavar='on|off', help="the ASPP's branch of the whole image's mean"),
-    'separable_head': dict(
-        type=on_off, metavar='on|off',
-        help='depthwise separable convolutions in ASPP and decoder (default: as published for the backbone)'),
-    'decoder': dict(
-        type=on_off, metavar='on|off', help='off is DeepLabv3 (default: as published for the backbone)'),
-    'decoder_channels': dict(type=positive_int, help='channels to which low-level features are reduced'),
-    'decoder_convs': dict(type=positive_int, help='convolutions of the decoder'),
-    'decoder_filters': dict(default=default_of('decoder_filters'), type=positive_int, help='their channels'),
-    'decoder_kernel': dict(default=default_of('decoder_kernel'), type=int, choices=(1, 3), help='their size'),
-    'decoder_output_stride': dict(
-        type=int, choices=(8, 4, 2), nargs='+',
-        help='strides of the low-level features that the decoder merges in, falling, such as 8 4'),
-    'eval_crop_size': dict(
-        type=positive_int, nargs=2, metavar=('H', 'W'),
-        help="pad images to at least this size before evaluation, as Google's models are evaluated"),
-    'precision': dict(
-        choices=('fp32', 'bf16', 'fp16'),
-        help='what convolutions compute in: fp32, bf16 (fast on CPUs with AMX and GPUs from Ampere on), or '
-             'fp16 (fast on GPUs); variables stay fp32'),
     'data_format': dict(
-        default=None, choices=('channels_last', 'channels_first'),
+        group='speed and memory', default=None, choices=('channels_last', 'channels_first'),
         help='the order in which features lie in memory; checkpoints are the same. On GPUs it is a wish: '
              'TensorFlow trains in fp32 with channels first, and computes half precision with channels last '
              '(bf16 below compute capability 8 first), whatever is given, and then transposes what differs '
              '(default: what it does itself; channels_last is the only one of CPUs)'),
     'dataset': dict(
-        default='voc', metavar='NAME',
+        group='data', default='voc', metavar='NAME',
         help='voc, cityscapes, or the path of a JSON descriptor (dataset/camvid.json is one); '
              'taken from model_dir if train.py wrote it down there'),
     'image_data_dir': dict(
-        default='dataset/VOCdevkit/VOC2012/JPEGImages', metavar='DIR', help='folder of the images'),
+        group='data', default='dataset/VOCdevkit/VOC2012/JPEGImages', metavar='DIR',
+        help='folder of the images'),
     'label_data_dir': dict(
-        default='dataset/VOCdevkit/VOC2012/SegmentationClassAug', metavar='DIR',
+        group='data', default='dataset/VOCdevkit/VOC2012/SegmentationClassAug', metavar='DIR',
         help='folder of the label PNGs'),
     'shards': dict(
-        default=0, type=non_negative_int, metavar='N',
+        group='data', default=0, type=non_negative_int, metavar='N',
         help='write N files such as train-00003-of-00016.record, in place of one train.record (0)'),
     'skip_bad': dict(
-        default=0, type=non_negative_int, metavar='N',
+        group='data', default=0, type=non_negative_int, metavar='N',
         help='leave out up to N bad pairs, and list them in the index beside the records'),
     'fast': dict(
-        default=False, help='check no more than sizes and formats: damage and wrong label values go unseen'),
+        group='data', default=False,
+        help='check no more than sizes and formats: damage and wrong label values go unseen'),
     'processes': dict(
-        default=min(16, devices.cores()), type=positive_int, metavar='N',
+        group='speed and memory', default=min(16, devices.cores()), type=positive_int, metavar='N',
         help='processes that read and check images; copying them by --fast takes no more than one'),
     'crop_size': dict(
-        default=(513, 513), type=positive_int, nargs=2, metavar=('H', 'W'),
+        group='data', default=(513, 513), type=positive_int, nargs=2, metavar=('H', 'W'),
         help='height and width of the training crops'),
     'scale_range': dict(
-        default=(0.5, 2.0), type=scale, nargs=2, metavar=('MIN', 'MAX'),
+        group='data', default=(0.5, 2.0), type=scale, nargs=2, metavar=('MIN', 'MAX'),
         help='images are scaled at random between these, and then cropped'),
     'scale_step': dict(
-        default=0.0, type=non_negative_float, metavar='X',
+        group='data', default=0.0, type=non_negative_float, metavar='X',
         help="draw one of MIN, MIN + X, ... up to MAX, as Google's DeepLab by 0.25; 0 draws any between"),
     'random_flip': dict(
-        name='flip', default=True, type=on_off, metavar='on|off',
+        group='data', name='flip', default=True, type=on_off, metavar='on|off',
         help='mirror half of the images; off where left and right differ, such as lanes'),
     'photometric_distortion': dict(
-        default=False, help='change brightness, contrast, saturation and hue at random, as SSD does'),
+        group='data', default=False,
+        help='change brightness, contrast, saturation and hue at random, as SSD does'),
     'max_class_share': dict(
-        default=1.0, type=share, metavar='X',
-        help="of up to ten places for a crop, take the first where no class has more than this share of the "
+        group='data', default=1.0, type=share, metavar='X',
+        help="try up to ten crops and take the first in which no class fills more than this share of the "
              "valid pixels; 0.75 is usual, 1 takes any"),
     'class_uniform': dict(
-        default=0.0, type=weight, metavar='SHARE',
-        help="this share of an epoch's places goes to all classes alike: a class is drawn, and an example "
-             'that has it; needs the train.json of a conversion'),
-    'seed': dict(type=non_negative_int, help='of the order, the augmentation and new weights'),
+        group='data', default=0.0, type=weight, metavar='SHARE',
+        help="this share of each epoch is sampled by class: draw a class, then an image that has it; needs "
+             'the train.json of a conversion'),
     'eval_scales': dict(
-        default=(1.0,), type=scale, nargs='+', metavar='X',
+        group='scales and windows', default=(1.0,), type=scale, nargs='+', metavar='X',
         help='average the probabilities of the image at these scales, such as 0.5 0.75 1 1.25 1.5 1.75'),
-    'flip': dict(default=False, help='average with those of the mirrored image'),
+    'flip': dict(
+        group='scales and windows', default=False, help='average with those of the mirrored image'),
     'sliding_window': dict(
-        default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
+        group='scales and windows', default=None, type=positive_int, nargs=2, metavar=('H', 'W'),
         help='predict images in windows of this size, for those too large for the memory'),
     'overlap': dict(
-        default=0.33, type=fraction, metavar='X',
+        group='scales and windows', default=0.33, type=fraction, metavar='X',
         help='the share of a window that the next one sees too, at least'),
     'recipe': dict(
-        default=None, metavar='FILE', action='append', recorded=False,
+        group='schedule', default=None, metavar='FILE', action='append', recorded=False,
         help='file of flags, one a line, with comments after a #, such as those in recipes/; of several a '
              'later one wins, and over all the command line'),
-    'weights': dict(
-        choices=('raw', 'ema'),
-        help='which weights of the checkpoint to use: raw, or ema, the averages that train.py --ema keeps'),
-    'debug': dict(default=False, help="stop in tfdbg's command line at every session run"),
+    'debug': dict(
+        group='output', default=False, help="stop in tfdbg's command line at every session run"),
 }
-
 
 # The flags that say which model it is; model_config.json stands in for them.
 MODEL_FLAGS = ('model_dir', 'dataset', *(field.name for field in dataclasses.fields(Architecture)
-                                         if field.name != 'num_classes'))
+                                         if field.name in SHARED))
 
 # The flags of how the network is computed.
 COMPUTE_FLAGS = ('precision', 'data_format')
@@ -432,17 +359,6 @@ CONVERSION_FLAGS = ('shards', 'skip_bad', 'fast', 'processes')
 # averages views elsewhere.
 AUGMENTATION_FLAGS = ('crop_size', 'scale_range', 'scale_step', 'random_flip', 'photometric_distortion',
                       'max_class_share', 'class_uniform', 'seed')
-
-# The titles of the help, and the shared flags that stand under them.
-GROUPS = {
-    'model': (*(name for name in MODEL_FLAGS if name != 'dataset'), 'weights'),
-    'data': ('dataset', 'image_data_dir', 'label_data_dir', 'shards', 'skip_bad', 'fast',
-             *AUGMENTATION_FLAGS),
-    'schedule': ('recipe',),
-    'scales and windows': VIEW_FLAGS,
-    'speed and memory': (*COMPUTE_FLAGS, 'processes'),
-    'output': ('debug',),
-}
 
 
 def _is_spawned():

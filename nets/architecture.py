@@ -6,42 +6,47 @@ whole. Free of TensorFlow, so that flags can be checked against a stored model a
 import dataclasses
 import typing
 
+from nets import backbones
+from utils.flag_types import flag, on_off, positive_int
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """A DeepLabv3+ model. None stands for the default of the backbone's row in nets/backbones.py.
-
-  Attributes:
-    base_architecture: str, a row of nets/backbones.py.
-    num_classes: int, K.
-    output_stride: int, input size over the size of the encoder's features; the same weights serve all.
-    atrous_rates: three ints, of the ASPP, () for an ASPP without atrous convolutions, or None: the backbone's
-      rates, scaled to the output stride.
-    multi_grid: three ints, factors of the rates in the last three units (DeepLabv3 sec. 3.2), or None.
-    image_level_feature: bool, the ASPP's branch of the whole image's mean.
-    separable_head: bool or None, depthwise separable convolutions in ASPP and decoder (DeepLabv3+ sec. 3.1).
-    decoder: bool or None; False is DeepLabv3, whose logits come from the ASPP.
-    decoder_channels: int, to which low-level features are reduced (Table 1).
-    decoder_convs, decoder_filters, decoder_kernel: ints, the convolutions after each concatenation (Table 2).
-    decoder_output_stride: falling ints of 8, 4, 2: the strides whose low-level features are merged in.
-    eval_crop_size: (height, width) or None. In evaluation images are padded to at least this size on the
-      right and the bottom, and the logits cut back: the padding takes part in the image-level feature, as
-      in the evaluation of Google's models. A view at another scale is padded to this size at that scale.
-  """
-  base_architecture: str
-  num_classes: int
-  output_stride: int = 16
-  atrous_rates: tuple[int, ...] | None = None
-  multi_grid: tuple[int, ...] | None = None
-  image_level_feature: bool = True
-  separable_head: bool | None = None
-  decoder: bool | None = None
-  decoder_channels: int = 48
-  decoder_convs: int = 2
-  decoder_filters: int = 256
-  decoder_kernel: int = 3
-  decoder_output_stride: tuple[int, ...] = (4,)
-  eval_crop_size: tuple[int, int] | None = None
+  """A DeepLabv3+ model. None stands for the default of the backbone's row in nets/backbones.py."""
+  base_architecture: str     # a row of nets/backbones.py
+  num_classes: int           # K
+  output_stride: int = flag(
+      16, 'input size over feature size; the same weights serve all', group='model', type=int,
+      choices=backbones.OUTPUT_STRIDES)
+  atrous_rates: tuple[int, ...] | None = flag(
+      None, "three rates of the ASPP, or none at all for an ASPP without atrous convolutions (default: the "
+      "backbone's, 6 12 18 at output stride 16, scaled to the output stride)", group='model',
+      type=positive_int, nargs='*', metavar='RATE')
+  multi_grid: tuple[int, ...] | None = flag(  # DeepLabv3 sec. 3.2
+      None, "factors of the rates in the backbone's last three units (default: the backbone's)",
+      group='model', type=positive_int, nargs=3, metavar='FACTOR')
+  image_level_feature: bool = flag(
+      True, "the ASPP's branch of the whole image's mean", group='model', type=on_off, metavar='on|off')
+  separable_head: bool | None = flag(  # DeepLabv3+ sec. 3.1
+      None, 'depthwise separable convolutions in ASPP and decoder (default: as published for the backbone)',
+      group='model', type=on_off, metavar='on|off')
+  decoder: bool | None = flag(  # without, the logits come from the ASPP
+      None, 'off is DeepLabv3 (default: as published for the backbone)', group='model', type=on_off,
+      metavar='on|off')
+  decoder_channels: int = flag(  # DeepLabv3+ table 1
+      48, 'channels to which low-level features are reduced', group='model', type=positive_int)
+  decoder_convs: int = flag(  # these three: DeepLabv3+ table 2, after each concatenation
+      2, 'convolutions of the decoder', group='model', type=positive_int)
+  decoder_filters: int = flag(256, 'their channels', group='model', type=positive_int)
+  decoder_kernel: int = flag(3, 'their size', group='model', type=int, choices=(1, 3))
+  decoder_output_stride: tuple[int, ...] = flag(
+      (4,), 'strides of the low-level features that the decoder merges in, falling, such as 8 4',
+      group='model', type=int, choices=(8, 4, 2), nargs='+')
+  # The images are padded on the right and the bottom, and the logits cut back: the padding takes part in the
+  # image-level feature. A view at another scale is padded to this size at that scale.
+  eval_crop_size: tuple[int, int] | None = flag(
+      None, "pad images to at least this size before evaluation, as Google's models are evaluated",
+      group='model', type=positive_int, nargs=2, metavar=('H', 'W'))
 
   @classmethod
   def from_dict(cls, values: dict[str, typing.Any]) -> 'Architecture':

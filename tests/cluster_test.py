@@ -1,5 +1,6 @@
 """Training on several machines: what TF_CONFIG means, and two processes here in place of two machines."""
 import contextlib
+import functools
 import glob
 import io
 import itertools
@@ -20,7 +21,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
-from commands import training_loop
+from commands import training_checks, training_loop
 from tests.support import ROOT, FolderTest, ScriptsTest
 from training import cluster, interrupts, locks
 from utils.errors import UsageError
@@ -87,7 +88,7 @@ class TaskTest(unittest.TestCase):
                             (('--batch_size', 3, '--clean_model_dir'), 'before they start')):
       args = train.make_parser().parse([str(flag) for flag in flags])
       with self.assertRaisesRegex(UsageError, sentence):
-        training_loop.check_devices(args, cluster.Task(3))
+        training_checks.check_devices(args, cluster.Task(3))
 
 
 class WatchingTest(FolderTest):
@@ -143,16 +144,15 @@ class WatchingTest(FolderTest):
 
   def test_end_of_the_first_machine_is_no_error_for_one_that_was_told_to_stop_too(self):
     requests = interrupts.Requests()
-    first, other = (training_loop.Training(None, cluster.Task(2, rank), requests, None, {}, {}, {}, None, {})
-                    for rank in (0, 1))
+    first, other = (functools.partial(training_loop.lose, cluster.Task(2, rank), requests) for rank in (0, 1))
     with self.assertRaisesRegex(UsageError, 'another machine of TF_CONFIG has stopped'):
-      other.lose()
+      other()
     requests.signal = signal.SIGTERM
     with self.assertRaises(UsageError):
-      first.lose()
+      first()
     with (mock.patch.object(os, '_exit', side_effect=SystemExit) as ended, self.assertRaises(SystemExit),
           contextlib.redirect_stdout(io.StringIO()) as printed):
-      other.lose()
+      other()
     ended.assert_called_once_with(143)
     self.assertIn('Stopped by SIGTERM; all that was trained is saved', printed.getvalue())
 

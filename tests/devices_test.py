@@ -17,7 +17,9 @@ import tensorflow.compat.v1 as tf
 
 import inference
 import train
-from commands import training_loop
+from commands import training_checks, training_loop, training_plan
+from dataset import descriptors
+from nets.architecture import Architecture
 from tests.support import ROOT, ScriptsTest, run
 from tests.tiny_net import LEAN
 from training import cluster, run_config
@@ -26,6 +28,9 @@ from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
 
+MODEL = training_plan.Model(Architecture('resnet_v2_50', 21), descriptors.get_dataset('voc'), None)
+DATA = training_plan.Data({}, {'train': 9, 'val': 1}, {}, None, None)
+POSITION = training_plan.Position(None, 5, 0, [], {})
 OF_221 = ['sm_60', 'sm_70', 'sm_80', 'sm_89', 'compute_90']  # TensorFlow 2.21's build
 OF_215 = ['sm_50', 'sm_60', 'sm_70', 'sm_75', 'compute_80']
 V100, T4, A100, H100, RTX = (('V100', (7, 0)), ('T4', (7, 5)), ('A100', (8, 0)), ('H100', (9, 0)),
@@ -83,7 +88,7 @@ class TakeTest(unittest.TestCase):
     for argv, task, expected in (((), cluster.Task(), [0]), (('--num_gpus', '2'), cluster.Task(), [0, 1]),
                                  (('--num_gpus', '3', '--batch_size', '6'), cluster.Task(2), [0, 1, 2])):
       with gpus(A100, A100, A100) as calls:
-        training_loop.check_devices(train.make_parser().parse(list(argv)), task)
+        training_checks.check_devices(train.make_parser().parse(list(argv)), task)
       self.assertEqual(calls, [expected])
     with gpus(A100, A100, A100) as calls:
       devices.take(precision='bf16')
@@ -317,7 +322,7 @@ class EnvironmentTest(unittest.TestCase):
         os.environ.pop(name, None)
         if before:
           os.environ[name] = before
-        training_loop.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
+        training_checks.check_devices(train.make_parser().parse(list(argv)), cluster.Task())
         self.assertEqual(os.environ.get(name), expected)
 
 
@@ -352,19 +357,19 @@ class TrainingTest(unittest.TestCase):
     args = train.make_parser().parse(['--model_dir', '/m', *argv])
     with (gpus(A100), mock.patch.dict(os.environ), mock.patch.object(training_loop, 'Estimator') as made,
           contextlib.redirect_stdout(io.StringIO())):
-      params = training_loop.check_devices(args, cluster.Task())
-      one = training_loop.Training(args, cluster.Task(), None, None, {}, {}, {'seed': 1, **params}, None, {})
-      one.run(None, 5, 0, [], False)
+      machines = training_checks.Machines(cluster.Task(), training_checks.check_devices(args, cluster.Task()))
+      settings = training_plan.read_settings(args, machines, MODEL, DATA)
+      training_loop.Training(args, machines, None, MODEL, DATA, POSITION, settings)
     return [call.args for call in made.call_args_list]
 
   def test_validation_has_the_format_of_inference_and_all_else_of_training(self):
     (_, folder, _, params), (_, same_folder, _, validation_params) = self.estimators()
     self.assertEqual((folder, same_folder), ('/m', '/m'))
-    self.assertEqual(params, {'seed': 1, 'precision': 'fp32', 'data_format': 'channels_first'})
+    self.assertEqual((params['precision'], params['data_format'], params['num_classes']),
+                     ('fp32', 'channels_first', 21))
     self.assertEqual(validation_params, {**params, 'data_format': 'channels_last', 'weights': 'raw'})
     for _, _, _, params in self.estimators('--precision', 'fp16', '--data_format', 'channels_first'):
-      self.assertLessEqual({'seed': 1, 'precision': 'fp16', 'data_format': 'channels_first'}.items(),
-                           params.items())
+      self.assertEqual((params['precision'], params['data_format']), ('fp16', 'channels_first'))
 
   def test_xla_is_for_training_alone(self):
     levels = [config.session_config.graph_options.optimizer_options.global_jit_level
@@ -374,10 +379,10 @@ class TrainingTest(unittest.TestCase):
   def test_input_threads_are_those_given_or_the_free_ones(self):
     for argv, expected in (((), 14), (('--input_threads', '0'), 0), (('--input_threads', '3'), 3)):
       args = train.make_parser().parse(list(argv))
-      params = {'base_architecture': 'resnet_v2_50'}
-      one = training_loop.Training(args, cluster.Task(), None, None, {}, {'train': 9}, params, None, {})
       with gpus(A100), mock.patch.object(devices, 'cores', return_value=16):
-        self.assertEqual(one.train_options(0).threads, expected)
+        options = training_loop.train_options(args, training_checks.Machines(cluster.Task(), {}), MODEL, DATA,
+                                              POSITION)
+      self.assertEqual(options.threads, expected)
 
 
 _TRAIN = """

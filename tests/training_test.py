@@ -1,5 +1,6 @@
 """A training: when rounds end, what is counted and weighed, and what is refused or warned of at once."""
 import contextlib
+import dataclasses
 import glob
 import io
 import itertools
@@ -15,13 +16,22 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import train
-from commands import flags, training_loop
+from commands import flags, training_checks, training_folder, training_plan
+from dataset import descriptors
 from nets.architecture import Architecture
 from tests.support import ROOT, FolderTest
-from training import batch_size, checkpoint_store, history, validation
+from training import batch_size, checkpoint_store, cluster, history, validation
 from utils.errors import DataError, UsageError
+from utils.settings import Settings
 
 pytestmark = pytest.mark.compat
+
+
+MODEL = training_plan.Model(Architecture('resnet_v2_50', 3), descriptors.get_dataset('voc'), None)
+
+
+def position(step, images, checkpoint=None, validation=None):
+  return training_plan.Position(checkpoint, step, images, [], {}, validation)
 
 
 def parsed(*argv):
@@ -33,7 +43,7 @@ class RoundsTest(unittest.TestCase):
   def _ends(self, *argv, num_train=103, step=0):
     args = parsed(*argv)
     position = (step - args.initial_global_step) * args.batch_size
-    return list(training_loop.round_ends(args, num_train, step, position))
+    return list(training_plan.round_ends(args, num_train, step, position))
 
   def test_last_partial_round_is_trained_too(self):
     self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])
@@ -50,7 +60,7 @@ class RoundsTest(unittest.TestCase):
   def test_as_many_epochs_as_one_likes_take_neither_memory_nor_time(self):
     for argv, last in ((('--train_epochs', 2**31 - 1), (2**31 - 1) * 103 // 10),
                        (('--train_epochs', 2**31 - 1, '--max_steps', 10**9), 10**9)):
-      ends = training_loop.round_ends(parsed(*argv), 103, 41, 410)[1:]
+      ends = training_plan.round_ends(parsed(*argv), 103, 41, 410)[1:]
       self.assertEqual((ends[0], ends[1], ends[-1], len(ends) > 10**7), (51, 61, last, True))
       self.assertEqual([step in ends for step in (41, 51, 60, 61, 10299999 + 10, last, last + 1)],
                        [False, True, False, True, False, True, False])
@@ -63,16 +73,16 @@ class RoundsTest(unittest.TestCase):
       epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
       ends = [step + (epoch * num_train - position) // args.batch_size for epoch in epochs]
       expected = sorted(end for end in {min(end, args.max_steps) for end in ends} if end >= step)
-      found = training_loop.round_ends(args, num_train, step, position)
+      found = training_plan.round_ends(args, num_train, step, position)
       self.assertEqual((sorted({*found}), [end in found for end in range(300)], bool(found)),
                        (expected, [end in expected for end in range(300)], bool(expected)))
 
   def test_accumulated_batches_are_one_step(self):
     args = parsed('--batch_size', 5, '--accumulate_steps', 4, '--train_epochs', 3)
-    self.assertEqual(training_loop.images_per_step(args), 20)
+    self.assertEqual(training_plan.images_per_step(args), 20)
     # Epochs of 103 images: 5.15, 10.3 and 15.45 steps, of which one was done.
-    self.assertEqual(list(training_loop.round_ends(args, 103, 1, 20)), [5, 10, 15])
-    self.assertEqual(list(training_loop.round_ends(args, 103, 11, 220)), [15])  # the others lie before it
+    self.assertEqual(list(training_plan.round_ends(args, 103, 1, 20)), [5, 10, 15])
+    self.assertEqual(list(training_plan.round_ends(args, 103, 11, 220)), [15])  # the others lie before it
 
 
 class PositionTest(unittest.TestCase):
@@ -80,22 +90,22 @@ class PositionTest(unittest.TestCase):
   def test_images_are_counted_at_the_batch_sizes_of_their_time(self):
     args = parsed('--batch_size', 6, '--accumulate_steps', 2, '--initial_global_step', 40)
     past = [history.entry(0, 10, 103, {}), history.entry(100, 4, 103, {})]
-    self.assertEqual(training_loop.find_position(args, past, 130), 60 * 10 + 30 * 4)
-    self.assertEqual(training_loop.find_position(args, [], 130), 90 * 12)
-    self.assertEqual(training_loop.find_position(args, past, 40), 0)
+    self.assertEqual(training_plan.images_seen(args, past, 130), 60 * 10 + 30 * 4)
+    self.assertEqual(training_plan.images_seen(args, [], 130), 90 * 12)
+    self.assertEqual(training_plan.images_seen(args, past, 40), 0)
 
   def test_initial_step_ahead_is_refused(self):
     with self.assertRaisesRegex(UsageError, '--initial_global_step 40 lies ahead of .* starts, 39; give 39,'):
-      training_loop.find_position(parsed('--initial_global_step', 40), [], 39)
+      training_plan.images_seen(parsed('--initial_global_step', 40), [], 39)
 
 
 class CropTest(unittest.TestCase):
 
   def test_crop_has_a_feature_at_least(self):
-    training_loop.check_crop(parsed('--crop_size', 16, 40, '--output_stride', 16))
+    training_checks.check_crop(parsed('--crop_size', 16, 40, '--output_stride', 16))
     for height, width in ((15, 40), (40, 15)):
       with self.assertRaisesRegex(UsageError, f'--crop_size {height} {width} is smaller than .*stride 16;'):
-        training_loop.check_crop(parsed('--crop_size', height, width, '--output_stride', 16))
+        training_checks.check_crop(parsed('--crop_size', height, width, '--output_stride', 16))
 
 
 class LossTest(unittest.TestCase):
@@ -103,22 +113,22 @@ class LossTest(unittest.TestCase):
   def test_flags_that_change_no_part_of_the_loss_are_refused(self):
     for argv in ((), ('--loss', 'dice,focal:2', '--hard_pixels', 0.2, '--hard_pixels_steps', 9),
                  ('--loss', 'dice', '--hard_pixels', 1)):
-      training_loop.check_effects(parsed(*argv), 1)
+      training_checks.check_effects(parsed(*argv), 1)
     with self.assertRaisesRegex(UsageError, '--hard_pixels would change nothing without cross_entropy or '
                                             'focal in --loss, such as --loss dice:2,cross_entropy; leave'):
-      training_loop.check_effects(parsed('--loss', 'dice:2', '--hard_pixels', 0.2), 1)
+      training_checks.check_effects(parsed('--loss', 'dice:2', '--hard_pixels', 0.2), 1)
     with self.assertRaisesRegex(UsageError, '--label_smoothing would change nothing without cross_entropy in '
                                             '--loss, such as --loss focal,cross_entropy'):
-      training_loop.check_effects(parsed('--loss', 'focal', '--label_smoothing', 0.1), 1)
+      training_checks.check_effects(parsed('--loss', 'focal', '--label_smoothing', 0.1), 1)
 
   def test_flags_that_change_nothing_beside_the_others_are_refused(self):
     def refused(*argv, workers=1):
       with self.assertRaises(UsageError) as caught:
-        training_loop.check_effects(parsed(*argv), workers)
+        training_checks.check_effects(parsed(*argv), workers)
       return str(caught.exception)
 
     def taken(*argv, workers=1):
-      training_loop.check_effects(parsed(*argv), workers)
+      training_checks.check_effects(parsed(*argv), workers)
 
     for argv, words in (
         (('--batch_norm_decay', 0.9, '--freeze_batch_norm'), 'with --freeze_batch_norm'),
@@ -157,10 +167,10 @@ class LossTest(unittest.TestCase):
     past = [history.entry(0, 10, 50, dict.fromkeys(of_no_consequence, 'other') | {'seed': 0})]  # as once kept
     stored = mock.Mock(history=past)
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      found = training_loop.find_history(args, stored, 5, 50, None)
+      found = training_plan.find_history(args, stored, 5, 50, None)
     self.assertEqual((found, output.getvalue()), (past, ''))
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      found = training_loop.find_history(parsed('--seed', 1, '--quiet'), stored, 5, 50, None)
+      found = training_plan.find_history(parsed('--seed', 1, '--quiet'), stored, 5, 50, None)
     self.assertEqual(output.getvalue(), 'Changed from step 5 on: --seed 0 became 1\n')
     self.assertEqual(found[-1]['flags'], {name: value for name, value in before.items()
                                           if name in args.recorded} | {'seed': 1})
@@ -180,7 +190,8 @@ class EndTest(unittest.TestCase):
 
     def finished(argv, ends, validation=found):
       with contextlib.redirect_stdout(io.StringIO()) as output:
-        is_finished = training_loop.is_finished(parsed(*argv), 'm/model.ckpt-3', 3, ends, validation)
+        is_finished = training_plan.is_finished(parsed(*argv), position(3, 0, 'm/model.ckpt-3', validation),
+                                                training_plan.Rounds(ends, False))
       return is_finished, output.getvalue()
 
     self.assertEqual(finished((), [9]), (False, ''))
@@ -216,15 +227,15 @@ class KeepingTest(FolderTest):
     """Goes on from a step and evaluates after each step of `scores`; returns what is printed, as a list."""
     with contextlib.redirect_stdout(io.StringIO()) as output:
       checkpoint_store.set_aside(self.model, last, [])
-      is_aside = training_loop.forget_later(self.model, last, is_new, is_pending)
+      is_aside = training_folder.forget_later(self.model, last, is_new, is_pending)
       scored = validation.Validation(self.model, last, basis)
       scored.forget_later()
       if is_aside:
-        training_loop.keep_best(self.model, scored, scored.comparable(basis))
+        training_folder.keep_best(self.model, scored, scored.comparable(basis))
       for step, mean_iou in scores.items():
         prefix, entry = self.save(step), {'mean_iou': mean_iou, 'iou': {'a': mean_iou}, **basis}
         competing = [*scored.comparable(basis), {'step': step, **entry}]
-        training_loop.keep_best(self.model, scored, competing, prefix)
+        training_folder.keep_best(self.model, scored, competing, prefix)
         scored.add(step, entry)
     return output.getvalue().replace(self.model + '/', '').splitlines()
 
@@ -330,7 +341,7 @@ class ClassWeightsFlagTest(unittest.TestCase):
     """Returns the weights, and what is printed."""
     args = parsed(*argv)
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      return training_loop.find_class_weights(args, index), output.getvalue()
+      return training_plan.find_class_weights(args, index), output.getvalue()
 
   def test_weights_are_printed_with_what_was_bounded(self):
     weights, printed = self.find('--class_weights', 'median_frequency')
@@ -356,21 +367,21 @@ class BatchSizeTest(unittest.TestCase):
   def test_what_auto_stood_for_is_checked_as_any_number(self):
     def stored(value):
       with contextlib.redirect_stdout(io.StringIO()):
-        return training_loop.stored_batch_size(mock.Mock(history=[{'flags': {'batch_size': value}}]))
+        return training_plan.stored_batch_size(mock.Mock(history=[{'flags': {'batch_size': value}}]))
 
     self.assertEqual([stored(value) for value in (13, 0, -4, '13', None, True, 2.0)], [13] + 6 * [None])
     for workers, gpus, refused in ((1, 2, True), (1, 1, False), (13, 1, False)):
-      args = parsed('--batch_size', 'auto', '--num_gpus', gpus)
-      args.batch_size = 13
       with (self.assertRaisesRegex(UsageError, '13 cannot be shared by 2 devices evenly') if refused
             else contextlib.nullcontext()):
-        training_loop.check_batch_size(args, workers)
+        training_checks.check_batch_size(13, gpus, workers)
 
   def test_all_gpus_get_as_many_and_no_more_than_there_are_examples(self):
     for num_train, expected in ((1000, 48), (41, 40), (3, 4)):
       args = parsed('--batch_size', 'auto', '--num_gpus', 4)
       with mock.patch.object(batch_size, 'largest_on_gpu', return_value=12):
-        found = training_loop.find_batch_size(args, {'num_train': num_train, 'num_classes': 3})
+        data = training_plan.Data({}, {'train': num_train}, {}, None, None)
+        machines = training_checks.Machines(cluster.Task(), {})
+        found = training_plan.largest_batch_size(args, machines, MODEL, data)
       self.assertEqual(found, expected)
 
 
@@ -378,10 +389,10 @@ class AnnounceTest(unittest.TestCase):
 
   def test_short_run_at_the_backbones_decay_is_warned_of(self):
     with contextlib.redirect_stdout(io.StringIO()) as output:
-      training_loop.warn_of_slow_averages(0.9997, 300)
-      training_loop.warn_of_slow_averages(0.983, 300)
-      training_loop.warn_of_slow_averages(0.9997, 30000)
-      training_loop.warn_of_slow_averages(0.9, 12)  # less would be no average any more
+      training_checks.warn_of_slow_averages(0.9997, 300)
+      training_checks.warn_of_slow_averages(0.983, 300)
+      training_checks.warn_of_slow_averages(0.9997, 30000)
+      training_checks.warn_of_slow_averages(0.9, 12)  # less would be no average any more
     self.assertRegex(output.getvalue(), r'^Warning: after 300 steps .* still 91% initial; '
                                         r'try --batch_norm_decay 0.983\n'
                                         r'Warning: after 12 steps .* still 28% initial; train longer\n$')
@@ -395,17 +406,18 @@ class AnnounceTest(unittest.TestCase):
         ((513, 513), 8, None, ''), ((65, 65), 16, (), ''),
         ((257, 257), 8, (36, 1, 2), 'rate 36 see .*289 or more')):
       with contextlib.redirect_stdout(io.StringIO()) as output:
-        training_loop.warn_of_untrained_weights(crop_size, Architecture(
+        training_checks.warn_of_untrained_weights(crop_size, Architecture(
             'resnet_v2_50', 21, output_stride=output_stride, atrous_rates=rates))
       self.assertRegex(output.getvalue(), f'^Warning: --crop_size .*{words}' if words else '^$')
 
   def test_rate_that_hardly_falls_is_said_before_training(self):
     with contextlib.redirect_stdout(io.StringIO()) as output:
       args = parsed('--max_iter', 100, '--batch_norm_decay', 0.5)
-      params = {'learning_rate_policy': 'poly', 'initial_learning_rate': 0.1, 'end_learning_rate': 0,
-                'max_iter': 100, 'batch_norm_decay': 0.5, 'batch_size': 10}
-      training_loop.announce(args, params, num_train=50, step=0, last=20, position=0)
-      training_loop.announce(args, params, num_train=50, step=20, last=100, position=200)
+      settings = Settings(initial_learning_rate=0.1, end_learning_rate=0, max_iter=100, batch_norm_decay=0.5,
+                          images_per_step=10, last_step=20)
+      training_checks.announce(args, MODEL, settings, position(0, 0), num_train=50)
+      later = dataclasses.replace(settings, last_step=100)
+      training_checks.announce(args, MODEL, later, position(20, 200), num_train=50)
     line, warning, other = output.getvalue().splitlines()
     # 0.1 * (1 - 19/100)^0.9
     self.assertRegex(line, (r'Training steps 1 to 20: 200 images, epochs 0 to 4, 10 images a step; learning '
@@ -417,7 +429,8 @@ class AnnounceTest(unittest.TestCase):
     def announced(steps, *argv):
       args = parsed('--batch_norm_decay', 0.5, '--max_iter', 100, *argv)
       with contextlib.redirect_stdout(io.StringIO()) as output:
-        training_loop.announce(args, {**flags.values(args), 'num_train': 50}, 50, 0, steps, 0)
+        settings = Settings.from_params({**flags.values(args), 'num_train': 50, 'max_steps': steps})
+        training_checks.announce(args, MODEL, settings, position(0, 0), 50)
       return output.getvalue().splitlines()
 
     line, warning = announced(20, '--learning_rate_policy', 'cosine', '--warmup_steps', 10)

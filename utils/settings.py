@@ -1,9 +1,22 @@
-"""Settings: what a model_fn is told beside the Architecture, as one record; the home of the defaults.
+"""Settings: what a model_fn is told beside the Architecture, as one record.
 
-Flags take their defaults from here (commands/flags.py). Free of TensorFlow.
+A field made by `flag` is the home of the flag of its name: its default, type, choices and help
+(commands/flags.py). Free of TensorFlow.
 """
+import argparse
 import dataclasses
 import typing
+
+from utils.flag_types import (
+  flag,
+  fraction,
+  non_negative_float,
+  non_negative_int,
+  on_off,
+  positive_float,
+  positive_int,
+  share,
+)
 
 # What a loss is made of (training/losses.py), and the flags that change such a part.
 FLAGS_OF_LOSS: dict[str, tuple[str, ...]] = {
@@ -37,83 +50,103 @@ def weight_of_loss(text: str) -> dict[str, float]:
   return weights
 
 
+def _loss(text):
+  """An argparse type: one or several losses, as weight_of_loss reads them."""
+  try:
+    weight_of_loss(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+  return text
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How a model is trained, evaluated or used; the defaults are those of the original scripts.
-
-  Attributes:
-    class_names: K str. palette: K (red, green, blue). ignore_label: int, of pixels that do not count.
-    loss: str, names in losses.LOSSES, perhaps with weights; see weight_of_loss.
-    hard_pixels: float, the share of the valid pixels, the hardest, that the training loss is the mean of.
-    hard_pixels_steps: int, steps over which it falls from 1, from initial_global_step on.
-    label_smoothing: float, the part of a label that all classes share in the cross entropy of training.
-    auxiliary_head: float, the weight of the loss of a second head in training, or 0 for none.
-    weight_of_class: K floats by which the pixels of each class count in the training loss, or None.
-    batch_norm_decay: float, or None for the backbone's own.
-    freeze_batch_norm: bool, use the moving averages, and train neither them nor gamma and beta.
-    sync_batch_norm: bool, normalise by the statistics of all replicas' batches.
-    precision: str, fp32, bf16 or fp16: what convolutions compute in.
-    data_format: str, channels_last, or channels_first, which only GPUs compute.
-    recompute: bool, compute activations of residual units again in the backward pass.
-    portable: bool, for export: nothing that is fast on this machine alone.
-    deterministic: bool, the same bits in every run also on GPUs.
-    pre_trained_model: str, the prefix of a checkpoint to start from, or None.
-    seed: int, of dropout.
-    images_per_step: int; `batch_size` in a dict.
-    accumulate_steps: int, batches whose mean gradient makes a step.
-    last_step: int, at which training ends, for the time left, or None; `max_steps` in a dict.
-    num_train: int, the training examples, for the piecewise policy, or None.
-    weight_decay, momentum: floats.
-    weight_decay_scope: str, a name in losses.DECAY_SCOPES.
-    ema: float, the decay of moving averages of the trained variables; 0 keeps none.
-    weights: str, raw, or ema for these averages: what evaluation, prediction and export use.
-    clip_gradients: float, the norm to which longer gradients are scaled; 0 leaves them.
-    learning_rate_policy: str, a name in optimizers.POLICIES; the following are those of poly and cosine.
-    initial_learning_rate, end_learning_rate: floats; power is poly's alone.
-    max_iter: int, steps over which the rate falls.
-    initial_global_step: int, the step from which it falls.
-    warmup_steps: int, steps from that one on over which the rate of any policy rises; 0 is none.
-    last_layers_lr_multiplier: float, factor of the rate of all that is not the backbone.
-    tensorboard_images_max_outputs: int, pictures of an image summary.
-  """
-  class_names: tuple[str, ...] = ()
-  palette: tuple[tuple[int, int, int], ...] = ()
-  ignore_label: int = 255
-  loss: str = 'cross_entropy'
-  hard_pixels: float = 1.0
-  hard_pixels_steps: int = 0
-  label_smoothing: float = 0.0
-  auxiliary_head: float = 0.0
-  weight_of_class: tuple[float, ...] | None = None
-  batch_norm_decay: float | None = None
-  freeze_batch_norm: bool = False
-  sync_batch_norm: bool = True
-  precision: str = 'fp32'
-  data_format: str = 'channels_last'
-  recompute: bool = False
-  portable: bool = False
-  deterministic: bool = False
-  pre_trained_model: str | None = None
-  seed: int = 0
-  images_per_step: int = 10
-  accumulate_steps: int = 1
-  last_step: int | None = None
-  num_train: int | None = None
-  weight_decay: float = 2e-4
-  weight_decay_scope: str = 'all'
+  """How a model is trained, evaluated or used; the defaults are those of the original scripts."""
+  class_names: tuple[str, ...] = ()                 # K of them
+  palette: tuple[tuple[int, int, int], ...] = ()    # K times red, green and blue
+  ignore_label: int = 255                           # of pixels that do not count
+  num_train: int | None = None                      # training examples, for the piecewise policy
+  weight_of_class: tuple[float, ...] | None = None  # K factors of the classes in the training loss
+  pre_trained_model: str | None = None              # the prefix of a checkpoint to start from
+  images_per_step: int = 10                         # `batch_size` in a dict
+  last_step: int | None = None                      # `max_steps` in a dict: for the time left
   momentum: float = 0.9
-  clip_gradients: float = 0.0
-  ema: float = 0.0
-  weights: str = 'raw'
-  learning_rate_policy: str = 'poly'
-  initial_learning_rate: float = 7e-3
-  end_learning_rate: float = 1e-6
-  power: float = 0.9
-  max_iter: int = 30000
-  initial_global_step: int = 0
-  warmup_steps: int = 0
-  last_layers_lr_multiplier: float = 1.0
-  tensorboard_images_max_outputs: int = 6
+  power: float = 0.9                                # of the policy poly
+  portable: bool = False                            # for export: nothing that is fast on this machine alone
+  # The loss.
+  loss: str = flag(
+      'cross_entropy', 'what is minimised: cross_entropy; focal, in which easy pixels count less; dice or '
+      'lovasz, which measure the overlap of each class; or a weighted sum: cross_entropy,dice:0.5',
+      group='loss', type=_loss, metavar='LOSS')
+  auxiliary_head: float = flag(
+      0.0, 'weight of the loss of a second, small head on the features before the backbone\'s last stage, '
+      'such as 0.4; only training has it, and 0 has none', group='loss', type=non_negative_float,
+      metavar='WEIGHT')
+  hard_pixels: float = flag(
+      1.0, 'take the mean of cross_entropy or focal over this share of the valid pixels, those of the '
+      'largest loss', group='loss', type=share, metavar='SHARE')
+  hard_pixels_steps: int = flag(
+      0, 'steps over which --hard_pixels falls from 1 to its share, from --initial_global_step on; 0 has it '
+      'at once', group='loss', type=non_negative_int, metavar='N')
+  label_smoothing: float = flag(
+      0.0, 'the part of a label that all classes share in cross_entropy', group='loss', type=fraction,
+      metavar='X')
+  weight_decay: float = flag(
+      2e-4, 'L2 factor on the trained variables', group='loss', type=non_negative_float)
+  weight_decay_scope: str = flag(
+      'all', 'the variables that weight decay shrinks: all, or weights, those of convolutions that are not '
+      'depthwise', group='loss', choices=('all', 'weights'))
+  # Batch norm.
+  batch_norm_decay: float | None = flag(
+      None, "decay of batch norm's moving averages (default: the backbone's, 0.9997 for resnet_v2)",
+      group='model', type=fraction)
+  freeze_batch_norm: bool = flag(
+      False, 'use the moving averages, and train neither them nor gamma and beta', group='model')
+  sync_batch_norm: bool = flag(
+      True, 'with several GPUs, normalise by the statistics of the whole batch', group='model', type=on_off,
+      metavar='on|off')
+  # The schedule.
+  accumulate_steps: int = flag(
+      1, 'batches whose mean gradient makes one step', group='schedule', type=positive_int, metavar='N')
+  learning_rate_policy: str = flag(
+      'poly', 'poly, cosine, or piecewise, which ignores the two rates below', group='schedule',
+      choices=('poly', 'piecewise', 'cosine'))
+  initial_learning_rate: float = flag(
+      7e-3, 'first learning rate of poly and cosine', group='schedule', type=positive_float)
+  end_learning_rate: float = flag(1e-6, 'their last learning rate', group='schedule', type=non_negative_float)
+  max_iter: int = flag(
+      30000, 'steps until the last learning rate', group='schedule', type=positive_int)
+  initial_global_step: int = flag(
+      0, 'the step at which schedule, warm-up and epochs begin', group='schedule', type=non_negative_int)
+  warmup_steps: int = flag(
+      0, 'linear warm-up of the learning rate over so many steps; 0 is none', group='schedule',
+      type=non_negative_int, metavar='N')
+  last_layers_lr_multiplier: float = flag(
+      1.0, 'learning-rate factor of all that is not the backbone', group='schedule', type=positive_float)
+  clip_gradients: float = flag(
+      0.0, 'norm of the whole gradient, weight decay included, to which longer ones are scaled; 0 leaves '
+      'them', group='schedule', type=non_negative_float, metavar='NORM')
+  ema: float = flag(
+      0.0, 'also keep moving averages of the weights with this decay, such as 0.9998, and score them too; 0 '
+      'keeps none', group='schedule', type=fraction, metavar='DECAY')
+  # What is computed, and how.
+  weights: str = flag(
+      'raw', 'which weights of the checkpoint to use: raw, or ema, the averages that train.py --ema keeps',
+      group='model', choices=('raw', 'ema'))
+  precision: str = flag(
+      'fp32', 'what convolutions compute in: fp32, bf16 (fast on CPUs with AMX and GPUs from Ampere on), or '
+      'fp16 (fast on GPUs); variables stay fp32', group='speed and memory', choices=('fp32', 'bf16', 'fp16'))
+  data_format: str = 'channels_last'                # or channels_first, which only GPUs compute
+  recompute: bool = flag(
+      False, 'keep fewer activations, and compute the others again in the backward pass: less memory, a '
+      'fifth more time', group='speed and memory')
+  deterministic: bool = flag(
+      False, 'the same bits in every run also on GPUs, where it is slower; CPUs always give them',
+      group='speed and memory')
+  seed: int = flag(
+      0, 'of the order, the augmentation and new weights', group='data', type=non_negative_int)
+  tensorboard_images_max_outputs: int = flag(
+      6, 'pictures per image summary', group='output', type=positive_int)
 
   @classmethod
   def from_params(cls, params: dict[str, typing.Any]) -> 'Settings':
@@ -124,4 +157,4 @@ class Settings:
     names = (('batch_size', 'images_per_step'), ('max_steps', 'last_step'))
     renamed = {ours: params[theirs] for theirs, ours in names if theirs in params}
     known = {field.name: params[field.name] for field in dataclasses.fields(cls) if field.name in params}
-    return cls(**renamed, **known)
+    return cls(**{**known, **renamed})
