@@ -117,6 +117,13 @@ class StoriesTest(unittest.TestCase):
     self.assertEqual(told[0], told[1])
     self.assertEqual(len({str(steps) for steps in told}), 3)
 
+  def test_files_that_a_model_folder_may_hold_are_known(self):
+    with tempfile.TemporaryDirectory() as folder:
+      for parent in ('evaluate/val', 'best/evaluate/val_ema', 'eval', 'other'):
+        write_events(os.path.join(folder, parent), 'loss', [1])
+      unknown = {path.split('/')[0] for path in checks.look(folder).unknown}
+    self.assertEqual(unknown, {'other'})
+
   def test_wrong_values_gaps_and_doubled_points_are_seen(self):
     with tempfile.TemporaryDirectory() as folder:
       write_events(folder, 'loss', [3, 2, 1])
