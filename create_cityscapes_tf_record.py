@@ -23,7 +23,7 @@ from utils.errors import DataError, UsageError
 
 IMAGE_SUFFIX = '_leftImg8bit'
 TRAIN_IDS, LABEL_IDS = '_labelTrainIds', '_labelIds'  # the former is used if there are both
-ANNOTATIONS = ('_gtFine', '_gtCoarse')
+LABEL_SUFFIXES = [kind + ids for ids in (TRAIN_IDS, LABEL_IDS) for kind in ('_gtFine', '_gtCoarse')]
 
 
 def make_parser():
@@ -82,49 +82,33 @@ def patterns(args, split):
 
 def find_images(pattern):
   """Returns {name: path} of the images that match a glob; a file is called `<name>_leftImg8bit.png`."""
-  paths = {}
-  for path in matches(pattern, lists.IMAGE_EXTENSIONS):
-    name = stem_of(path, [IMAGE_SUFFIX], pattern)
-    if name in paths:
-      raise DataError(f"'{paths[name]}' and '{path}' have one name; narrow '{pattern}'")
-    paths[name] = path
-  if not paths:
-    raise DataError(f"no image matches '{pattern}'; check the folder and the split")
-  return paths
+  return find_files('image', [pattern], [IMAGE_SUFFIX], lists.IMAGE_EXTENSIONS)
 
 
 def find_labels(patterns):
   """Returns {name: path} of the labels that match any of the globs; train ids win over label ids."""
-  suffixes = [kind + ids for ids in (TRAIN_IDS, LABEL_IDS) for kind in ANNOTATIONS]
+  return find_files('label', patterns, LABEL_SUFFIXES, lists.LABEL_EXTENSIONS)
+
+
+def find_files(kind, patterns, suffixes, extensions):
+  """Returns {name: path} of the files `<name><suffix>` that match globs and have one of the extensions."""
   paths = {}
   for pattern in patterns:
-    for path in matches(pattern, lists.LABEL_EXTENSIONS):
-      name = stem_of(path, suffixes, pattern)
-      other = paths.setdefault(name, path)
-      if other is path:
+    for path in sorted(glob.glob(pattern, recursive=True)):
+      if not lists.has_extension(path, extensions):
         continue
-      if has_train_ids(other) == has_train_ids(path):
+      stems = (lists.stem_of(path, '', suffix) for suffix in suffixes)
+      name = next((stem for stem in stems if stem is not None), None)
+      if name is None:
+        raise DataError(f"'{path}' matches '{pattern}' but is not called *{' or *'.join(suffixes)}; narrow "
+                        'the pattern')
+      other = paths.setdefault(name, path)
+      if other is not path and has_train_ids(other) == has_train_ids(path):
         raise DataError(f"'{other}' and '{path}' have one name; narrow '{pattern}'")
       paths[name] = other if has_train_ids(other) else path
   if not paths:
-    raise DataError(f"no label matches {' or '.join(map(repr, patterns))}; check the folder and the split")
+    raise DataError(f"no {kind} matches {' or '.join(map(repr, patterns))}; check the folder and the split")
   return paths
-
-
-def matches(pattern, extensions):
-  """Returns the sorted paths that match a glob and have one of the extensions."""
-  paths = sorted(glob.glob(pattern, recursive=True))
-  return [path for path in paths if lists.has_extension(path, extensions)]
-
-
-def stem_of(path, suffixes, pattern):
-  """Returns the file's name without extension, and without the one of the suffixes that it must have."""
-  for suffix in suffixes:
-    name = lists.stem_of(path, '', suffix)
-    if name is not None:
-      return name
-  raise DataError(f"'{path}' matches '{pattern}' but is not called *{' or *'.join(suffixes)}; narrow the "
-                  'pattern')
 
 
 def has_train_ids(path):
@@ -138,10 +122,8 @@ def pair_by_name(images, labels):
   problems = [f"'{images.get(name) or labels[name]}' has no partner: there is no "
               f'{"label" if name in images else "image"} {name}_*; add it or narrow the patterns'
               for name in sorted(images.keys() ^ labels.keys())]
-  pairs = [lists.Pair(images[name], labels[name],
-                         train_ids if has_train_ids(labels[name]) else label_ids,
-                         os.path.basename(images[name]))
-           for name in sorted(images.keys() & labels.keys())]
+  pairs = [lists.Pair(images[name], labels[name], train_ids if has_train_ids(labels[name]) else label_ids,
+                      os.path.basename(images[name])) for name in sorted(images.keys() & labels.keys())]
   return pairs, problems
 
 
