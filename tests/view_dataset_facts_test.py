@@ -26,21 +26,6 @@ def one_set(*all_facts, title='train', errors=()):
   return view_dataset_facts.Set(title, list(all_facts), list(errors), 3)
 
 
-class BandWidthTest(unittest.TestCase):
-
-  def test_lines_have_their_width(self):
-    for width in (2, 4, 6, 10):
-      mask = np.zeros((41, 70), bool)
-      mask[:, 20:20 + width] = True
-      # Even widths are exact: the distances of 4 columns from their edge are .5, 1.5, 1.5, .5.
-      self.assertAlmostEqual(view_dataset_facts.band_width(mask), width, places=4)
-      self.assertAlmostEqual(view_dataset_facts.band_width(mask.T), width, places=4)
-
-  def test_nothing_and_everything_have_none(self):
-    self.assertEqual(view_dataset_facts.band_width(np.zeros((5, 7), bool)), 0)
-    self.assertEqual(view_dataset_facts.band_width(np.ones((5, 7), bool)), 0)
-
-
 class ExamineTest(unittest.TestCase):
 
   def test_pixels_and_shares_are_counted(self):
@@ -104,19 +89,6 @@ class FindProblemsTest(unittest.TestCase):
   def test_much_ignored_is_told(self):
     (_, sentence, _), = self.sentences(one_set(facts([[0, 1, 2, 255]])))
     self.assertEqual(sentence, 'train: 25% of all pixels are ignored, and teach nothing')
-
-  def test_unusually_wide_borders_are_named(self):
-    def bordered(width, name):
-      label = np.full((50, 90), 2)
-      label[:3] = [[0], [1], [0]]
-      label[10:10 + width, 5:-5] = 255
-      return facts(label, name=name)
-
-    usual = [bordered(3 + index % 3, f'usual{index}') for index in range(9)]
-    self.assertEqual(self.sentences(one_set(*usual)), [])
-    (_, sentence, details), = self.sentences(one_set(*usual, bordered(30, 'wide')))
-    self.assertRegex(sentence, 'train: 1 label ignores far wider areas than usual')
-    self.assertRegex(details[0], r'^wide: 2\d pixels wide, 53\.3% of the label$')  # 30 * 80 of 50 * 90
 
   def test_doubles_are_told_with_both_names(self):
     train, val = facts([[0, 1, 2]], photo(1), 'a.jpg'), facts(

@@ -4,13 +4,10 @@
 """
 import dataclasses
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from dataset import image_files, label_files
-
-_ENOUGH_TO_COMPARE = 8  # examples; of fewer, none is called unusual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +20,6 @@ class Facts:
     size: (height, width).
     pixels: int64 [K], of each class; 0 for one that is ignored.
     ignored: float, 0..1, the share of ignored pixels.
-    band: float, the mean width in pixels of what is ignored; 0 without any, or where all is.
     prints: image_files.fingerprint of the image, and of its mirror image.
   """
   index: int
@@ -31,7 +27,6 @@ class Facts:
   size: tuple
   pixels: np.ndarray
   ignored: float
-  band: float
   prints: tuple
 
 
@@ -98,18 +93,7 @@ def examine(index, name, image, label, dataset):
   pixels[np.arange(dataset.num_classes) == dataset.ignore_label] = 0
   mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
   prints = image_files.fingerprint(image), image_files.fingerprint(mirrored)
-  return Facts(index, name, label.shape, pixels, float(ignored.mean()), band_width(ignored), prints)
-
-
-def band_width(mask):
-  """Returns the mean width in pixels of what a bool [H, W] marks: 4 for a line four pixels wide.
-
-  Across a band of width w the distance to its edge runs from 0 up to w/2 and back, w/4 in the mean.
-  """
-  if not mask.any() or mask.all():
-    return 0.
-  distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-  return float(4 * (distance[mask].mean() - .5))  # half a pixel: from its centre to its edge
+  return Facts(index, name, label.shape, pixels, float(ignored.mean()), prints)
 
 
 # --- Problems ------------------------------------------------------------------------------------
@@ -146,16 +130,6 @@ def _problems_of(one, dataset):
                   f'{dataset.ignore_label}', [facts.name for facts in blank])
   if one.ignored > label_files.MUCH_IGNORED:
     yield warning((), f'{one.ignored:.0%} of all pixels are ignored, and teach nothing', [])
-  bands = [facts.band for facts in one.facts if facts.band]
-  if len(bands) >= _ENOUGH_TO_COMPARE:
-    low, median, high = np.percentile(bands, (25, 50, 75))
-    limit = max(high + 3 * (high - low), 2 * median)  # Tukey's outer fence
-    wide = sorted((facts for facts in one.facts if facts.band > limit), key=lambda facts: -facts.band)
-    if wide:
-      yield warning(wide, f'{_count(len(wide), "label ignores", "labels ignore")} far wider areas than usual '
-                    f'(over {limit:.0f} pixels; half of the labels stay below {median:.0f})',
-                    [f'{facts.name}: {facts.band:.0f} pixels wide, {facts.ignored:.1%} of the label'
-                     for facts in wide])
 
 
 def _doubles(train, val):
