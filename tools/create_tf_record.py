@@ -70,8 +70,24 @@ def main(args):
   check_flags(args)
   if args.suggest:
     suggest(args)
-  else:
-    convert(args)
+    return
+  from dataset import conversion  # TensorFlow, which --help and --suggest do without
+
+  dataset = descriptors.get_dataset(args.dataset)
+  parts, tables = find_parts(args)
+  parts.pop('test', None)
+  names, splits = match_parts(args, dataset, parts, tables)
+  new_lists = {split: os.path.join(args.output_dir, f'{split}.txt') for split in names
+               if not all(part.list_path for part in parts.values())}
+  for split, path in new_lists.items():
+    check_list(path, names[split], conversion.load_index(args.output_dir, split))
+  files.make_folder(args.output_dir, '--output_dir')
+
+  written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
+  for split, path in new_lists.items():
+    lists.write_list(path, written[split])
+  words = ['python', 'tools/view_dataset.py', '--dataset', args.dataset, '--data_dir', args.output_dir]
+  print(f'Look at them: {shlex.join([*words, *(["--val", "val"] if "val" in written else [])])}')
 
 
 def check_flags(args):
@@ -137,12 +153,17 @@ def read_panoptic(path, tables):
 
 def find_columns(args):
   """Returns the parts of lists in --data whose lines name both an image and a label, or None."""
-  paths = {split: os.path.join(args.data, f'{split}.txt') for split in ('train', 'val')}
-  folders = lists.Folders([args.data], [args.data])
-  if not args.train_list and all(map(os.path.isfile, paths.values())) and not any(
+  paths, folders = list_paths(args.data), lists.Folders([args.data], [args.data])
+  if paths and not args.train_list and not any(
       lists.match_pairs(folders, lists.read_list(path))[1] for path in paths.values()):
     return {split: layouts.Part(folders, path) for split, path in paths.items()}
   return None
+
+
+def list_paths(folder):
+  """Returns {'train': path, 'val': path} of the lists in a folder; empty if it does not have both."""
+  paths = {split: os.path.join(folder, f'{split}.txt') for split in ('train', 'val')}
+  return paths if all(map(os.path.isfile, paths.values())) else {}
 
 
 def find_lists(args, parts):
@@ -158,16 +179,14 @@ def find_lists(args, parts):
     return parts
   part = parts[None]
   for place in (os.path.join(args.data, 'ImageSets', 'Segmentation'), args.data):
-    paths = {split: os.path.join(place, f'{split}.txt') for split in ('train', 'val')}
-    if not all(map(os.path.isfile, paths.values())):
-      continue
+    paths = list_paths(place)
     matched = {split: lists.match_pairs(part.folders, lists.read_list(path)) for split, path in paths.items()}
+    names = {split: [pair.name for pair in pairs] for split, (pairs, _) in matched.items()}
     missing = sum(len(problems) for _, problems in matched.values())
     if missing:
       print(f"Left out: the lists train.txt and val.txt in '{place}', of whose names {missing} have no image "
             'or no label here')
-    elif not is_own_split({split: [pair.name for pair in pairs] for split, (pairs, _) in matched.items()},
-                          args):
+    elif paths and not is_own_split(names, args):
       tell_unlisted(part, matched, place)
       return {split: part._replace(list_path=path) for split, path in paths.items()}
   return parts
@@ -228,11 +247,14 @@ def part_names(part, found):
 # --- Conversion ----------------------------------------------------------------------------------
 
 
-def convert(args):
-  """Writes the records, and the lists if none were given."""
-  dataset = descriptors.get_dataset(args.dataset)
-  parts, tables = find_parts(args)
-  parts = {split: part for split, part in parts.items() if split != 'test'}
+def match_parts(args, dataset, parts, tables):
+  """Returns the names of the images of each split, and what lists.match_pairs makes of them: two dicts.
+
+  Args:
+    args: the parsed flags.
+    dataset: Dataset.
+    parts, tables: what find_parts returned.
+  """
   flags.refuse_idle(args, ('val_fraction seed', 'val' not in parts, 'where lists or folders say which images '
                            'are for validation'))
   found = {split: None if part.list_path else layouts.find_pairable(part.folders)
@@ -249,20 +271,7 @@ def convert(args):
   for listed, split in zip(found.values(), splits):
     if listed:
       splits[split][1].extend(unpaired_labels(used, listed, parts[split].folders))
-
-  from dataset import conversion  # TensorFlow, which --help and --suggest do without
-
-  is_listed = all(part.list_path for part in parts.values())
-  if not is_listed:
-    for split in names:
-      check_list(list_path(args, split), names[split], conversion.load_index(args.output_dir, split))
-  files.make_folder(args.output_dir, '--output_dir')
-  written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))
-  if not is_listed:
-    for split, names in written.items():
-      lists.write_list(list_path(args, split), names)
-  words = ['python', 'tools/view_dataset.py', '--dataset', args.dataset, '--data_dir', args.output_dir]
-  print(f'Look at them: {shlex.join([*words, *(["--val", "val"] if "val" in written else [])])}')
+  return names, splits
 
 
 def with_segments(pairs, tables, problems):
@@ -299,10 +308,6 @@ def panoptic_dataset(dataset, table, segments):
   other = dataset.names.get(descriptors.OTHER)
   colors = {color: known.get(used[category], other) for color, category in segments.items()}
   return dataclasses.replace(dataset, values={}, colors={(0, 0, 0): dataset.ignore_label, **colors})
-
-
-def list_path(args, split):
-  return os.path.join(args.output_dir, f'{split}.txt')
 
 
 def check_list(path, names, index):
