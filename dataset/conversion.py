@@ -151,7 +151,7 @@ def read_index(folder, split):
   """
   path, index = _index_path(folder, split), load_index(folder, split)
   if index:
-    names = sorted(name for name in os.listdir(folder) if re.fullmatch(_record_pattern(split), name))
+    names = [name for name, _ in _files_of(folder, split) if name.endswith('.record')]
     paths = [os.path.join(folder, name) for name in names]
     there = sorted(zip(names, tf_records.count_examples(paths), map(os.path.getsize, paths)))
     told = sorted((shard['file'], shard['examples'], shard['bytes']) for shard in index['shards'])
@@ -512,29 +512,27 @@ def _check_index_path(folder, split):
                     'another folder for the records')
 
 
-def _record_pattern(split):
-  """Returns the regular expression of the names of a split's record files."""
-  return re.escape(split) + r'(-\d{5}-of-\d{5})?\.record'
+def _files_of(folder, split, ending=''):
+  """Returns [(name, match), ...] of a split's index and records in a folder, and of what `ending` adds."""
+  pattern = re.compile(re.escape(split) + r'((-\d{5}-of-\d{5})?\.record|\.json)' + ending)
+  return [(name, match) for name in sorted(os.listdir(folder)) if (match := pattern.fullmatch(name))]
 
 
 def _remove_replaced(split, folder):
-  """Removes the index and the records that new ones replace, but a single file that a single one does.
+  """Deletes the old index and shards. A single file that the new single file will overwrite is kept.
 
   From here until the new ones have their names, an interruption leaves a split with shards missing,
   which is an error to whoever reads it; never old and new shards together.
   """
   single = [f'{split.name}.record']
   kept = single if [shard['file'] for shard in split.shards] == single else []
-  pattern = rf'{_record_pattern(split.name)}|{re.escape(split.name)}\.json'
-  for name in os.listdir(folder):
-    if name not in kept and re.fullmatch(pattern, name):
+  for name, _ in _files_of(folder, split.name):
+    if name not in kept:
       os.remove(os.path.join(folder, name))
 
 
 def _remove_leftovers(folder, split):
   """Removes the temporary files of conversions that were killed."""
-  pattern = rf'({_record_pattern(split)}|{re.escape(split)}\.json)\.(?P<pid>\d+)\.tmp'
-  for name in os.listdir(folder):
-    temporary = re.fullmatch(pattern, name)
-    if temporary and not workers.is_running(int(temporary['pid'])):
+  for name, match in _files_of(folder, split, r'\.(?P<pid>\d+)\.tmp'):
+    if not workers.is_running(int(match['pid'])):
       os.remove(os.path.join(folder, name))

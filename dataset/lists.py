@@ -115,14 +115,15 @@ def find_image(folder, name):
 
 def _find_columns(folders, line):
   """Returns (number of the folder, path of the image, text of the second column or None) of a line."""
-  candidates, alone = [], None
+  alone = None
   for text, second in _columns(line):
-    number, image = _find_any(folders.images, text)
+    images = ((number, _find_file(folder, text, IMAGE_EXTENSIONS, '.jpg'))
+              for number, folder in enumerate(folders.images))
+    number, image = next((found for found in images if found[1]), (0, None))
     if image and (second is None or folders.labels and _find_second(folders, number, second)):
       return number, image, second
     if image and alone is None:
       alone = number, image, second
-    candidates.append(text)
   if alone:
     return alone
   for folder in folders.images:
@@ -146,15 +147,6 @@ def _columns(line):
       yield first, second or None
   for blanks in re.finditer(r'\s+', line):
     yield line[:blanks.start()], line[blanks.end():]
-
-
-def _find_any(folders, text):
-  """Returns (number, path) of the first folder that has an image of a name, or (0, None)."""
-  for number, folder in enumerate(folders):
-    path = _find_file(folder, text, IMAGE_EXTENSIONS, '.jpg')
-    if path:
-      return number, path
-  return 0, None
 
 
 def _find_second(folders, number, text):

@@ -62,17 +62,17 @@ def count_examples(paths):
   Raises:
     DataError: a file cannot be read, or does not end where an example ends.
   """
-  return [_count_examples(path) for path in paths]
+  return [len(_marks_of_whole(path)) for path in paths]
 
 
-def _count_examples(path):
-  """`count_examples` of one file."""
-  count, rest = whole_examples(path)
+def _marks_of_whole(path):
+  """Returns the marks of a file; DataError if it does not end where an example ends."""
+  marks, rest = _marks(path)
   if rest:
     size = os.path.getsize(path)
-    raise DataError(f"record '{path}' is damaged: example {count} (from 0), at byte {size - rest}, is empty "
-                    f'or does not end within the {size} bytes of the file; write it again')
-  return count
+    raise DataError(f"record '{path}' is damaged: example {len(marks)} (from 0), at byte {size - rest}, is "
+                    f'empty or does not end within the {size} bytes of the file; write it again')
+  return marks
 
 
 def whole_examples(path):
@@ -213,13 +213,12 @@ class Records:
   def __init__(self, paths):
     """Raises DataError if a file cannot be read or is cut off."""
     self._places = []  # (path, number in it, first byte, length)
-    for path, count in zip(paths, count_examples(paths)):
-      with open(path, 'rb') as file:
-        for number in range(count):
-          length = int.from_bytes(file.read(8), 'little')
-          begin = file.seek(4, os.SEEK_CUR)
-          file.seek(length + 4, os.SEEK_CUR)
-          self._places.append((path, number, begin, length))
+    for path in paths:
+      begin = 12  # behind length and checksum
+      for number, mark in enumerate(_marks_of_whole(path)):
+        length = int.from_bytes(mark[4:], 'little')
+        self._places.append((path, number, begin, length))
+        begin += length + 16
 
   def __len__(self):
     return len(self._places)

@@ -18,10 +18,10 @@ from utils.tables import shortened
 IGNORED_NAMES = ('__ignore__', 'ignore', 'void', 'unlabeled', 'unlabelled')
 
 _MAX_BYTES, _MAX_LINE = 1 << 20, 1000
-_RGB = r'([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})'
+_RGB = r'(?P<r>[0-9]{1,3})[\s,]+(?P<g>[0-9]{1,3})[\s,]+(?P<b>[0-9]{1,3})'
 # A fourth number makes it unclear which three are the colour.
-_RGB_NAME = re.compile(_RGB + r'[\s,]+(?![0-9]+(?:[\s,]|$))(\S.*)')
-_NAME_RGB = re.compile(r'(?![0-9]+[\s,])(\S.*?)[\s,:]+' + _RGB)
+_RGB_NAME = re.compile(_RGB + r'[\s,]+(?![0-9]+(?:[\s,]|$))(?P<name>\S.*)')
+_NAME_RGB = re.compile(r'(?![0-9]+[\s,])(?P<name>\S.*?)[\s,:]+' + _RGB)
 _CVAT_HEADER = re.compile(r'#\s*label\s*:')
 _CVAT_LINE = re.compile(r'(.+?):([0-9,\s]*):[^:]*:[^:]*')
 _NUMBERED = re.compile(r'([0-9]{1,3})(?:\s*[:;,=]\s*|\s+)(\S.*)')
@@ -126,7 +126,7 @@ def _read_any(lines):
     return _read_cvat(lines)
   if _columns(rest):
     return _read_columns(lines)
-  if _is_color_line(rest):
+  if _match_color(rest):
     return _read_colors(lines)
   return _read_names(lines)
 
@@ -146,17 +146,14 @@ def _read_colors(lines):
   for index, (number, line) in enumerate(_without_comments(lines)):
     if index == 0 and set('rgb') <= set(re.split(r'[\s,]+', line.casefold())):
       continue  # a header
-    if match := _fullmatch(_RGB_NAME, line):
-      *color, name = match.groups()
-    elif match := _fullmatch(_NAME_RGB, line):
-      name, *color = match.groups()
-    else:
+    match = _match_color(line)
+    if not match:
       raise _not_understood(number, line, "'red green blue name'")
-    yield _Entry(f'line {number}', name, None, _color(color, number))
+    yield _Entry(f'line {number}', match['name'], None, _color(match.group('r', 'g', 'b'), number))
 
 
-def _is_color_line(line):
-  return bool(_fullmatch(_RGB_NAME, line) or _fullmatch(_NAME_RGB, line))
+def _match_color(line):
+  return _fullmatch(_RGB_NAME, line) or _fullmatch(_NAME_RGB, line)
 
 
 def _read_columns(lines):
