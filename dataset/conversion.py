@@ -278,7 +278,7 @@ def _add_example(split, report, name, example, writer):
   split.examples.append(_Written(name, example.size, example.print, values))
   for note in example.notes:
     report.notes.setdefault(note, []).append(name)
-  for value, color in example.looks:
+  for value, color in example.palette_uses:
     report.palettes.setdefault(value, {}).setdefault(color, []).append(name)
 
 

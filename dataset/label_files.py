@@ -50,12 +50,12 @@ class Stored(typing.NamedTuple):
     encoded: bytes of a PNG file.
     size: (height, width).
     counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
-    looks: list of (label value, (red, green, blue)): the palette of the file at the values that it holds.
+    palette_uses: list of (label value, (red, green, blue)): what the palette shows the values here as.
   """
   encoded: bytes
   size: tuple
-  counts: list
-  looks: list = ()
+  counts: list | None
+  palette_uses: list = ()
 
 
 class Raster:
@@ -126,8 +126,8 @@ class Entry(typing.NamedTuple):
     color: (red, green, blue), or None in a grey label.
     pixels: int, their number.
   """
-  value: int
-  color: tuple
+  value: int | str | None
+  color: tuple | None
   pixels: int
 
 
@@ -154,8 +154,8 @@ def check(encoded, dataset, source):
   label = _decode_label(encoded, source)
   counts = _count_values(label, encoded)
   check_values(counts, dataset, source)
-  looks = [(value, color) for value, color in enumerate(_palette(label) or ()) if counts[value]]
-  return Stored(encoded, image_files.size_of(label), counts, looks)
+  palette_uses = [(value, color) for value, color in enumerate(_palette(label) or ()) if counts[value]]
+  return Stored(encoded, image_files.size_of(label), counts, palette_uses)
 
 
 def check_values(counts, dataset, source):
@@ -253,7 +253,7 @@ def _recode(image, encoded, dataset, source):
   stored = _store(labels.astype(np.uint8), dataset)
   if kind == 'colors' or not raster.palette:
     return stored
-  return stored._replace(looks=[(int(table[value]), raster.palette[value])
+  return stored._replace(palette_uses=[(int(table[value]), raster.palette[value])
                                 for value in np.flatnonzero(np.bincount(keys.ravel())).tolist()])
 
 

@@ -39,16 +39,16 @@ class Encoded(typing.NamedTuple):
     size: (height, width) or None.
     counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
     problems: list of str, sentences that name the file.
-    looks: list, see label_files.Stored.
+    palette_uses: list, see label_files.Stored.
     print: see image_files.fingerprint.
     notes: tuple of str, sentences of the above that hold for the pair.
   """
-  features: dict
-  size: tuple
-  counts: list
+  features: dict | None
+  size: tuple | None
+  counts: list | None
   problems: list
-  looks: list = ()
-  print: bytes = None
+  palette_uses: list = ()
+  print: bytes | None = None
   notes: tuple = ()
 
 
@@ -86,7 +86,7 @@ def encode_pair(pair, fast=False):
       IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
       LABEL_ENCODED: label.encoded,
       LABEL_FORMAT: b'png',
-  }, label.size, label.counts, [], label.looks, image.print, notes)
+  }, label.size, label.counts, [], label.palette_uses, image.print, notes)
 
 
 def _turned_with(image, label, source):

@@ -39,12 +39,12 @@ class LabelFilesTest(unittest.TestCase):
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
     return path
 
-  def assert_loads(self, path, dataset, expected, looks=()):
+  def assert_loads(self, path, dataset, expected, palette_uses=()):
     stored = label_files.load(path, dataset, fast=False)
     image = Image.open(io.BytesIO(stored.encoded))
     np.testing.assert_array_equal(np.asarray(image), expected)
     self.assertEqual(stored.counts, np.bincount(expected.ravel(), minlength=256).tolist())
-    self.assertEqual((stored.size, list(stored.looks)), (expected.shape, list(looks)))
+    self.assertEqual((stored.size, list(stored.palette_uses)), (expected.shape, list(palette_uses)))
     self.assertEqual(label_files.load(path, dataset, fast=True).size, expected.shape)
 
   def assert_refused(self, sentence, path, dataset=FRUIT):
@@ -57,14 +57,14 @@ class LabelFilesTest(unittest.TestCase):
     return image
 
   def test_ids_are_read_in_every_format(self):
-    ids, looks = classes(), list(enumerate(FRUIT.palette))
+    ids, palette_uses = classes(), list(enumerate(FRUIT.palette))
     grey_rgb = np.repeat(ids[:, :, None], 3, axis=2)
     for name, image, shown in (
         ('a.png', ids, ()), ('a.bmp', ids, ()), ('a.tif', ids, ()), ('rgb.png', grey_rgb, ()),
         ('rgb.bmp', grey_rgb, ()), ('sixteen.png', ids.astype(np.uint16), ()),
         ('sixteen.tif', ids.astype(np.uint16), ()), ('thirtytwo.tif', ids.astype(np.int32), ()),
-        ('palette.png', self.palette(), looks), ('palette.bmp', self.palette(), looks),
-        ('palette.gif', self.palette(), looks), ('palette.tif', self.palette(), looks),
+        ('palette.png', self.palette(), palette_uses), ('palette.bmp', self.palette(), palette_uses),
+        ('palette.gif', self.palette(), palette_uses), ('palette.tif', self.palette(), palette_uses),
         ('opaque.png', Image.fromarray(np.dstack([grey_rgb, np.full_like(ids, 255)])), ())):
       with self.subTest(name):
         self.assert_loads(self.save(name, image), FRUIT, ids, shown)

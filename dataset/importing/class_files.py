@@ -50,8 +50,8 @@ class _Entry(typing.NamedTuple):
   """What a line says; `place` is what errors call it."""
   place: str
   name: object
-  value: int = None
-  color: tuple = None
+  value: int | None = None
+  color: tuple | None = None
 
 
 def is_ignored(name):

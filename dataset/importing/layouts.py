@@ -50,7 +50,7 @@ class Part(typing.NamedTuple):
     rivals: list of str, other folders whose files would serve as labels too.
   """
   folders: lists.Folders
-  list_path: str = None
+  list_path: str | None = None
   others: list = ()
   rivals: list = ()
 

@@ -56,13 +56,13 @@ def survey(paths, processes):
     raise DataError(f"labels are pictures and labelme's JSON files together, such as '{picture}' and "
                     f"'{drawings[0]}'; give folders that have one kind")
   read = _survey_drawing if drawings else label_files.survey_label
-  contents, looks, clash, kinds = [], {}, None, set()
+  contents, seen, clash, kinds = [], {}, None, set()
   for path, entries in zip(paths, workers.map_in_order(read, paths, processes)):
     contents.append(entries)
     for entry in entries:
       kinds.add(entry.color if entry.value is None else entry.value)
       if entry.color and entry.value is not None:
-        before, color = looks.setdefault(entry.value, (path, entry.color))
+        before, color = seen.setdefault(entry.value, (path, entry.color))
         if color != entry.color and clash is None:
           clash = (entry.value, before, color, path, entry.color)
     if len(kinds) > label_files.MAX_CLASSES + 1:
@@ -82,7 +82,7 @@ def survey(paths, processes):
         key = entry.color or (key,) * 3
       pixels[key] += entry.pixels
       labels[key] += 1
-  palette = {} if is_color else {value: color for value, (_, color) in looks.items()}
+  palette = {} if is_color else {value: color for value, (_, color) in seen.items()}
   return Survey(pixels, labels, palette, clash, len(paths))
 
 
