@@ -8,7 +8,7 @@ import unittest
 import pytest
 import tensorflow.compat.v1 as tf
 
-from training import checkpoints
+from training import checkpoints, validation
 from utils.errors import DataError
 
 pytestmark = pytest.mark.compat
@@ -125,6 +125,14 @@ class InitializeTest(CheckpointsTest):
     values = self._initialize(save(self.path('m'), MODEL), with_classes(5))
     self.assertEqual(values, {'resnet_v2_50/conv1/weights': 1, 'aspp/conv_1x1/weights': 1,
                               _HEAD + 'weights': 0, _HEAD + 'biases': 0})
+
+  def test_raw_weights_are_taken_and_told_of_a_best_that_the_averaged_ones_chose(self):
+    name = 'resnet_v2_50/conv1/weights'
+    prefix = save(self.path('m-5'), {**MODEL, f'{name}/{checkpoints.AVERAGE}': MODEL[name]})
+    for weights, told in (('raw', ''), ('ema', ', its raw weights, not the averaged ones')):
+      validation.write_best_scores(os.path.dirname(prefix), {'step': 5, 'weights': weights})
+      self._initialize(prefix, MODEL)
+      self.assertIn(f'pre-trained model {prefix}{told}:\n', self.output.getvalue())
 
   def test_other_backbone_is_refused_by_name(self):
     prefix = save(self.path('m'), {'resnet_v2_101/conv1/weights': [2, 3]})

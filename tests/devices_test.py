@@ -371,6 +371,12 @@ class TrainingTest(unittest.TestCase):
     for _, _, _, params in self.estimators('--precision', 'fp16', '--data_format', 'channels_first'):
       self.assertEqual((params['precision'], params['data_format']), ('fp16', 'channels_first'))
 
+  def test_variable_for_the_same_bits_counts_as_deterministic(self):
+    for value, is_set in (('1', True), ('True', True), ('0', False), ('', False)):
+      with mock.patch.dict(os.environ, TF_DETERMINISTIC_OPS=value):
+        params = run_config.compute_params('fp32', None, training=False)
+      self.assertEqual(params.get('deterministic', False), is_set, value)
+
   def test_xla_is_for_training_alone(self):
     levels = [config.session_config.graph_options.optimizer_options.global_jit_level
               for _, _, config, _ in self.estimators('--xla')]

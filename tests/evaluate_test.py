@@ -289,6 +289,7 @@ class VocTest(EvaluateTest):
          ('--label_data_dir', 'none', '--save_predictions', 'x', '--json', 'y')),
         ('--data_dir means records and --evaluation_data_list files', ('--data_dir', self.folder)),
         ('--split would change nothing without --data_dir', ('--split', 'train')),
+        ('--overlap would change nothing without --sliding_window', ('--overlap', 0.5)),
         ('--watch scores several checkpoints', ('--watch', '--save_predictions', 'x')),
         ('--all_checkpoints scores several', ('--all_checkpoints', '--save_predictions', 'x')),
         ('--submission cityscapes takes predictions of its 19 classes, but the model knows the 21',
