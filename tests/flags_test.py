@@ -170,8 +170,9 @@ class ParserTest(unittest.TestCase):
     with tempfile.NamedTemporaryFile('w') as file:
       file.write('--folder a\n--name b\n--many c d\n--switch')
       file.flush()
-      args = self.parsed_recipe('--folder e\n--many f\n', '--recipe', file.name, '--name', 'g')
-      self.assertEqual((args.folder, args.name, args.many, args.switch), ('a', 'g', ['c', 'd'], True))
+      args = self.parsed_recipe('--folder e\n--many f\n--suffix h\n', '--recipe', file.name, '--name', 'g')
+      self.assertEqual((args.folder, args.name, args.many, args.switch, args.suffix),
+                       ('a', 'g', ['c', 'd'], True, 'h'))
       args = self.recipe_parser().parse(['--recipe', file.name, '--no-switch'])
       self.assertEqual((args.switch, 'switch' in args.explicit), (False, True))
 

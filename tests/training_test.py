@@ -370,10 +370,13 @@ class BatchSizeTest(unittest.TestCase):
         return training_plan.stored_batch_size(mock.Mock(history=[{'flags': {'batch_size': value}}]))
 
     self.assertEqual([stored(value) for value in (13, 0, -4, '13', None, True, 2.0)], [13] + 6 * [None])
+    folder = mock.Mock(stored=mock.Mock(history=[{'flags': {'batch_size': 13}}]))
     for workers, gpus, refused in ((1, 2, True), (1, 1, False), (13, 1, False)):
+      args, machines = parsed('--batch_size', 'auto', '--num_gpus', gpus), mock.Mock()
+      machines.task.workers = workers
       with (self.assertRaisesRegex(UsageError, '13 cannot be shared by 2 devices evenly') if refused
-            else contextlib.nullcontext()):
-        training_checks.check_batch_size(13, gpus, workers)
+            else contextlib.nullcontext()), contextlib.redirect_stdout(io.StringIO()):
+        training_plan.find_batch_size(args, machines, folder, None, mock.Mock(counts={'train': 13}))
 
   def test_all_gpus_get_as_many_and_no_more_than_there_are_examples(self):
     for num_train, expected in ((1000, 48), (41, 40), (3, 4)):
