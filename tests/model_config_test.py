@@ -45,6 +45,9 @@ class ModelConfigTest(FolderTest):
     stored = Architecture('resnet_v2_50', 2, 8)
     model_config.write(self.folder, stored, TWO, {'seed': 3})
     self.assertEqual(self._resolve(), (stored, TWO))
+    with open(os.path.join(self.folder, 'model_config.json'), 'a') as file:
+      file.write(' ' * files._MAX_JSON)  # a file of our own has no limit
+    self.assertEqual(self._resolve(), (stored, TWO))
 
   def test_explicit_output_stride_wins_and_is_printed(self):
     model_config.write(self.folder, Architecture('resnet_v2_50', 2, 8), TWO, {})
