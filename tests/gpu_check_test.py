@@ -45,9 +45,12 @@ class ManyGpusTest(unittest.TestCase):
       self._write(folder, 'nvidia-smi', 'echo "0, 100"; echo "1, $((300 + SECONDS))"')
       self._write(folder, 'python', f'''
         case "$*" in *'print(len(tf.config.list_physical_devices'*) echo 2 ;; esac
+        case "$1" in *.py) [ -e "$1" ] || exit 3 ;; esac  # not from the repository
         printf '%s ' "$TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT" "$@" >> {calls}; echo >> {calls}
         case "$1" in train.py) sleep 1.2 ;; esac''')
-      done = subprocess.run([_SCRIPT, 'out.txt'], cwd=folder, capture_output=True, text=True, env={
+      link = os.path.join(folder, 'check')
+      os.symlink(_SCRIPT, link)
+      done = subprocess.run([link, 'out.txt'], cwd=folder, capture_output=True, text=True, env={
           **os.environ, 'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': os.path.join(folder, 'python'),
           'GPU_CHECK_PARTS': 'training variants auto gpus'})
       with open(calls) as file:
