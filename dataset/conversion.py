@@ -88,7 +88,8 @@ class _Split:
 class _Report:
   """All splits, and what is said once of all."""
   splits: list
-  palettes: dict = dataclasses.field(default_factory=dict)  # {value: {color that palettes show: image names}}
+  # {label value: {color that palettes show: [name of the first image, number of labels]}}
+  palettes: dict = dataclasses.field(default_factory=dict)
   notes: dict = dataclasses.field(default_factory=dict)  # {sentence: names of the images that it holds for}
 
   @property
@@ -126,7 +127,8 @@ def convert(splits, dataset, options):
       for split in report.splits:
         _write_shards(split, report, encoded, stack, options)
       _check_problems(report.splits, options)
-      _check_labelled(report, dataset)
+      if report.has_counts:
+        _check_labelled(report, dataset)
       for split, path in zip(report.splits, indexes):
         _write_index(path, split, dataset)
       for split in report.splits:
@@ -279,7 +281,7 @@ def _add_example(split, report, name, example, writer):
   for note in example.notes:
     report.notes.setdefault(note, []).append(name)
   for value, color in example.palette_uses:
-    report.palettes.setdefault(value, {}).setdefault(color, []).append(name)
+    report.palettes.setdefault(value, {}).setdefault(color, [name, 0])[1] += 1
 
 
 def _check_problems(splits, options):
@@ -304,8 +306,6 @@ def _check_labelled(report, dataset):
 
   Borders that are ignored, as VOC's, surround objects, and those have a class.
   """
-  if not report.has_counts:
-    return
   counts = sum(split.totals[0] for split in report.splits)
   classes = [label for label in range(dataset.num_classes) if label != dataset.ignore_label]
   present = [label for label in classes if counts[label]]
@@ -417,8 +417,8 @@ def _palette_warnings(palettes, dataset):
   classes = {value: colors for value, colors in sorted(palettes.items()) if value != dataset.ignore_label}
   for value, colors in classes.items():
     if len(colors) > 1:
-      shown = ' and '.join(f"{descriptors.hex_color(color)} in {len(names)} labels, such as that of "
-                           f"'{names[0]}'" for color, names in list(colors.items())[:3])
+      shown = ' and '.join(f"{descriptors.hex_color(color)} in {count} labels, such as that of '{first}'"
+                           for color, (first, count) in list(colors.items())[:3])
       yield (f"palettes differ: {value} ('{dataset.class_names[value]}') is {shown}; if the colours mean the "
              "classes, give the descriptor 'colors' (--suggest writes them)")
   is_default = dataset.palette == descriptors.distinct_palette(dataset.num_classes)

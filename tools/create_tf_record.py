@@ -417,19 +417,15 @@ def find_labels(part):
   """Returns the paths of the labels of a part, of its list if it has one."""
   if part.list_path and part.folders.images:
     return [pair.label for pair in lists.match_pairs(part.folders, lists.read_list(part.list_path))[0]]
-  best = {}
-  for path in layouts.find_labels(part.folders):
-    stem, extension = os.path.splitext(path)
-    best.setdefault(stem, []).append((lists.LABEL_EXTENSIONS.index(extension.lower()), path))
-  return [min(paths)[1] for paths in best.values()]  # as lists.match_pairs takes them
+  paths = sorted(layouts.find_labels(part.folders), reverse=True, key=lambda path: (
+      lists.LABEL_EXTENSIONS.index(os.path.splitext(path)[1].lower()), path))
+  return list({os.path.splitext(path)[0]: path for path in paths}.values())  # as lists.match_pairs takes them
 
 
 def find_classes(args, parts):
   """Returns the class_files.Classes of a file beside the labels, or None."""
-  folders = []
-  for part in parts.values():
-    for folder in (*part.folders.labels, *part.folders.images):
-      folders += [folder, os.path.dirname(os.path.abspath(folder))]
+  folders = [place for part in parts.values() for folder in (*part.folders.labels, *part.folders.images)
+             for place in (folder, os.path.dirname(os.path.abspath(folder)))]
   path = class_files.find([*([args.data] if args.data else []), *folders])
   try:
     return class_files.read(path) if path else None
