@@ -19,7 +19,8 @@ import train
 from commands import flags, training_checks, training_folder, training_plan
 from dataset import descriptors
 from nets.architecture import Architecture
-from tests.support import ROOT, FolderTest
+from tests.support import ROOT, FolderTest, write_events
+from tools import scalar_curves
 from training import batch_size, checkpoint_store, cluster, history, validation
 from utils.errors import DataError, UsageError
 from utils.settings import Settings
@@ -360,6 +361,16 @@ class ClassWeightsFlagTest(unittest.TestCase):
 
   def test_none_prints_nothing(self):
     self.assertEqual(self.find(), (None, ''))
+
+
+class ForgetLaterTest(FolderTest):
+
+  def test_step_that_is_still_to_be_evaluated_leaves_its_place_in_the_curve(self):
+    for is_pending, expected in ((False, [0, 10]), (True, [0])):
+      folder = os.path.join(self.folder, str(is_pending))
+      write_events(os.path.join(folder, 'eval'), 'iou', [.1, .2, .3])
+      training_folder.forget_later(folder, 10, False, is_pending)
+      self.assertEqual(scalar_curves.read_scalar(f'{folder}/eval', 'iou')[0], expected)
 
 
 class BatchSizeTest(unittest.TestCase):
