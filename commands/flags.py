@@ -12,7 +12,6 @@ model_config.json, which train.py leaves in model_dir, can stand in for flags th
 and can contradict those that were (commands/model_config.py). They can also stand in a file, --recipe.
 """
 import argparse
-import contextlib
 import dataclasses
 import glob
 import os
@@ -41,10 +40,8 @@ from utils.flag_types import (  # noqa: F401 (scripts take them from here)
 )
 from utils.settings import Settings
 
-# Flags with these metavars name something that is read or written.
-_PATHS = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB')
-# These may: none is empty or a URL, and ~ is the home folder in all.
-_NAMES = (*_PATHS, 'NAME', 'SET')
+# Flags with these metavars may name a file: none is empty or a URL, and ~ is the home folder in all.
+_NAMES = ('DIR', 'FILE', 'PATH', 'MODEL_DIR', 'GLOB', 'NAME', 'SET')
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://|file:/')
 
 _RECIPES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'recipes')
@@ -186,12 +183,6 @@ class Parser(argparse.ArgumentParser):
                  'for what is called so')
     return path
 
-  def places(self, args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Returns pairs of a flag and a path: what the flags say is read or written."""
-    return [(action.option_strings[0] if action.option_strings else action.metavar, text)
-            for action in self._actions if action.metavar in _PATHS
-            for text in _texts(getattr(args, action.dest, None))]
-
 
 # What stands before a comment: words and blanks. A # inside a word is a part of it.
 _WORDS = re.compile(r"""(?:[ \t]+|(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^ \t\\'"#])\#*)*""")
@@ -234,11 +225,6 @@ def file_of_flags(flag: str, path: str, examples: str) -> typing.Iterator[tuple[
     if words := shlex.split(before):
       yield place, words
     text = place = ''
-
-
-def _texts(value):
-  """Returns the texts in a flag's value, a list of str."""
-  return [text for text in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(text, str)]
 
 
 def values(args: argparse.Namespace, recorded: bool = False) -> dict[str, typing.Any]:
@@ -381,7 +367,7 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
   """
   args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
   devices.prepare()
-  with (ending.explained(parser.prog, lambda: parser.places(args), lambda: args.verbose),
+  with (ending.explained(parser.prog, lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
     if argv is None:
       use_utf8()
@@ -389,8 +375,7 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
     progress.set_quiet(args.quiet)
     if not args.verbose and argv is None:
       quiet.silence()  # also while the process ends, when TensorFlow tells of what was never used
-    with contextlib.nullcontext() if args.verbose else quiet.silenced():
-      main(args)
+    main(args)
 
 
 def use_utf8() -> None:

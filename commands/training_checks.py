@@ -8,7 +8,7 @@ from dataset import inputs
 from deeplab_model import resolved
 from nets import backbones
 from training import checkpoints, cluster, optimizers, run_config
-from utils import devices
+from utils import devices, quiet
 from utils.errors import UsageError
 from utils.settings import FLAGS_OF_LOSS, weight_of_loss
 
@@ -101,6 +101,7 @@ def check_devices(args, task):
     raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
                      'they start')
   devices.take(args.num_gpus, args.precision)
+  quiet.show_fatal_errors()
   if args.xla and not gpus:
     print('Warning: --xla compiles for GPUs, and TensorFlow sees none; it has no effect here, unless '
           'TF_XLA_FLAGS says otherwise')

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dataset import png
-from utils import files, quiet
+from utils import files
 from utils.errors import DataError
 
 # The most pixels of an image or a label, wherever it comes from, and the most bytes of its file. A few bytes
@@ -248,8 +248,7 @@ def decode(image, encoded, source, min_side=1):
       if not _has_jpeg_end(encoded):
         raise OSError(ENDS_EARLY)
       image.draft(None, (min_side, min_side) if min_side else image.size)
-    with quiet.without_stderr():  # where libtiff writes too
-      image.load()
+    image.load()
   except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: PIL leaves it open
     raise _does_not_decode(source, encoded, error) from error
   return image
@@ -366,7 +365,7 @@ def _read_by_opencv(encoded, source):
   import cv2
 
   image, flags = None, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-  with contextlib.suppress(cv2.error), quiet.without_stderr():
+  with contextlib.suppress(cv2.error):
     if not encoded.startswith(b'P7'):  # a PAM, of which OpenCV takes red for blue
       image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
   if image is None:

@@ -81,11 +81,6 @@ class ParserTest(unittest.TestCase):
                               ('positive_int_or_auto', 'auto', 'auto')):
       self.assertEqual(getattr(self.parser().parse([f'--{kind}', text]), kind), value)
 
-  def test_places_are_what_is_read_or_written(self):
-    parser = self.parser()
-    args = parser.parse(['--many', 'a', 'b', '--name', 'c', '--suffix', 'd'])
-    self.assertEqual(parser.places(args), [('--folder', './x'), ('--many', 'a'), ('--many', 'b')])
-
   def test_a_path_that_is_none_of_this_machine_is_refused(self):
     for url in ('gs://b/x', 's3://b', 'hdfs://h:9/x', 'file:///x', 'file:/x', 'http://a/b', 'ram://x', 'C://x'):
       for flag in ('--folder', '--name', '--many', '--suffix'):

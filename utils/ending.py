@@ -11,12 +11,8 @@ A signal raises in the main thread, so that what was half written is removed on 
 import contextlib
 import os
 import re
-import select
 import signal
-import socket
-import stat
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -27,7 +23,7 @@ from utils.errors import DataError, UsageError
 # One signal, for a person, may be two for a process: `timeout` sends to it and then to its group.
 SAME_SIGNAL_SECONDS = 0.2
 
-_WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', signal.SIGHUP: 'hung up'}
+_WORDS: dict = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', signal.SIGHUP: 'hung up'}
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _MEMORY = 'give smaller images, crops or batches, or fewer processes, or end other programs'
 
@@ -47,8 +43,7 @@ def raising_signals(name, last=False):
   """Within it SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated, in the main thread.
 
   Only the first one raises, so that another cannot break off the cleaning up. One that comes more than
-  SAME_SIGNAL_SECONDS later ends the process at once, whatever it is doing: also when handlers, which run
-  between instructions of Python, wait for a long operation of TensorFlow. Signals that are ignored (nohup)
+  SAME_SIGNAL_SECONDS later ends the process at once, whatever it is doing. Signals that are ignored (nohup)
   or have a handler already stay as they are; a handler that is set within takes the place of this one.
 
   Args:
@@ -60,81 +55,62 @@ def raising_signals(name, last=False):
   if threading.current_thread() is not threading.main_thread() or not signals:
     yield
     return
-  raised: list[int] = []
-  late: list[int] = []
-  is_over = False
+  raised: list[BaseException] = []
 
   def handle(signum, frame):
-    if is_over:
-      late.append(signum)
-    elif not raised:
-      raised.append(signum)
-      raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
+    if not raised:
+      raised.append(KeyboardInterrupt() if signum == signal.SIGINT else Terminated(signum))
+      raise raised[0]
 
-  def unraisable(lost):  # by a __del__, say, from which nothing can be raised
-    if raised and isinstance(lost.exc_value, (KeyboardInterrupt, Terminated)):
-      main = threading.main_thread().ident  # which sleeps on if the signal reaches another thread
-      threading.Timer(0.01, signal.pthread_kill, [main, raised.pop()]).start()
-    else:
-      unraisable_before(lost)
-
-  listener, wakeup = socket.socketpair()
-  wakeup.setblocking(False)
+  # A handler waits for a long operation of TensorFlow to end. The number of a signal is written here at once.
+  listener, wakeup = os.pipe()
+  os.set_blocking(wakeup, False)
   threading.Thread(target=_end_at_second, args=(listener, signals, name), daemon=True).start()
-  wakeup_before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-  unraisable_before, sys.unraisablehook = sys.unraisablehook, unraisable
+  wakeup_before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
   before = {signum: signal.signal(signum, handle) for signum in signals}
   try:
     yield
   except Exception as error:
-    if not raised:
-      raise
-    # A library that was broken off has made an error of its own of it.
-    raise KeyboardInterrupt if raised[0] == signal.SIGINT else Terminated(raised[0]) from error
+    if raised:  # a library that was broken off has made an error of its own of it
+      raise raised[0] from error
+    raise
   finally:
-    is_over = not raised  # signal.signal first runs the handlers of what has arrived: none may break off this
     for signum, handler in before.items():
       if signal.getsignal(signum) is handle:
         signal.signal(signum, signal.SIG_DFL if last else handler)
-    sys.unraisablehook = unraisable_before
     signal.set_wakeup_fd(wakeup_before)
-    wakeup.close()  # which ends the thread
-    if late:
-      signal.raise_signal(late[0])  # to whom it belongs by now
+    os.close(wakeup)  # which ends the thread
 
 
 def _end_at_second(listener, signals, name):
   """Ends the process when one of the signals comes a second time; in a thread of its own.
 
   Args:
-    listener: socket, to which Python writes the number of each signal as it arrives.
+    listener: int, the descriptor from which the number of each signal is read as it arrives.
     signals: list of int.
     name: str, the script's.
   """
   first = None
-  with listener:
-    while received := listener.recv(1):
-      signum = received[0]
-      if signum not in signals:
-        continue
-      if first is None:
-        first = time.monotonic()
-      elif time.monotonic() - first > SAME_SIGNAL_SECONDS:
-        with contextlib.suppress(OSError):
-          os.write(2, f'\n{name}: {_WORDS[signum]}\n'.encode())
-        os._exit(128 + signum)
+  while received := os.read(listener, 1):
+    if received[0] not in signals:
+      continue
+    first = first or time.monotonic()
+    if time.monotonic() - first > SAME_SIGNAL_SECONDS:
+      with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f'\n{name}: {_WORDS[received[0]]}\n'.encode())
+      os._exit(128 + received[0])
+  os.close(listener)
 
 
 # --- Errors --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def explained(name, places, verbose):
+def explained(name, verbose):
   """Turns whatever is raised within it into one sentence on stderr and SystemExit with a status.
 
   Args:
     name: str, the script's, with which the sentence begins.
-    places: function that returns a list of (flag, path): where the script reads and writes.
     verbose: function that returns whether to print tracebacks too.
   """
   _open_standard_files()
@@ -143,7 +119,7 @@ def explained(name, places, verbose):
 
   def of_thread(raised):
     if raised.exc_type is not SystemExit:
-      status = _say(name, raised.exc_value, places, verbose())
+      status = _say(name, raised.exc_value, verbose())
       if isinstance(raised.exc_value, UsageError):
         os._exit(status)  # the main thread may wait for ever
 
@@ -155,17 +131,17 @@ def explained(name, places, verbose):
   except SystemExit:
     raise
   except BaseException as error:
-    sys.exit(_say(name, error, places, verbose()))
+    sys.exit(_say(name, error, verbose()))
   finally:
     _flush_output()
     sys.unraisablehook, threading.excepthook = hooks
 
 
-def _say(name, error, places, verbose):
+def _say(name, error, verbose):
   """Prints what an error means, and returns the exit status."""
-  if isinstance(error, BrokenPipeError) and (_is_unread(1) or error.filename):
+  if isinstance(error, BrokenPipeError):  # of stdout: no script has other pipes
     return _BROKEN_PIPE
-  status, sentence = explain(error, places)
+  status, sentence = explain(error)
   _flush_output()
   with contextlib.suppress(OSError):
     _close_progress_bars()
@@ -176,26 +152,14 @@ def _say(name, error, places, verbose):
   return status
 
 
-def explain(error, places=lambda: []):
-  """Returns the exit status and the sentence of an exception.
-
-  Args:
-    error: BaseException.
-    places: see `explained`.
-  """
-  if isinstance(error, (UsageError, DataError)):
-    return error.exit_status, f'error: {error}'
+def explain(error: BaseException) -> tuple[int, str]:
+  """Returns the exit status and the sentence of an exception."""
   if isinstance(error, (KeyboardInterrupt, Terminated)):
     signum = getattr(error, 'signum', signal.SIGINT)
     return 128 + signum, _WORDS[signum]
   for candidate in (error, error.__cause__):
-    if candidate is None:
-      continue
-    if failures.is_full_disk(candidate) and failures.errno_and_path(candidate)[1] is None:
-      return 1, (f'error: no space is left {_fullest_disk(places())}; what was complete before is kept. Free '
-                 'some there, or give another folder, and start again')
-    known = failures.explain(candidate, _MEMORY)
-    if known is not candidate and isinstance(known, (UsageError, DataError)):
+    known = isinstance(candidate, Exception) and failures.explain(candidate, _MEMORY)
+    if isinstance(known, (UsageError, DataError)):
       return known.exit_status, f'error: {known}'
   if isinstance(error, ImportError):
     return 1, f'error: {_first_line(error)}; install what requirements.txt lists'
@@ -213,45 +177,7 @@ def _first_line(error, length=300):
   return lines[0] if len(lines[0]) <= length else lines[0][:length] + '...'
 
 
-def _fullest_disk(places):
-  """Returns words for where no space is left, which the system did not say: the disk that has the least.
-
-  Args:
-    places: list of (flag, path), from which a disk is chosen.
-  """
-  with contextlib.suppress(OSError):  # if there is none
-    places = [*places, ('temporary files in', tempfile.gettempdir())]
-  disks: dict[int, tuple] = {}
-  for flag, place in places:
-    while place and not os.path.exists(place):
-      place = os.path.dirname(place)
-    place = place or '.'
-    with contextlib.suppress(OSError):
-      disk = os.statvfs(place)
-      if not disk.f_flag & os.ST_RDONLY:
-        disks.setdefault(os.stat(place).st_dev, (disk.f_bavail * disk.f_frsize, f'{flag} {place}'))
-  with contextlib.suppress(OSError):
-    output = os.fstat(1)
-    if stat.S_ISREG(output.st_mode):
-      disk = os.fstatvfs(1)
-      disks.setdefault(output.st_dev, (disk.f_bavail * disk.f_frsize, 'standard output'))
-    elif os.path.samestat(output, os.stat('/dev/full')):
-      return 'for standard output'
-  if not disks:
-    return 'on a disk'
-  free, place = min(disks.values())
-  which = 'the disk' if len(disks) == 1 else 'a disk, probably that'
-  return f'on {which} of {place} ({free / 1e6:.1f} MB are free)'
-
-
 # --- Standard files ------------------------------------------------------------------------------
-
-
-def _is_unread(descriptor):
-  """Returns whether a file descriptor is of a pipe that nobody reads any more."""
-  poll = select.poll()
-  poll.register(descriptor, 0)
-  return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _open_standard_files():
@@ -265,7 +191,6 @@ def _open_standard_files():
       os.fstat(descriptor)
     except OSError:
       os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest that is free
-    if getattr(sys, name) is None:
       setattr(sys, name, open(descriptor, 'w' if descriptor else 'r', closefd=False))
   if getattr(sys.stdout, 'errors', None) == 'strict' and hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='backslashreplace')
