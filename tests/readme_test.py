@@ -111,6 +111,7 @@ class RunTest(unittest.TestCase):
     for name in ('train', 'val'):
       shutil.copy(f'{voc}/{name}.txt', f'dataset/{name}.txt')
     shutil.copytree(f'{voc}/JPEGImages', 'photos')
+    os.symlink(os.path.join(support.ROOT, 'recipes'), 'recipes')
     with open('photos.txt', 'w') as file:
       file.write('a.jpg\nb.jpg\n')
     shutil.copytree(f'{voc}/JPEGImages', 'mine/images')
@@ -127,12 +128,15 @@ class RunTest(unittest.TestCase):
             f'DIR/{kind}/{split}/ulm/ulm_000000_000001{ending}.png')
 
   def place(self, command):
-    makers = ('create_cityscapes_tf_record.py', 'create_pascal_tf_record.py', 'tools/create_tf_record.py')
+    makers = ('dataset/make_sample_data.py', 'create_cityscapes_tf_record.py', 'create_pascal_tf_record.py',
+              'tools/create_tf_record.py')
     return makers.index(command[0]) if command[0] in makers else len(makers)
 
   def test_they_succeed(self):
     ran = set()
-    for script, *argv in sorted(commands('README.md'), key=self.place):
+    pages = ('README.md', 'docs/data.md', 'docs/training.md', 'docs/evaluation.md')
+    shown = {tuple(command): None for page in pages for command in commands(page)}  # each once, in order
+    for script, *argv in sorted(shown, key=self.place):
       line = ' '.join((script, *argv))
       if script not in _TINY or any(re.search(pattern, line) for pattern in _NOT_RUN):
         continue
@@ -247,6 +251,21 @@ class PlacesTest(unittest.TestCase):
     for names, file in re.findall(named, read('docs/architecture.md')):
       for name in re.findall(r'\w+', names.replace(' or ', ' ').replace(' and ', ' ')):
         self.assertRegex(read(file), rf'\b{name}\b', file)
+
+  def test_links_lead_to_files_and_headings(self):
+    def slugs(page):
+      headings = re.findall(r'^#+ (.*)', re.sub(r'(?ms)^```.*?^```', '', read(page)), re.M)
+      return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+    for page in (*PAGES, 'CONTRIBUTING.md'):
+      for link in re.findall(r'\]\(([^)\s]+)\)', read(page)):
+        if re.match('https?:', link):
+          continue
+        path, _, anchor = link.partition('#')
+        target = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+        with self.subTest(page=page, link=link):
+          self.assertTrue(os.path.exists(os.path.join(support.ROOT, target)))
+          self.assertTrue(not anchor or anchor in slugs(target))
 
   def test_limit_of_pixels_is_that_of_the_code(self):
     self.assertIn(f'{image_files.MAX_PIXELS:,} pixels', read('docs/reliability.md'))

@@ -80,6 +80,10 @@ class SizesTest(unittest.TestCase):
     self.assertLessEqual(core, CORE)
     self.assertLessEqual(lines(self.found[path] for path in imported('train.py', self.found)), OF_TRAINING)
 
+  def test_readme_is_read_in_a_sitting(self):
+    with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+      self.assertLessEqual(len(file.readlines()), 300)
+
   def test_functions(self):
     longer, crowded, late = set(), set(), 0
     for path, text in self.found.items():
