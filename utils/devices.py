@@ -42,7 +42,6 @@ _AUTOTUNING = 'TF_CUDNN_USE_AUTOTUNE'
 _FAST_BATCH_NORM = 'TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT'
 
 AMPERE = (8, 0)  # computes bfloat16 and TF32 at full speed
-_TURING = (7, 5)  # the first that cuDNN 9.11 and later know
 _BLACKWELL = (10, 0)  # the first on which the PTX of TensorFlow's wheels, up to 2.21, fails
 _CONTAINER = 'nvcr.io/nvidia/tensorflow:25.02-tf2-py3'
 _SIGNS_OF_A_DRIVER = ('/dev/nvidia0', '/proc/driver/nvidia/version')
@@ -239,7 +238,6 @@ def _warnings(precision):
   found = [_missing_gpu()] if not cards else []
   for card in known:
     found.append(_checked(*card))
-    found.append(_cudnn_too_new(*card))
     if precision == 'bf16' and card[1] < AMPERE:
       found.append(f'Warning: {_name(*card)} computes --precision bf16 in float32 and casts around each '
                    'layer, slower than fp32; half precision for it is fp16')
@@ -302,15 +300,3 @@ def code_for(capability: tuple[int, int], listed: typing.Iterable[str]) -> str |
   is_new = capability >= _BLACKWELL
   return 'compute' if any(kind == 'compute' and (each >= _BLACKWELL or not is_new)
                           for kind, each in earlier) else None
-
-
-def _cudnn_too_new(name, capability):
-  """Returns a warning if pip installed a cuDNN that crashes on this card, else None."""
-  from importlib import metadata
-
-  with contextlib.suppress(metadata.PackageNotFoundError):
-    version = metadata.version('nvidia-cudnn-cu12')
-    if capability < _TURING and tuple(map(int, version.split('.')[:2])) >= (9, 11):
-      return (f'Warning: cuDNN {version} crashes on {_name(name, capability)}; pip install '
-              '"nvidia-cudnn-cu12<9.11"')
-  return None
