@@ -1,18 +1,15 @@
 """An evaluation: the examples are found, and the model is run over them (evaluate.py)."""
-import collections
 import functools
 import os
-import tempfile
 import typing
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from commands import checkpoint_watch, evaluation_report, model_config
-from dataset import conversion, image_files, inputs, lists, predictions, schema, tf_records, views
-from deeplab_model import deeplabv3_plus_model_fn
+from commands.predictor import Predictor
+from dataset import conversion, image_files, lists, predictions, schema, tf_records, views
 from training import checkpoint_store, checkpoints, event_files, run_config
-from training.tf_estimator import Estimator
 from utils import devices, failures, files, scores
 from utils.errors import DataError
 from utils.progress import Progress
@@ -76,14 +73,14 @@ class Evaluation:
     args, count = self._args, len(self._examples.names)
     what = checkpoints.described(checkpoint, args.weights)
     print(f'Evaluating {what} on {count} images; on {devices.describe()}', flush=True)
-    result, results = self._run(checkpoint)
-    if result:
-      print(scores.report(results.tally.matrix, self._dataset.class_names))
-      print('\n' + scores.table(results.tally.scores()))
-      found = self._described(checkpoint, result, results)
+    step, tally, gallery = self._run(checkpoint)
+    if args.label_data_dir != 'none':
+      print(scores.report(tally.matrix, self._dataset.class_names))
+      print('\n' + scores.table(tally.scores()))
+      found = self._described(checkpoint, step, tally)
       self._write_events(found)
     if args.report:
-      self._write_report(found, results)
+      self._write_report(found, tally, gallery)
       page = os.path.join(args.report, evaluation_report.PAGE)
       print(f'The report is {page}; look at it: {files.opening(page)}')
     if args.json:
@@ -99,7 +96,7 @@ class Evaluation:
     print(f'Evaluating {what} on {len(self._examples.names)} images; on {devices.describe()}', flush=True)
     try:
       for _, checkpoint in checkpoint_watch.checkpoints(args.model_dir, args.all_checkpoints, args.watch):
-        found, results = self._scored_if_good(checkpoint)
+        found, tally, gallery = self._scored_if_good(checkpoint)
         if found is None:
           continue
         evaluated.append(found)
@@ -109,7 +106,7 @@ class Evaluation:
               f'{found["px_accuracy"]:.4f}' + '; the best so far' * (is_best and len(evaluated) > 1),
               flush=True)
         if args.report and is_best:
-          self._write_report(found, results)
+          self._write_report(found, tally, gallery)
         if args.json:
           files.write_json(args.json, {'best': best['step'], 'evaluations': evaluated})
     except KeyboardInterrupt:
@@ -128,16 +125,16 @@ class Evaluation:
       print(f'The report of it is {os.path.join(args.report, evaluation_report.PAGE)}')
 
   def _scored_if_good(self, checkpoint):
-    """Returns a checkpoint's scores and Results; (None, None) and a line on it if it is damaged or gone."""
+    """Returns a checkpoint's scores, Tally and Gallery; Nones, and a line on it, if it is damaged or gone."""
     try:
       what = checkpoint_store.problem(checkpoint)
       if what is None and self._args.weights == 'ema' and not checkpoints.has_averages(checkpoint):
         what = 'holds no averaged weights'
       if what is None:
-        result, results = self._run(checkpoint)
-        found = self._described(checkpoint, result, results)
+        step, tally, gallery = self._run(checkpoint)
+        found = self._described(checkpoint, step, tally)
         self._write_events(found)
-        return found, results
+        return found, tally, gallery
     except DataError as error:
       what = f'cannot be read ({error})'
       if os.path.exists(checkpoint + '.index'):
@@ -145,34 +142,58 @@ class Evaluation:
     if not os.path.exists(checkpoint + '.index'):
       what = 'was removed meanwhile, as a training does with old ones'
     print(f'{checkpoint} {what}; skipped', flush=True)
-    return None, None
+    return None, None, None
 
   def _run(self, checkpoint):
-    """Runs the model once over all images; returns a dict of its global_step, or None, and Results."""
-    save = None
-    if self._paths:
-      def save(index, classes):
-        predictions.save(self._paths[index], classes, self._dataset, self._args.submission)
-    gallery = evaluation_report.Gallery(self._args.report_images) if self._args.report else None
-    results = Results(self._examples.names, self._dataset, save, gallery)
-    scored = self._args.label_data_dir != 'none'
-    if not self._looks.is_plain:
-      run_views({**self._params, 'checkpoint': checkpoint}, self._examples, self._looks, results)
-      step = checkpoint_store.step_of(checkpoint)
-      return {'global_step': step} if scored else None, results
-    model_fn = predictions.watching(deeplabv3_plus_model_fn, results.add, with_images=gallery is not None)
-    return run_model(model_fn, {**self._params, 'checkpoint': checkpoint}, self._examples, scored), results
+    """Predicts all images once by a checkpoint, and does with the predictions what the flags say.
 
-  def _described(self, checkpoint, result, results):
+    Returns:
+      int, the checkpoint's global step; the scores.Tally; and the evaluation_report.Gallery, or None.
+    """
+    args, names = self._args, self._examples.names
+    tally = scores.Tally(self._dataset.class_names, self._dataset.ignore_label)
+    gallery = evaluation_report.Gallery(args.report_images) if args.report else None
+    advice = self._looks.memory_advice if not self._looks.is_plain else (
+        'every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
+        'programs that hold memory')
+    with (devices.without_autotuning(), failures.explaining(advice, self._examples.find_bad),
+          Progress(len(names), 'evaluating', 'image') as progress):
+      step = checkpoint_store.step_of(checkpoint)
+      predictor = Predictor(self._params, args.model_dir, checkpoint, self._looks)
+      for index, classes, image, label in self._predictions(predictor, progress.view):
+        if self._paths:
+          predictions.save(self._paths[index], classes, self._dataset, args.submission)
+        if label is not None:
+          found = tally.add(names[index], classes, label)
+          if gallery:
+            gallery.add(found, image, label, classes)
+        progress.update()
+    return step, tally, gallery
+
+  def _predictions(self, predictor, on_view):
+    """Yields the number of each image, its predicted classes, the image, and its label or None."""
+    if self._looks.is_plain and self._examples.records:
+      for index, found in predictor.predict_records(self._examples.records, self._dataset):
+        yield index, found['classes'], found['image'], found['label'][:, :, 0]
+      return
+    loaded = {}
+
+    def read(index):
+      loaded[index] = self._examples.load(index)
+      return loaded[index][0]
+
+    for index, found in predictor(range(len(self._examples.names)), read, on_view=on_view):
+      yield index, found['classes'], *loaded.pop(index)
+
+  def _described(self, checkpoint, step, tally):
     """Returns all that is known of an evaluated checkpoint, a dict for JSON."""
     averaged = {'weights': 'ema'} if self._args.weights == 'ema' else {}
-    return {'checkpoint': checkpoint, 'step': int(result['global_step']), **averaged,
-            'images': len(self._examples.names), **results.tally.scores(),
-            'confusion_matrix': results.tally.matrix.tolist()}
+    return {'checkpoint': checkpoint, 'step': step, **averaged, 'images': len(self._examples.names),
+            **tally.scores(), 'confusion_matrix': tally.matrix.tolist()}
 
-  def _write_report(self, found, results):
-    evaluation_report.write(self._args.report, run_name(self._args), found, results.tally.images,
-                            results.gallery, self._dataset)
+  def _write_report(self, found, tally, gallery):
+    evaluation_report.write(self._args.report, run_name(self._args), found, tally.images, gallery,
+                            self._dataset)
 
   def _write_events(self, found):
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
@@ -186,43 +207,6 @@ class Evaluation:
     except (OSError, tf.errors.OpError) as error:
       reason = getattr(error, 'strerror', None) or checkpoint_store.first_line(error)
       print(f'Note: TensorBoard does not get these scores, as {folder} cannot be written to ({reason})')
-
-
-class Results:
-  """What becomes of the images' results, which come one by one, in the order of the images.
-
-  Attributes:
-    tally: scores.Tally.
-    gallery: evaluation_report.Gallery, or None.
-  """
-
-  def __init__(self, names, dataset, save=None, gallery=None):
-    """Makes an empty one.
-
-    Args:
-      names: list of str, what the images are called.
-      dataset: Dataset of the model.
-      save: function of (index, classes) that writes a prediction, or None.
-      gallery: evaluation_report.Gallery that takes the images too, or None.
-    """
-    self._names, self._save, self.gallery = iter(enumerate(names)), save, gallery
-    self.tally = scores.Tally(dataset.class_names, dataset.ignore_label)
-
-  def add(self, classes, label=None, image=None):
-    """Takes the next image's result.
-
-    Args:
-      classes: uint8 [H, W], 0..K-1.
-      label: uint8 [H, W], 0..K-1 or the ignore label; None without labels.
-      image: uint8 [H, W, 3], RGB; None without a gallery.
-    """
-    index, name = next(self._names)
-    if self._save:
-      self._save(index, classes)
-    if label is not None:
-      found = self.tally.add(name, classes, label)
-      if self.gallery:
-        self.gallery.add(found, image, label, classes)
 
 
 def split_name(args):
@@ -242,16 +226,16 @@ class Examples(typing.NamedTuple):
 
   Attributes:
     names: list of str, each image's path below its folder, without extension.
-    input_fn: function without arguments that returns the tf.data.Dataset.
     inputs: list of str, the paths of all files that are read.
-    load: function of a position that returns an image, uint8 [H, W, 3], and its label, uint8 [H, W], or None.
-    find_bad: function without arguments that returns the DataError of a bad example, or None.
+    load: function of a number that returns an image, uint8 [H, W, 3], and its label, uint8 [H, W], or None.
+    records: list of str, the record files, or None of other files.
+    find_bad: function without arguments that returns the DataError of a bad example of them, or None.
   """
   names: list
-  input_fn: typing.Callable
   inputs: list
   load: typing.Callable
-  find_bad: typing.Callable = None
+  records: list | None = None
+  find_bad: typing.Callable | None = None
 
 
 def open_examples(args, dataset):
@@ -268,11 +252,9 @@ def open_examples(args, dataset):
 
   paths = [*images, *(labels or ()), args.evaluation_data_list]
   if labels is None:
-    return Examples(names, functools.partial(inputs.image_dataset, images), paths,
-                    lambda index: (image_files.read_image(images[index]), None))
+    return Examples(names, paths, lambda index: (image_files.read_image(images[index]), None))
   pairs = tf_records.Files([lists.Pair(*pair, dataset, name) for *pair, name in zip(images, labels, names)])
-  return Examples(names, functools.partial(inputs.folder_dataset, images, labels, dataset), paths,
-                  functools.partial(load, pairs, dataset))
+  return Examples(names, paths, functools.partial(load, pairs, dataset))
 
 
 def open_records(args, dataset):
@@ -289,8 +271,7 @@ def open_records(args, dataset):
       raise DataError(f'{source} does not hold the name of its image, which --save_predictions needs; write '
                       'the records again, or give images, labels and list')
     names[index] = source if name is None else os.path.splitext(name)[0]
-  return Examples(names, functools.partial(inputs.eval_dataset, paths, dataset), paths,
-                  functools.partial(load, records, dataset),
+  return Examples(names, paths, functools.partial(load, records, dataset), paths,
                   functools.partial(tf_records.find_bad_example, paths, dataset))
 
 
@@ -305,42 +286,3 @@ def load(source, dataset, index):
   name = source.source(index)
   image, label = schema.decode(tf_records.parse(source.load(index), name), dataset, name)
   return np.asarray(image), label
-
-
-def run_views(params, examples, looks, results):
-  """Predicts the views of all images, and hands the merged predictions to Results."""
-  loaded, sizes = {}, collections.deque()
-
-  def read(index):
-    loaded[index] = examples.load(index)
-    return loaded[index][0]
-
-  count = len(examples.names)
-  with (tempfile.TemporaryDirectory() as scratch, devices.without_autotuning(),
-        failures.explaining(looks.memory_advice, examples.find_bad),
-        Progress(count, 'evaluating', 'image') as progress):
-    estimator = Estimator(deeplabv3_plus_model_fn, scratch, run_config.run_config(), params)
-    predictions = estimator.predict(
-        functools.partial(inputs.view_dataset, range(count), looks, sizes, None, read), 'probabilities',
-        None, params['checkpoint'])
-    merged = views.merged(predictions, sizes, looks, params['num_classes'], progress.view)
-    for index, prediction in enumerate(merged):
-      image, label = loaded.pop(index)
-      results.add(prediction['classes'][:, :, 0], label, image)
-      progress.update()
-
-
-def run_model(model_fn, params, examples, scored):
-  """Runs the model once over all images; returns the scores, or None if there are no labels."""
-  hooks = [run_config.ProgressBarHook(len(examples.names), 'evaluating')]
-  advice = ('every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
-            'programs that hold memory')
-  # An Estimator writes event files beside its checkpoints, with fewer scores than there are.
-  with (tempfile.TemporaryDirectory() as scratch, devices.without_autotuning(),
-        failures.explaining(advice, examples.find_bad)):
-    estimator = Estimator(model_fn, scratch, run_config.run_config(), params)
-    if scored:
-      return estimator.evaluate(examples.input_fn, hooks=hooks, checkpoint_path=params['checkpoint'])
-    for _ in estimator.predict(examples.input_fn, 'classes', hooks, params['checkpoint']):
-      pass  # model_fn saves them
-  return None

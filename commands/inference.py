@@ -5,16 +5,15 @@ do: it is told at the end.
 """
 import collections
 import concurrent.futures
-import functools
 import os
 
 import numpy as np
 
 from commands import flags, model_config, photos, videos
-from dataset import descriptors, image_files, inputs, lists, views
-from deeplab_model import deeplabv3_plus_model_fn
+from commands.predictor import Predictor
+from dataset import descriptors, image_files, lists, views
 from training import checkpoints, run_config
-from training.tf_estimator import Estimator, debug_hook
+from training.tf_estimator import debug_hook
 from utils import devices, failures, files, visualization
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
@@ -48,22 +47,22 @@ def main(args):
   files.make_folder(args.output_dir, '--output_dir')
   params = {**vars(architecture), 'weights': args.weights,
             **run_config.compute_params(args.precision, args.data_format, training=False)}
-  estimator = Estimator(deeplabv3_plus_model_fn, args.model_dir, run_config.run_config(), params)
   what = f'{len(found)} images' if not any(photo.is_video for photo in found) else (
       f'{len(found)} images and videos')
   print(f'Predicting {what} by {checkpoints.described(checkpoint, args.weights)}; on {devices.describe()}',
         flush=True)
-  predict = Predictor(estimator, checkpoint, looks, dataset.num_classes, args)
+  predictor = Predictor(params, args.model_dir, checkpoint, looks, 'probabilities' in args.outputs,
+                        [debug_hook()] if args.debug else None)
   writer = Writer(dataset, args)
   advice = looks.memory_advice if not looks.is_plain else (
       'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory')
   with devices.without_autotuning(), failures.explaining(advice):
     images = [index for index, photo in enumerate(found) if not photo.is_video]
-    predict_photos(found, [index for index in images if index not in bad], bad, predict, writer)
+    predict_photos(found, [index for index in images if index not in bad], bad, predictor, writer)
     for index, photo in enumerate(found):
       if photo.is_video and index not in bad:
         try:
-          videos.predict(photo, predict, writer)
+          videos.predict(photo, predictor, writer)
         except DataError as error:
           bad[index] = str(error)
           writer.forget(photo)
@@ -103,40 +102,7 @@ def check_outputs(found, args):
                       '--output_dir')
 
 
-class Predictor:
-  """The model, as it is asked for the classes of images."""
-
-  def __init__(self, estimator, checkpoint, looks, num_classes, args):
-    """Args: an Estimator, a checkpoint's prefix, views.Views, the number of classes, the parsed flags."""
-    self._estimator, self._checkpoint = estimator, checkpoint
-    self._looks, self._num_classes = looks, num_classes
-    self._hooks = [debug_hook()] if args.debug else None
-    self._keys = ['classes'] + ['probabilities'] * ('probabilities' in args.outputs)
-
-  def __call__(self, images, on_bad=None, read=image_files.read_image, on_view=None):
-    """Returns the predictions of images, an iterator of dicts.
-
-    Args:
-      images: iterable of what `read` takes.
-      on_bad: see inputs.image_dataset.
-      read: function that returns an image, uint8 [H, W, 3].
-      on_view: see views.merged.
-
-    Returns:
-      iterator of dicts of `classes`, integer [H, W, 1], and `probabilities`, float32 [H, W, K], if they are
-      written.
-    """
-    if self._looks.is_plain:
-      dataset = functools.partial(inputs.image_dataset, images, on_bad, read)
-      return self._estimator.predict(dataset, self._keys, self._hooks, self._checkpoint)
-    sizes = collections.deque()
-    dataset = functools.partial(inputs.view_dataset, images, self._looks, sizes, on_bad, read)
-    predictions = self._estimator.predict(dataset, 'probabilities', self._hooks, self._checkpoint)
-    return views.merged(predictions, sizes, self._looks, self._num_classes, on_view,
-                        'probabilities' in self._keys)
-
-
-def predict_photos(found, order, bad, predict, writer):
+def predict_photos(found, order, bad, predictor, writer):
   """Predicts Photos and has the results written, some at a time in threads of their own.
 
   Args:
@@ -144,21 +110,15 @@ def predict_photos(found, order, bad, predict, writer):
     order: list of the positions of those that are to be predicted.
     bad: dict from the position of a photo to the sentence that says what is wrong with it, to which those
       that cannot be read are added.
-    predict: Predictor.
+    predictor: Predictor.
     writer: Writer.
   """
   if not order:
     return
 
-  def tell(position, error):
-    bad[order[position]] = str(error)
+  def tell(number, error):
+    bad[order[number]] = str(error)
 
-  ranks = {index: rank for rank, index in enumerate(order, 1)}
-  progress = Progress(len(order), 'predicting', 'image')
-
-  predictions = predict([found[index].path for index in order], tell, on_view=progress.view)
-  # What is bad is known before the prediction of a later image arrives.
-  positions = (index for index in order if index not in bad)
   pending = collections.deque()
 
   def finish():
@@ -168,12 +128,15 @@ def predict_photos(found, order, bad, predict, writer):
     except DataError as error:  # the image has changed meanwhile
       bad[index] = str(error)
 
-  with progress, concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool:
-    for prediction, index in zip(predictions, positions):
+  paths = [found[index].path for index in order]
+  with (Progress(len(order), 'predicting', 'image') as progress,
+        concurrent.futures.ThreadPoolExecutor(_WRITERS) as pool):
+    for number, prediction in predictor(paths, image_files.read_image, tell, progress.view):
+      index = order[number]
       pending.append((index, pool.submit(writer.write, found[index], prediction)))
       if len(pending) > 2 * _WRITERS:
         finish()
-      progress.update(ranks[index] - progress.done)  # more than one if others before it were bad
+      progress.update(number + 1 - progress.done)  # more than one if others before it were bad
     while pending:
       finish()
     progress.update(len(order) - progress.done)
@@ -191,7 +154,7 @@ class Writer:
 
   def write(self, photo, prediction):
     """Writes the outputs of a Photo; `prediction` is what a Predictor yields."""
-    classes = prediction['classes'][:, :, 0]
+    classes = prediction['classes']
     pixels = image_files.read_image(photo.path) if 'overlay' in self.outputs else None
     os.makedirs(os.path.dirname(photo.output), exist_ok=True)
     if 'mask' in self.outputs:

@@ -1,4 +1,5 @@
 """Videos: every frame is predicted, and shown with its classes in a video of its own."""
+import itertools
 import os
 import tempfile
 
@@ -25,7 +26,7 @@ def predict(photo, predictor, writer):
 
   Args:
     photo: photos.Photo.
-    predictor: inference.Predictor.
+    predictor: Predictor.
     writer: inference.Writer.
 
   Raises:
@@ -42,17 +43,17 @@ def predict(photo, predictor, writer):
     raise DataError(f"{source} is nothing that OpenCV reads; convert it, such as by "
                     "'ffmpeg -i IN -c:v libx264 OUT.mp4'")
   total = total if 0 < total < os.path.getsize(photo.path) else 0  # which is not known of streams
-  kept, end = [], 0  # frames whose predictions have not come yet, and when the last one ends, in seconds
+  kept, end = {}, 0  # frames whose predictions have not come yet, and when the last one ends, in seconds
 
   def frames():
     nonlocal end
-    while True:
+    for position in itertools.count():
       there, frame = reader.read()
       if not there:
         return
       end = reader.get(cv2.CAP_PROP_POS_MSEC) / 1000 + 1 / rate
-      kept.append(frame[:, :, ::-1])
-      yield kept[-1]
+      kept[position] = frame[:, :, ::-1]
+      yield kept[position]
 
   folder = os.path.dirname(photo.output) or '.'
   os.makedirs(folder, exist_ok=True)
@@ -62,8 +63,8 @@ def predict(photo, predictor, writer):
     path = f'{temporary}.mp4'  # OpenCV goes by the extension
     try:
       with Progress(total or None, os.path.basename(photo.path), 'frame') as progress:
-        for number, prediction in enumerate(predictor(frames(), read=lambda frame: frame), 1):
-          frame, classes = kept.pop(0), prediction['classes'][:, :, 0]
+        for position, prediction in predictor(frames(), read=lambda frame: frame):
+          number, frame, classes = position + 1, kept.pop(position), prediction['classes']
           if out is None:
             size = frame.shape[1], frame.shape[0]
             out = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*_CODEC), rate, size)

@@ -9,13 +9,12 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
-import re
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from dataset import class_uniform, image_files, preprocessing, schema, tf_records, views
-from utils import devices, failures
+from dataset import class_uniform, preprocessing, schema, tf_records
+from utils import devices
 from utils.errors import DataError, UsageError
 
 # The shuffle buffer holds records as they are stored. All of VOC's 10,582 training photos (some
@@ -271,37 +270,14 @@ def eval_dataset(files, dataset, fillers=0):
   Raises:
     tf.errors.InvalidArgumentError: while it runs, at a bad example (utils/failures.py finds why).
   """
-  examples = _decoded(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset)
+  examples = (_pictures(tf.data.Dataset.from_tensor_slices(files).flat_map(_examples), dataset)
+              .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
   if not fillers:
     return examples
   side = 33  # anything of at least the output stride
   return examples.concatenate(tf.data.Dataset.from_tensors((
       tf.zeros([1, side, side, 3], tf.uint8),
       tf.fill([1, side, side, 1], tf.constant(dataset.ignore_label, tf.uint8)))).repeat(fillers))
-
-
-def folder_dataset(image_paths, label_paths, dataset):
-  """Returns the same as `eval_dataset`, from files; the images may have any format that PIL reads.
-
-  Args:
-    image_paths, label_paths: lists of str of the same length.
-    dataset: Dataset.
-
-  Raises:
-    tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
-  """
-  def example(paths):
-    image_path, label_path = paths
-    return f"'{image_path}'", tf_records.encode_example(image_path, label_path, dataset)
-
-  pairs = list(zip(image_paths, label_paths, strict=True))
-  return _decoded(_from_python(example, pairs, (tf.TensorSpec([], tf.string),) * 2), dataset)
-
-
-def _decoded(examples, dataset):
-  """Returns the dataset of batches of one image and its label."""
-  return (_pictures(examples, dataset)
-          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 
 def _pictures(examples, dataset):
@@ -314,86 +290,68 @@ def _pictures(examples, dataset):
   return examples.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def image_dataset(images, on_bad=None, read=image_files.read_image):
-  """Returns images of any format that PIL or OpenCV reads, in order, in batches of one.
+def record_dataset(files, dataset):
+  """Returns the same examples as features of a prediction: dicts of position, image and label.
+
+  `position` is int64 [1], which of the examples it is.
+  """
+  @_as_written
+  def features(position, example):
+    return {'position': position, 'image': example[0], 'label': example[1]}
+
+  positions = tf.data.Dataset.range(tf.int64.max).batch(1, drop_remainder=True)
+  return tf.data.Dataset.zip((positions, eval_dataset(files, dataset))).map(features)
+
+
+def image_dataset(images, looks, read, fail, on_bad=None):
+  """Returns images that Python reads, or their views, in order, in batches of one.
 
   Args:
     images: iterable of what `read` takes, such as paths.
-    read: function that returns an image, uint8 [H, W, 3].
-    on_bad: function of the position of an image that cannot be read, and the DataError; then it is left out,
-      and the function called before a later image is there. None: the first such image is an error.
-
-  Returns:
-    tf.data.Dataset of uint8 [1, H, W, 3], RGB, as a viewer shows them.
-
-  Raises:
-    tf.errors.InvalidArgumentError: while it runs, at a bad file (utils/failures.py finds why).
-  """
-  signature = tf.TensorSpec([None, None, 3], tf.uint8)
-  return (_from_python(read, images, signature, on_bad)
-          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
-
-
-def view_dataset(images, looks, sizes, on_bad=None, read=image_files.read_image):
-  """Returns the views of images, in the order of the images and of the plan of each, in batches of one.
-
-  Args:
-    images, on_bad, read: see image_dataset.
     looks: views.Views.
-    sizes: collections.deque, to which the (height, width) of an image is added before its first view comes.
+    read: function that returns an image, uint8 [H, W, 3]; it is called in threads.
+    fail: function of the exception that ends the images early. TensorFlow would make an error of its own of
+      it, with the text alone.
+    on_bad: function of the position of an image that cannot be read, and the DataError; the image is then
+      left out. None: the first such image ends them.
 
   Returns:
-    tf.data.Dataset of dicts of batches of one, of views.SIGNATURE.
+    tf.data.Dataset of dicts of `position`, int64 [1], that of the image, and what looks.signature says.
   """
-  def of_image(image):
-    size = image.shape[:2]
-    sizes.append(size)
-    for view in looks.plan(size):
-      yield views.features(image, view)
+  ahead = _THREADS if looks.is_plain else 1  # images that memory has to hold
 
-  return (_from_python(read, images, views.SIGNATURE, on_bad, of_image, ahead=1)
-          .batch(1, drop_remainder=True).prefetch(1))
-
-
-def _from_python(function, items, signature, on_bad=None, parts=lambda value: (value,), ahead=_THREADS):
-  """Returns the dataset of the parts of `function(item)` for each item, computed in threads, in order.
-
-  Args:
-    function, items: see above.
-    signature: tf.TensorSpec, or a structure of them: what a part is.
-    on_bad: see image_dataset.
-    parts: function of what the function returns that returns an iterable of its parts; not in threads.
-    ahead: int, values that are computed before they are asked for, which memory has to hold.
-  """
-  def finished(position, future):
+  def features():
     try:
-      value = future.result()
+      for position, image in _read_in_threads(images, read, ahead, on_bad):
+        for view in looks.features(image):
+          yield {'position': position, **view}
+    except Exception as error:
+      fail(error)
+
+  return (tf.data.Dataset.from_generator(
+      features, output_signature={'position': tf.TensorSpec([], tf.int64), **looks.signature})
+          .batch(1, drop_remainder=True).prefetch(tf.data.AUTOTUNE if looks.is_plain else 1))
+
+
+def _read_in_threads(images, read, ahead, on_bad):
+  """Yields pairs of a position and an image; `ahead` of them are read before they are asked for."""
+  def finished():
+    position, image = pending.popleft()
+    try:
+      yield position, image.result()
     except DataError as error:
       if on_bad is None:
         raise
       on_bad(position, error)
-    else:
-      yield from parts(value)
 
-  def values():
-    with concurrent.futures.ThreadPoolExecutor(ahead) as pool:
-      pending = collections.deque()
-      for position, item in enumerate(items):
-        pending.append((position, pool.submit(function, item)))
-        if len(pending) > ahead:
-          yield from finished(*pending.popleft())
-      while pending:
-        yield from finished(*pending.popleft())
-
-  def marked():
-    try:
-      yield from values()
-    except DataError as error:
-      # The marks, and the backslashes, of a failed assertion in the graph.
-      sentence = re.sub(r'[\\\'"]', r'\\\g<0>', str(error))
-      raise DataError(failures.SENTENCE_BEGIN + sentence + failures.SENTENCE_END) from error
-
-  return tf.data.Dataset.from_generator(marked, output_signature=signature)
+  with concurrent.futures.ThreadPoolExecutor(ahead) as pool:
+    pending = collections.deque()
+    for position, image in enumerate(images):
+      pending.append((position, pool.submit(read, image)))
+      if len(pending) > ahead:
+        yield from finished()
+    while pending:
+      yield from finished()
 
 
 def synthetic_dataset(batch_size, crop_size, num_classes, seed=0):

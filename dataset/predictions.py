@@ -7,7 +7,6 @@ import os
 import re
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from dataset import descriptors
 from utils import visualization
@@ -92,46 +91,3 @@ def save(path, classes, dataset, submission):
                             descriptors.DATASETS['voc'].ignore_label)
   else:
     visualization.save_mask(path, classes, dataset.palette, dataset.ignore_label)
-
-
-def watching(model_fn, use, with_images=False):
-  """Returns a model_fn that also hands on what it predicts when it is evaluated or predicts.
-
-  All is taken from the very session runs that count the scores.
-
-  Args:
-    model_fn: an Estimator's model_fn whose predictions hold `classes`, integer [1, H, W, 1].
-    use: function of (classes, label, image), called for each image in turn: uint8 [H, W], uint8 [H, W] or
-      None if there are no labels, and uint8 [H, W, 3] or None.
-    with_images: bool, whether it wants the images, RGB.
-  """
-  def watching_model_fn(features, labels, mode, params):
-    spec = model_fn(features, labels, mode, params)
-    tensors = {'classes': spec.predictions['classes']}
-    if labels is not None:
-      tensors['label'] = labels
-    if with_images:
-      tensors['image'] = features
-
-    def used(values):
-      label, image = (values.get(name) for name in ('label', 'image'))
-      use(values['classes'][0, :, :, 0].astype(np.uint8), None if label is None else label[0, :, :, 0],
-          None if image is None else image[0])
-
-    hook = _EachResultHook(tensors, used)
-    return spec._replace(evaluation_hooks=[hook], prediction_hooks=[hook])
-
-  return watching_model_fn
-
-
-class _EachResultHook(tf.train.SessionRunHook):
-  """Hands the values of a dict of tensors in each run of a session to a function."""
-
-  def __init__(self, tensors, use):
-    self._tensors, self._use = tensors, use
-
-  def before_run(self, run_context):
-    return tf.train.SessionRunArgs(self._tensors)
-
-  def after_run(self, run_context, run_values):
-    self._use(run_values.results)

@@ -41,6 +41,27 @@ class Views(typing.NamedTuple):
     """What to do if the memory is not enough."""
     return 'give a smaller --sliding_window, or fewer and smaller --eval_scales'
 
+  @property
+  def signature(self) -> dict:
+    """What `features` yields: tf.TensorSpec by name."""
+    image = {'image': tf.TensorSpec([None, None, 3], tf.uint8)}
+    return image if self.is_plain else {
+        **image, 'scale': tf.TensorSpec([], tf.float32), 'mirrored': tf.TensorSpec([], tf.bool),
+        'size': tf.TensorSpec([2], tf.int32)}
+
+  def features(self, image: np.ndarray) -> typing.Iterator[dict]:
+    """Yields the features of each view of an image, uint8 [H, W, 3], in the order of the plan.
+
+    Of the image itself it is `image` alone; else `image` is the window, and beside it are the scale, whether
+    it is mirrored, and the size of the whole image.
+    """
+    if self.is_plain:
+      yield {'image': image}
+      return
+    size = image.shape[:2]
+    for view in self.plan(size):
+      yield {'image': view.of(image), 'scale': view.scale, 'mirrored': view.mirrored, 'size': size}
+
   def plan(self, size: tuple) -> list:
     """Returns the list of View of an image of (height, width), windows from the top to the bottom."""
     height, width = (min(pair) for pair in zip(self.window or size, size))
@@ -75,21 +96,12 @@ def _positions(length, window, overlap):
 # --- In the graph --------------------------------------------------------------------------------
 
 
-SIGNATURE = {'image': tf.TensorSpec([None, None, 3], tf.uint8), 'scale': tf.TensorSpec([], tf.float32),
-             'mirrored': tf.TensorSpec([], tf.bool)}
-
-
-def features(image, view):
-  """Returns the features of a view, a dict as SIGNATURE says, of the image, uint8 [H, W, 3]."""
-  return {'image': view.of(image), 'scale': np.float32(view.scale), 'mirrored': view.mirrored}
-
-
 def seen(features):
   """Returns float32 [1, h', w', 3], RGB 0..255: the window as the network is to see it.
 
   Args:
-    features: dict of batches of one, of SIGNATURE. Sides of L pixels become int((L - 1) * scale + 1), so that
-      the corners stay in place.
+    features: dict of batches of one, see Views.features. Sides of L pixels become int((L - 1) * scale + 1),
+      so that the corners stay in place.
   """
   images = tf.cast(features['image'], tf.float32)
   size = scaled(tf.shape(images)[1:3], features)
@@ -153,37 +165,38 @@ class Average:
       self._top = top
 
 
-def merged(predictions, sizes, views, num_classes, on_view=None, keep_probabilities=False):
+def merged(predictions, views, num_classes, on_view=None, keep_probabilities=False):
   """Yields the prediction of each image from those of its views.
 
   Args:
-    predictions: iterator of dicts with `probabilities`, float32 [h, w, K], of the views of all images.
-    sizes: collections.deque of (height, width); that of an image is there before its first prediction is.
+    predictions: iterator of dicts with `probabilities`, float32 [h, w, K], of the views of all images, and
+      the `position` and `size` of the image.
     views: Views.
     num_classes: int, K.
     on_view: function of how many views of an image are done, and how many there are; or None.
     keep_probabilities: bool.
 
   Yields:
-    dict of `classes`, uint8 [H, W, 1], and `probabilities`, float32 [H, W, K], if they are kept.
+    dict of `position`, `classes`, uint8 [H, W, 1], and `probabilities`, float32 [H, W, K], if they are kept.
   """
-  for first in predictions:
-    size = sizes.popleft()
-    classes = np.empty((*size, 1), np.uint8)
-    kept = np.empty((*size, num_classes), np.float32) if keep_probabilities else None
+  for prediction in predictions:
+    size = tuple(prediction['size'].tolist())
+    found = {'position': prediction['position'], 'classes': np.empty((*size, 1), np.uint8)}
+    if keep_probabilities:
+      found['probabilities'] = np.empty((*size, num_classes), np.float32)
 
-    def take(top, rows, classes=classes, kept=kept):
-      classes[top:top + len(rows), :, 0] = rows.argmax(axis=2)
-      if kept is not None:
-        kept[top:top + len(rows)] = rows
+    def take(top, rows, found=found):
+      found['classes'][top:top + len(rows), :, 0] = rows.argmax(axis=2)
+      if 'probabilities' in found:
+        found['probabilities'][top:top + len(rows)] = rows
 
     average, plan = Average(size, views, num_classes, take), views.plan(size)
     for number, view in enumerate(plan, 1):
-      average.add(view, (first if number == 1 else next(predictions))['probabilities'])
+      average.add(view, (prediction if number == 1 else next(predictions))['probabilities'])
       if on_view:
         on_view(number, len(plan))
     average.finish()
-    yield {'classes': classes, **({'probabilities': kept} if keep_probabilities else {})}
+    yield found
 
 
 def read_flags(args: argparse.Namespace, output_stride: int) -> Views:

@@ -162,14 +162,14 @@ class VocTest(EvaluateTest):
     model = self.temporary('model')
     write_model(model, self.dataset)
     for flags in ((), ('--all_checkpoints',)):
-      with (mock.patch.object(evaluation, 'run_model', side_effect=KeyboardInterrupt),
+      with (mock.patch.object(evaluation.Predictor, '_predict', side_effect=KeyboardInterrupt),
             self.assertRaises(KeyboardInterrupt)):
         self.evaluate('--model_dir', model, *flags)
 
   def test_checkpoint_that_vanishes_is_told_and_skipped(self):
     model = self.temporary('model')
     write_model(model, self.dataset, (2, 5, 8))
-    run_model, problem = evaluation.run_model, checkpoint_store.problem
+    predict, problem = evaluation.Predictor.__call__, checkpoint_store.problem
 
     def remove(step):
       for path in glob.glob(f'{model}/model.ckpt-{step}.*'):
@@ -180,15 +180,14 @@ class VocTest(EvaluateTest):
         remove(2)
       return problem(prefix)
 
-    def gone_later(model_fn, params, *args, **kwargs):
-      if params['checkpoint'].endswith('-5'):
+    def gone_later(predictor, *args, **kwargs):
+      if predictor._checkpoint.endswith('-5'):
         remove(5)
-      result = run_model(model_fn, params, *args, **kwargs)
+      yield from predict(predictor, *args, **kwargs)
       remove(8)
-      return result
 
     with (mock.patch.object(checkpoint_store, 'problem', gone_at_once),
-          mock.patch.object(evaluation, 'run_model', gone_later)):
+          mock.patch.object(evaluation.Predictor, '__call__', gone_later)):
       printed = self.evaluate('--model_dir', model, '--all_checkpoints')
     self.assertEqual(re.findall(r'ckpt-(\d) was removed meanwhile, .*; skipped', printed), ['2', '5'])
     self.assertRegex(printed, 'The best of 1 is step 8, .*/model.ckpt-8, which has been removed since')

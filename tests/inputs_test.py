@@ -18,6 +18,7 @@ from tensorflow.python.framework import config
 from commands import flags
 from dataset import class_uniform, image_files, inputs, label_files, schema, tf_records
 from dataset.descriptors import Dataset
+from dataset.views import Views
 from utils import failures
 from utils.errors import DataError, UsageError
 
@@ -447,29 +448,6 @@ class EvalDatasetTest(TestCase):
     self.assertEqual(labels[0, :, :, 0].tolist(), [[0, 1, 2, 255]])
 
 
-class FolderDatasetTest(TestCase):
-
-  def test_files_give_what_their_records_give(self):
-    pixels = np.random.RandomState(0).randint(256, size=(9, 14, 3))
-    kinds = ('JPEG', 'PNG', 'TIFF', 'BMP')
-    images = [self.file(f'ü {kind}', encoded(pixels, kind)) for kind in kinds]
-    labels = [self.file(f'{kind}.png', encoded(pixels[:, :, 0] % 3)) for kind in kinds]
-    batches = rows(inputs.folder_dataset(images, labels, DATASET), 9)
-    self.assertEqual(len(batches), 4)
-    for path, (image, label) in zip(images, batches, strict=True):
-      np.testing.assert_array_equal(image[0], np.asarray(Image.open(path)))
-      np.testing.assert_array_equal(label[0, :, :, 0], pixels[:, :, 0] % 3)
-
-  def test_bad_file_is_named(self):
-    image = self.file("it's.png", numbered(0)[0])
-    label = self.file('label.png', encoded(np.full((17, 23), 77)))
-    self.check_stops(inputs.folder_dataset([image], [label], DATASET),
-                     f"label '{label}' holds the values 77; tiny allows 0..2 and 255 (ignored); recode the "
-                     'label, or use the dataset that it belongs to')
-    self.check_stops(inputs.folder_dataset([label + 'x'], [label], DATASET),
-                     f"image '{label}x' cannot be read: No such file or directory")
-
-
 class ImageDatasetTest(TestCase):
 
   def setUp(self):
@@ -477,9 +455,11 @@ class ImageDatasetTest(TestCase):
     self.pixels = np.random.RandomState(7).randint(256, size=(6, 11, 3)).astype(np.uint8)
 
   def read(self, *paths):
-    dataset = inputs.image_dataset(paths)
-    self.assertEqual(dataset.element_spec.shape.as_list(), [1, None, None, 3])
-    images = [image.numpy() for image in dataset]
+    dataset = inputs.image_dataset(paths, Views(), image_files.read_image, self.fail)
+    self.assertEqual(dataset.element_spec['image'].shape.as_list(), [1, None, None, 3])
+    features = list(dataset)
+    self.assertEqual([one['position'].numpy().tolist() for one in features], [[n] for n in range(len(paths))])
+    images = [one['image'].numpy() for one in features]
     self.assertEqual({(image.shape[0], image.dtype) for image in images}, {(1, np.dtype('uint8'))})
     return [image[0] for image in images]
 
@@ -547,8 +527,15 @@ class ImageDatasetTest(TestCase):
     for path, sentence in ((missing, "image '{}' cannot be read: No such file or directory"),
                            (garbage, "image '{}' does not decode (neither PIL nor OpenCV reads it); "
                                      'replace it')):
-      self.check_stops(inputs.image_dataset([good, path, good]).map(lambda image: (image,)),
-                       sentence.format(path))
+      failures = []
+      dataset = inputs.image_dataset([good, path, good], Views(), image_files.read_image, failures.append)
+      self.assertEqual([one['position'].numpy().tolist() for one in dataset], [[0]])
+      self.assertEqual([str(failure) for failure in failures], [sentence.format(path)])
+      bad = {}
+      dataset = inputs.image_dataset([good, path, good], Views(), image_files.read_image, self.fail,
+                                     bad.__setitem__)
+      self.assertEqual([one['position'].numpy().tolist() for one in dataset], [[0], [2]])
+      self.assertEqual({1: sentence.format(path)}, {position: str(error) for position, error in bad.items()})
       with self.assertRaises(DataError) as caught:
         image_files.read_image(path)
       self.assertEqual(str(caught.exception), sentence.format(path))

@@ -1,5 +1,4 @@
 """dataset/views.py: scales, mirrored images and windows."""
-import collections
 import types
 import unittest
 
@@ -55,17 +54,18 @@ class AverageTest(unittest.TestCase):
   def test_it_is_the_mean_over_the_views_of_each_pixel(self):
     random, size, looks = np.random.RandomState(0), (11, 9), Views((1.0, 2.0), True, (4, 5), 0.4)
     plan = looks.plan(size)
-    predictions = [{'probabilities': random.uniform(size=(view.height, view.width, 3)).astype(np.float32)}
-                   for view in plan]
-    total, count = np.zeros((*size, 3)), np.zeros((*size, 1))
-    for view, prediction in zip(plan, predictions):
-      view.of(total)[:] += prediction['probabilities']
-      view.of(count)[:] += 1
+    predictions = [{'probabilities': random.uniform(size=(view.height, view.width, 3)).astype(np.float32),
+                    'position': position, 'size': np.int32(size)} for position in (4, 7) for view in plan]
     seen = []
     for keep in (True, False):
-      merged = views.merged(iter(predictions * 2), collections.deque([size] * 2), looks, 3,
-                            lambda number, total: seen.append((number, total)), keep)
-      for prediction in merged:
+      merged = list(views.merged(iter(predictions), looks, 3,
+                                 lambda number, total: seen.append((number, total)), keep))
+      self.assertEqual([prediction['position'] for prediction in merged], [4, 7])
+      for prediction, of_image in zip(merged, (predictions[:len(plan)], predictions[len(plan):])):
+        total, count = np.zeros((*size, 3)), np.zeros((*size, 1))
+        for view, of_view in zip(plan, of_image, strict=True):
+          view.of(total)[:] += of_view['probabilities']
+          view.of(count)[:] += 1
         np.testing.assert_array_equal(prediction['classes'][:, :, 0], (total / count).argmax(axis=2))
         if keep:
           np.testing.assert_allclose(prediction['probabilities'], total / count, rtol=1e-6)
@@ -90,8 +90,9 @@ class ViewInTheGraphTest(unittest.TestCase):
       return session.run(fetches)
 
   def batch(self, view):
-    return {name: tf.constant(np.asarray(value)[None]) for name, value in
-            views.features(self.image, view).items()}
+    """Returns the features of a view of the image, as a batch of one."""
+    features = {'image': view.of(self.image), 'scale': np.float32(view.scale), 'mirrored': view.mirrored}
+    return {name: tf.constant(np.asarray(value)[None]) for name, value in features.items()}
 
   def test_it_is_resized_with_its_corners_in_place_and_mirrored(self):
     found = self.run_graph(lambda: views.seen(self.batch(View(1, 2, 9, 11, 0.5, True))))[0]
