@@ -253,8 +253,8 @@ def open_examples(args, dataset):
   paths = [*images, *(labels or ()), args.evaluation_data_list]
   if labels is None:
     return Examples(names, paths, lambda index: (image_files.read_image(images[index]), None))
-  pairs = tf_records.Files([lists.Pair(*pair, dataset, name) for *pair, name in zip(images, labels, names)])
-  return Examples(names, paths, functools.partial(load, pairs, dataset))
+  pairs = [lists.Pair(*pair, dataset, name) for *pair, name in zip(images, labels, names)]
+  return Examples(names, paths, lambda index: schema.read_pair(pairs[index]))
 
 
 def open_records(args, dataset):
@@ -271,18 +271,10 @@ def open_records(args, dataset):
       raise DataError(f'{source} does not hold the name of its image, which --save_predictions needs; write '
                       'the records again, or give images, labels and list')
     names[index] = source if name is None else os.path.splitext(name)[0]
-  return Examples(names, paths, functools.partial(load, records, dataset), paths,
-                  functools.partial(tf_records.find_bad_example, paths, dataset))
 
+  def load(index):
+    source = records.source(index)
+    image, label = schema.decode(tf_records.parse(records.load(index), source), dataset, source)
+    return np.asarray(image), label
 
-def load(source, dataset, index):
-  """Returns an example's image, uint8 [H, W, 3], and label, uint8 [H, W].
-
-  Args:
-    source: tf_records.Records or tf_records.Files.
-    dataset: Dataset.
-    index: int.
-  """
-  name = source.source(index)
-  image, label = schema.decode(tf_records.parse(source.load(index), name), dataset, name)
-  return np.asarray(image), label
+  return Examples(names, paths, load, paths, functools.partial(tf_records.find_bad_example, paths, dataset))

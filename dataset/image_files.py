@@ -324,11 +324,20 @@ def read_image(path):
     DataError: the file is missing, damaged or of a format that neither PIL nor OpenCV reads, its EXIF cannot
       be read, or its values are floating-point numbers or lie at the dark end of 16 bits.
   """
+  return _read(path)[0]
+
+
+def read_opaque(path):
+  """Returns the same, and how the pixels of the file were turned; a transparent image is a DataError too."""
+  return _read(path, check_transparency)
+
+
+def _read(path, *check):
   source = f"image '{path}'"
   encoded = read_image_file(path, source)
   image = _open_if_known(encoded, source)
   orientation = 1 if image is None else _orientation(image, encoded, source)
-  return _pixels(image, encoded, orientation, source)
+  return _pixels(image, encoded, orientation, source, *check), orientation
 
 
 def _pixels(image, encoded, orientation, source, check=lambda image, source: None):

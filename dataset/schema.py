@@ -89,6 +89,20 @@ def encode_pair(pair, fast=False):
   }, label.size, label.counts, [], label.palette_uses, image.print, notes)
 
 
+def read_pair(pair):
+  """Returns image and label of a pair as `decode` does of its example: uint8 [H, W, 3] and uint8 [H, W].
+
+  Raises:
+    DataError: see Encoded.problems.
+  """
+  pixels, orientation = image_files.read_opaque(pair.image)
+  image = image_files.Stored(b'', b'', pixels.shape[:2], orientation)
+  source = label_files.source_of(pair.label)
+  label, _ = _turned_with(image, label_files.load(pair.label, pair.dataset, fast=False), source)
+  label_files.check_sizes(image.size, label.size, source)
+  return pixels, label_files.read_values(label.encoded, source)
+
+
 def _turned_with(image, label, source):
   """Returns a label turned with its image if it was drawn on the pixels in the file, and notes on that.
 

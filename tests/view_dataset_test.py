@@ -16,8 +16,9 @@ from markupsafe import escape
 from PIL import Image
 
 import train
-from dataset import descriptors, inputs, schema, tf_records
+from dataset import descriptors, inputs, schema
 from nets import backbones
+from tests import support
 from tools import view_dataset
 from utils.errors import DataError, UsageError
 
@@ -89,7 +90,7 @@ class ViewDatasetTest(unittest.TestCase):
         writer.write(example)
 
   def encode(self, name):
-    return tf_records.encode_example(f'{self.folder}/images/{name}.jpg', f'{self.folder}/labels/{name}.png',
+    return support.encode_example(f'{self.folder}/images/{name}.jpg', f'{self.folder}/labels/{name}.png',
                                     descriptors.get_dataset(f'{self.folder}/tiny.json'))
 
   def test_figures_are_those_counted_by_hand(self):
