@@ -219,39 +219,49 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
         views.scaled(architecture.eval_crop_size, features)))
   with layers.way(recompute=training and settings.recompute, prepare=prepare, differentiable=training,
                   skip_padding=not training and not settings.portable):
-    images = views.seen(features) if is_view else features
     has_auxiliary = training and settings.auxiliary_head > 0
-    logits = network(images, architecture, training and not settings.freeze_batch_norm,
-                     settings.batch_norm_decay, run_config.DTYPES[settings.precision],
-                     settings.sync_batch_norm, settings.data_format,
+    logits = network(views.seen(features) if is_view else features, architecture,
+                     training and not settings.freeze_batch_norm, settings.batch_norm_decay,
+                     run_config.DTYPES[settings.precision], settings.sync_batch_norm, settings.data_format,
                      optimizers.dropout_seed(settings) if training else None, has_auxiliary)
   logits, auxiliary_logits = logits if has_auxiliary else (logits, None)
-  if is_view:
-    logits = views.restored(logits, features)
+  logits = views.restored(logits, features) if is_view else logits
   _declare_model_variables()
-  if not (training or settings.portable):
-    logits = _checked(logits)
+  logits = logits if training or settings.portable else _checked(logits)
   classes = tf.expand_dims(tf.argmax(logits, axis=3), axis=3)  # int64 [B, H, W, 1]
   predictions = {'classes': tf.cast(classes, tf.int32),
                  'probabilities': tf.nn.softmax(logits, name='softmax_tensor')}
-  scaffold = None if training else tf.train.Scaffold(
-      saver=checkpoints.Restorer(defer_build=True, weights=settings.weights))
+  restorer = checkpoints.Restorer(defer_build=True, weights=settings.weights)
+  scaffold = None if training else tf.train.Scaffold(saver=restorer)
   if mode == ModeKeys.PREDICT:
-    return EstimatorSpec(mode, predictions, export_outputs={'preds': PredictOutput(predictions)},
-                         scaffold=scaffold)
+    outputs = {'preds': PredictOutput(predictions)}
+    return EstimatorSpec(mode, predictions, export_outputs=outputs, scaffold=scaffold)
 
   labels = tf.cast(labels, tf.int64)  # on GPUs operations on int32 are done by the host
-  trained = trained_variables(settings.freeze_batch_norm)
   data_loss, parts = _data_loss(logits, auxiliary_logits, labels, settings, training)
   with layers.way(prepare=prepare):
-    decay = layers.prepared(
-        losses.weight_decay(trained, settings.weight_decay, settings.weight_decay_scope), tf.float32)
+    trained = trained_variables(settings.freeze_batch_norm)
+    decay = losses.weight_decay(trained, settings.weight_decay, settings.weight_decay_scope)
+    decay = layers.prepared(decay, tf.float32)
   matrix = metrics.confusion_matrix(labels, classes, architecture.num_classes,
                                     settings.ignore_label, settings.deterministic)
   if mode == ModeKeys.EVAL:
     return EstimatorSpec(mode, predictions, data_loss + decay, scaffold=scaffold,
                          eval_metric_ops=metrics.evaluation_metrics(matrix, settings.class_names))
 
+  return _train_spec(architecture, settings, predictions, (features, labels, classes),
+                     (data_loss, parts, decay, matrix))
+
+
+def _train_spec(architecture, settings, predictions, pictures, measured):
+  """Returns the EstimatorSpec of training.
+
+  Args:
+    predictions: dict, as of the model_fn. pictures: features, labels, and classes int64 [B, H, W, 1].
+    measured: the loss of the predictions, dict of its parts, weight decay, and confusion matrix.
+  """
+  data_loss, parts, decay, matrix = measured
+  trained = trained_variables(settings.freeze_batch_norm)
   rate = optimizers.learning_rate(settings)
   if settings.pre_trained_model:
     checkpoints.initialize(settings.pre_trained_model, _model_variables(),
@@ -265,11 +275,11 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   # The Estimator itself writes the loss, the mean over the replicas of all machines.
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
   loss = step.measured['loss']
-  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings), step.hooks)
+  training_hooks.watch(loss, rate, summaries.image_grid(*pictures, settings), step.hooks)
   if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)
-  return EstimatorSpec(mode, predictions, loss, step.train_op, training_hooks=step.hooks,
+  return EstimatorSpec(ModeKeys.TRAIN, predictions, loss, step.train_op, training_hooks=step.hooks,
                        training_chief_hooks=[progress])
 
 

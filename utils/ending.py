@@ -27,6 +27,7 @@ _WORDS: dict = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', sign
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _MEMORY = 'give smaller images, crops or batches, or fewer processes, or end other programs'
 
+
 class Terminated(BaseException):
   """A signal asked the process to end. As KeyboardInterrupt it is no Exception."""
 
