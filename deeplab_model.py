@@ -260,7 +260,7 @@ def _train_spec(architecture, settings, predictions, pictures, measured):
     predictions: dict, as of the model_fn. pictures: features, labels, and classes int64 [B, H, W, 1].
     measured: the loss of the predictions, dict of its parts, weight decay, and confusion matrix.
   """
-  data_loss, parts, decay, matrix = measured
+  (features, labels, classes), (data_loss, parts, decay, matrix) = pictures, measured
   trained = trained_variables(settings.freeze_batch_norm)
   rate = optimizers.learning_rate(settings)
   if settings.pre_trained_model:
@@ -275,7 +275,7 @@ def _train_spec(architecture, settings, predictions, pictures, measured):
   # The Estimator itself writes the loss, the mean over the replicas of all machines.
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
   loss = step.measured['loss']
-  training_hooks.watch(loss, rate, summaries.image_grid(*pictures, settings), step.hooks)
+  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings), step.hooks)
   if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)

@@ -24,8 +24,8 @@ CORE_MODULES = (
     'training/optimizers.py', 'training/metrics.py', 'training/summaries.py', 'training/tf_estimator.py',
     'utils/settings.py',
     'dataset/preprocessing.py', 'dataset/inputs.py', 'dataset/class_uniform.py', 'dataset/schema.py',
-    'dataset/tf_records.py', 'dataset/descriptors.py', 'commands/evaluation.py', 'commands/predictor.py', 'utils/scores.py',
-    'training/checkpoints.py')
+    'dataset/tf_records.py', 'dataset/descriptors.py', 'commands/evaluation.py', 'commands/predictor.py',
+    'utils/scores.py', 'training/checkpoints.py')
 
 
 def sources():
