@@ -23,10 +23,6 @@ class Machines(typing.NamedTuple):
   task: cluster.Task
   compute: dict[str, typing.Any]
 
-  def replicas(self, args):
-    """Returns the number of devices that share each batch."""
-    return args.num_gpus * self.task.workers
-
 
 def check(args):
   """Checks the flags against one another and takes the devices; returns Machines.

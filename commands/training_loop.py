@@ -48,7 +48,8 @@ def lose(task, requests):
 def train_options(args, machines, model, data, position):
   """Returns the inputs.TrainOptions of a training from a Position on."""
   return inputs.TrainOptions(
-      **inputs.read_flags(args), images_per_replica=args.batch_size // machines.replicas(args),
+      **inputs.read_flags(args),
+      images_per_replica=args.batch_size // (args.num_gpus * machines.task.workers),
       padding_color=backbones.get(model.architecture.base_architecture).padding_color,
       num_examples=data.counts['train'], first_example=position.images, cache=args.cache,
       sampling=data.sampling,

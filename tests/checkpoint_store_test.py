@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -61,6 +62,14 @@ class FindTest(StoreTest):
     self.assertEqual(checkpoint_store.find(self.folder).prefix, self.path('model.ckpt-11'))
     checkpoint_store.choose(self.folder, self.path('model.ckpt-9'))
     self.assertEqual(checkpoint_store.find(self.folder).prefix, self.path('model.ckpt-9'))
+    self.assertEqual(tf.train.latest_checkpoint(self.folder), self.path('model.ckpt-9'))
+
+  def test_signal_that_breaks_off_its_writing_leaves_no_other_file(self):
+    for step in (7, 9):
+      self.save(step)
+    with mock.patch('os.replace', side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
+      checkpoint_store.choose(self.folder, self.path('model.ckpt-7'))
+    self.assertEqual([name for name in os.listdir(self.folder) if 'ckpt' not in name], ['checkpoint'])
     self.assertEqual(tf.train.latest_checkpoint(self.folder), self.path('model.ckpt-9'))
 
   def test_tf_estimator_finds_the_newest_of_a_relative_folder_too(self):

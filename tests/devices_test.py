@@ -22,7 +22,7 @@ from nets.architecture import Architecture
 from tests.support import ROOT, ScriptsTest, run
 from tests.tiny_net import LEAN
 from training import cluster, run_config
-from utils import devices, visualization
+from utils import devices, scores, visualization
 from utils.errors import UsageError
 
 pytestmark = pytest.mark.compat
@@ -412,6 +412,7 @@ class ScriptsOnDevicesTest(ScriptsTest):
                             noted('training', run_config.ProgressHook.after_run)),
           mock.patch.object(run_config.ProgressBarHook, 'after_run',
                             noted('evaluating', run_config.ProgressBarHook.after_run)),
+          mock.patch.object(scores.Tally, 'add', noted('evaluating', scores.Tally.add)),
           mock.patch.object(visualization, 'save_mask', noted('predicting', visualization.save_mask))):
       os.environ.pop(name, None)
       self.train('--max_steps', 3, model_dir=self.temporary('model'))

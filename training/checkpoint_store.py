@@ -11,6 +11,7 @@ import functools
 import glob
 import itertools
 import os
+import pathlib
 import re
 import shutil
 import tempfile
@@ -230,9 +231,11 @@ def choose(model_dir: str, prefix: str, keep_max: int = 0) -> None:
   is_here = os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(model_dir)
   names = [*map(os.path.basename, others[len(removed):]),
            os.path.basename(prefix) if is_here else os.path.abspath(prefix)]
-  # It writes under another name first. Beside a relative folder it would take the names for relative to the
-  # current one, and write ../model.ckpt-7, where tf.estimator finds nothing.
-  tf.train.update_checkpoint_state(os.path.abspath(model_dir), names[-1], names)
+  # Beside a relative folder TensorFlow would take the names for relative to the current one, and write
+  # ../model.ckpt-7, where tf.estimator finds nothing. Its own writing, broken off by a signal, leaves a file.
+  state = tf.train.generate_checkpoint_state_proto(os.path.abspath(model_dir), names[-1], names)
+  with files.replacing(os.path.join(model_dir, 'checkpoint')) as temporary:
+    pathlib.Path(temporary).write_text(str(state), encoding='utf-8')
   for other in removed:
     _remove(other)
 

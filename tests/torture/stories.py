@@ -491,8 +491,10 @@ class Story:
                  or change[0][2:] in child.stdout,
                  f'the output does not mention {change[0]}, which is another one now')
     if self.reference:
-      reference.good = {**self.reference.good, **{step: digest for step, digest in reference.good.items()
-                                                  if step > self.known.newest}}
+      reference.good = {**{step: digest for step, digest in self.reference.good.items()
+                           if step <= self.known.newest},  # the other flags may end at an earlier step
+                        **{step: digest for step, digest in reference.good.items()
+                           if step > self.known.newest}}
       self.reference = reference
     self.training, self.changed_at = training, self.known.newest
     self._note(f'changed {change[0]}')
