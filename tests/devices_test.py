@@ -4,6 +4,7 @@ import ctypes
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -178,8 +179,8 @@ class WarningsTest(unittest.TestCase):
     self.assertIn('Warning', self.missing('/dev/nvidia0', CUDA_VISIBLE_DEVICES='0'))
 
   def test_command_that_shows_why_runs(self):
-    self.assertEqual(subprocess.run(devices._SHOWS_WHY.replace('python', sys.executable), shell=True,
-                                    capture_output=True).returncode, 0)
+    command = devices._SHOWS_WHY.replace('python', shlex.quote(sys.executable))
+    self.assertEqual(subprocess.run(command, shell=True, capture_output=True).returncode, 0)
 
   def test_nothing_is_said_without_a_driver_or_where_gpus_are_hidden(self):
     self.assertEqual(self.missing(), '')

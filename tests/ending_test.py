@@ -215,14 +215,14 @@ class SignalTest(ScriptTest):
 
   def test_ignored_signals_stay_ignored(self):
     path = self.write('os.kill(os.getpid(), signal.SIGHUP)\nprint("done")')
-    answer = subprocess.run(['bash', '-c', f'trap "" HUP; {sys.executable} {path}'], text=True,
+    answer = subprocess.run(['bash', '-c', f'trap "" HUP; "{sys.executable}" {path}'], text=True,
                             capture_output=True)
     self.assertEqual((answer.stdout, answer.stderr, answer.returncode), ('done\n', '', 0))
 
   def test_children_of_tests_that_nohup_or_a_background_began_ignore_none(self):
     shown = 'import signal; print([n for n in (1, 2, 15) if signal.getsignal(n) == signal.SIG_IGN])'
     code = f'import subprocess, sys, tests.conftest; subprocess.run([sys.executable, "-c", "{shown}"])'
-    answer = subprocess.run(['bash', '-c', f"trap '' HUP INT TERM; {sys.executable} -c '{code}'"],
+    answer = subprocess.run(['bash', '-c', f"trap '' HUP INT TERM; '{sys.executable}' -c '{code}'"],
                             cwd=ROOT, text=True, capture_output=True)
     self.assertEqual(answer.stdout, '[]\n', answer.stderr)
 
