@@ -9,7 +9,7 @@ import sys
 import time
 
 from commands import flags
-from utils import workers
+from utils import failures, workers
 from utils.errors import DataError
 
 # Variant -> the module whose function `bench` makes it, and flags that it has its own way.
@@ -160,10 +160,14 @@ class Plain:
             'convolution': self.chain * 9 * self.batch * (self.side * self.channels)**2}
 
 
+# An error of TensorFlow holds an operation, which cannot be sent to another process.
+_EXPLAINED = failures.explaining('give a smaller --batch_size or --crop_size')
+
 _bench = None  # the Bench of this process
 _forward_passes = None  # int, what a step of this process's mode is worth
 
 
+@_EXPLAINED
 def prepare(mode, variant, args, dataset):
   """Makes this process's Bench and runs its first step; returns a dict of facts about it."""
   global _bench, _forward_passes
@@ -184,6 +188,7 @@ def flop_per_step():
   return 2 * _bench.multiply_adds * _forward_passes
 
 
+@_EXPLAINED
 def run_block(steps):
   """Returns what is in _ROWS but the peak: means of the steps; peak memory is that of all so far."""
   waited, start, cpu_start = 0, time.perf_counter(), time.process_time()

@@ -32,6 +32,7 @@ CASES = (
     'export; model/model.ckpt-2.index: huge_block',
     'train on; model/checkpoint: latin_1',
     'train on; model/events*: ten_gigabytes',
+    'benchmark; records/train.record: flip_early',
     'convert archive; archive.tar.gz: members_elsewhere',
     'plot; model/events*: huge_length',
 )
