@@ -38,7 +38,6 @@ is the share of time spent waiting for input.
 """
 import importlib
 import importlib.util
-import json
 import os
 import sys
 
@@ -106,9 +105,7 @@ def main(args):
     results[mode] = measure.measure(mode, args, dataset)
     print(measure.report(mode, args, results[mode]), flush=True)
   if args.json:
-    with files.replacing(args.json) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-      json.dump(results, file, indent=2)
-      file.write('\n')
+    files.write_json(args.json, results)
 
 
 def check(args):
