@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from commands import checkpoint_watch, evaluation_report, model_config
 from commands.predictor import Predictor
-from dataset import conversion, image_files, lists, predictions, schema, tf_records, views
+from dataset import image_files, lists, predictions, record_index, schema, tf_records, views
 from training import checkpoint_store, checkpoints, event_files, run_config
 from utils import devices, failures, files, scores
 from utils.errors import DataError
@@ -260,8 +260,8 @@ def open_examples(args, dataset):
 def open_records(args, dataset):
   """Returns the same of --data_dir; names are looked up only if results are to carry them."""
   paths = tf_records.record_files(args.data_dir, args.split)
-  index = conversion.read_index(args.data_dir, args.split)
-  conversion.check_classes(index, dataset, args.split, args.data_dir)
+  index = record_index.read(args.data_dir, args.split)
+  record_index.check_classes(index, dataset, args.split, args.data_dir)
   records = tf_records.Records(paths)
   names = [''] * len(records)
   for index in range(len(records)) if args.save_predictions or args.report else ():

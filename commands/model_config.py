@@ -9,7 +9,9 @@ import dataclasses
 import os
 import platform
 import typing
-from importlib import metadata
+
+import numpy as np
+import tensorflow.compat.v1 as tf
 
 from commands import flags
 from dataset import descriptors
@@ -40,8 +42,7 @@ def write(model_dir: str, architecture: Architecture, dataset: descriptors.Datas
       'dataset': descriptors.to_json(dataset),
       'flags': flags,
       'history': list(past),
-      'versions': {'python': platform.python_version(),
-                   **{name: _version(name) for name in ('tensorflow', 'numpy')}},
+      'versions': {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__},
   }
   files.write_json(os.path.join(model_dir, FILE_NAME), config)
 
@@ -146,10 +147,3 @@ def _with_flag(architecture, name, args):
 def _contradiction(args, flag, stored, given):
   return UsageError(f'--{flag} is {given}, but the model in {args.model_dir} is {stored} '
                     f'({FILE_NAME}); leave the flag out, or give another --model_dir')
-
-
-def _version(package):
-  try:
-    return metadata.version(package)
-  except metadata.PackageNotFoundError:  # such as tensorflow-cpu, which goes by its own name
-    return 'unknown'

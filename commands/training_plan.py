@@ -7,7 +7,7 @@ import os
 import typing
 
 from commands import flags, model_config, training_checks
-from dataset import class_uniform, conversion, inputs, tf_records
+from dataset import class_uniform, inputs, record_index, tf_records
 from dataset.descriptors import Dataset
 from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
@@ -106,10 +106,10 @@ def find_pre_trained_model(args):
 def read_data(args, dataset):
   """Returns the Data; raises DataError if it does not fit the dataset."""
   files = {split: tf_records.record_files(args.data_dir, split) for split in ('train', 'val')}
-  indexes = {split: conversion.read_index(args.data_dir, split) for split in files}
+  indexes = {split: record_index.read(args.data_dir, split) for split in files}
   for split, index in indexes.items():
-    conversion.check_classes(index, dataset, split, args.data_dir)
-  counts = {split: conversion.count_examples(indexes[split], files[split]) for split in files}
+    record_index.check_classes(index, dataset, split, args.data_dir)
+  counts = {split: record_index.count_examples(indexes[split], files[split]) for split in files}
   print(f'{dataset.name}: {dataset.num_classes} classes, {counts["train"]} training and '
         f'{counts["val"]} validation examples; seed {args.seed}')
   return Data(files, counts, {split: tf_records.fingerprint(files[split]) for split in files},

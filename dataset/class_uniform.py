@@ -2,7 +2,7 @@
 
 As in Zhu et al., Improving Semantic Segmentation via Video Propagation and Label Relaxation (arXiv
 1812.01593), and NVIDIA's code for it, a class is drawn, each as likely, and then an example that has it.
-Which classes an example has stands in the index of the records (dataset/conversion.py).
+Which classes an example has stands in the index of the records (dataset/record_index.py).
 
 Letters: N examples, P classes that are present.
 """
@@ -47,7 +47,7 @@ def plan(index: dict[str, typing.Any] | None, share: float, path: str) -> Plan |
   """Returns the Plan of a share, or None for a share of 0.
 
   Args:
-    index: of the training records, see conversion.read_index.
+    index: of the training records, see record_index.read.
     share: see Plan.
     path: of the index, for the message.
 

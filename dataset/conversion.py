@@ -3,19 +3,7 @@
 Every pair is checked before a single file appears under its name, and all that is wrong is told
 together. Processes encode the pairs, this one writes them in order, so the records do not depend on
 how many processes there are. An interrupted conversion leaves nothing but temporary files, which the
-next one removes.
-
-Beside the records of a split lies its index, such as train.json:
-  dataset: the descriptor of the classes (dataset/descriptors.py)
-  examples: their number in all shards
-  class_pixels, ignored_pixels: pixels of each class, and of none; null after --fast
-  class_image_pixels: all pixels of the images that have a class; null after --fast, missing in indexes of
-    earlier versions
-  classes_of_examples: a text of one hexadecimal number an example, in their order, whose bit k says whether
-    class k has a pixel; null after --fast, missing in indexes of earlier versions
-  mean_size: [height, width] in pixels
-  shards: file, examples and bytes of each record file
-  skipped: a sentence on every pair that was left out
+next one removes. Beside the records of a split lies its index (dataset/record_index.py).
 
 Letters: K classes.
 """
@@ -25,20 +13,18 @@ import functools
 import itertools
 import json
 import os
-import re
 import typing
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from dataset import descriptors, image_files, label_files, lists, schema, tf_records
+from dataset import descriptors, image_files, label_files, lists, record_index, schema, tf_records
 from utils import files, tables, workers
-from utils.errors import DataError, UsageError
+from utils.errors import DataError
 from utils.progress import Progress
 
 # Of images whose files' bytes are what a record holds.
 _STORED_EXTENSIONS = (*lists.JPEG_EXTENSIONS, '.png')
-_INDEX_KEYS = {'dataset', 'examples', 'class_pixels', 'ignored_pixels', 'mean_size', 'shards', 'skipped'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +107,7 @@ def convert(splits, dataset, options):
       _remove_leftovers(options.output_dir, split.name)
     with contextlib.ExitStack() as stack:
       # What is opened first gets its name last: the indexes.
-      indexes = [stack.enter_context(files.replacing(_index_path(options.output_dir, split.name)))
+      indexes = [stack.enter_context(files.replacing(record_index.path_of(options.output_dir, split.name)))
                  for split in report.splits]
       encoded = stack.enter_context(contextlib.closing(_encode_all(pairs, options)))
       for split in report.splits:
@@ -137,71 +123,6 @@ def convert(splits, dataset, options):
     raise DataError(f"records cannot be written to '{options.output_dir}': {error}") from error
   _print_report(report, dataset, options.output_dir)
   return {split.name: [example.name for example in split.examples] for split in report.splits}
-
-
-def read_index(folder, split):
-  """Returns the index of a split as a dict, or None if there is none.
-
-  Examples are counted, which takes a read for each: no reader of TensorFlow survives some wrong lengths.
-
-  Args:
-    folder: str, where the records are.
-    split: str, such as 'train'.
-
-  Raises:
-    DataError: the index is damaged, or the records are others, or fewer, than those that it describes.
-  """
-  path, index = _index_path(folder, split), load_index(folder, split)
-  if index:
-    names = [name for name, _ in _files_of(folder, split) if name.endswith('.record')]
-    paths = [os.path.join(folder, name) for name in names]
-    there = sorted(zip(names, tf_records.count_examples(paths), map(os.path.getsize, paths)))
-    told = sorted((shard['file'], shard['examples'], shard['bytes']) for shard in index['shards'])
-    for pair in itertools.zip_longest(told, there):
-      if pair[0] != pair[1]:
-        says, holds = ('{} of {} examples and {:,} bytes'.format(*file) if file else 'no such file'
-                       for file in pair)
-        raise DataError(f"the {split} records in '{folder}' are not those of '{path}', which says {says}; "
-                        f'there is {holds}: write the records again, or remove this index if they are from '
-                        'elsewhere')
-  return index
-
-
-def count_examples(index, paths):
-  """Returns the number of examples in the records of a split: its index knows, or they are counted.
-
-  Args:
-    index: see read_index.
-    paths: list of str, the record files.
-  """
-  return index['examples'] if index else sum(tf_records.count_examples(paths))
-
-
-def check_classes(index, dataset, split, folder):
-  """Checks that records hold the classes of a dataset, as far as their index tells.
-
-  Args:
-    index: dict, or None (records of the original scripts, or from elsewhere): see read_index.
-    dataset: Dataset.
-    split, folder: str, for the message.
-
-  Raises:
-    UsageError: number, names, order or ignore label differ.
-  """
-  if index is None:
-    return
-  stored = index['dataset']
-  if (len(stored['class_names']), stored['ignore_label']) != (dataset.num_classes, dataset.ignore_label):
-    raise UsageError(
-        f"the {split} records in {folder} hold the {len(stored['class_names'])} classes of "
-        f"'{stored['name']}' (ignore label {stored['ignore_label']}), but --dataset '{dataset.name}' has "
-        f'{dataset.num_classes} (ignore label {dataset.ignore_label}); give the --dataset that they '
-        'were made with, or another --data_dir')
-  if tuple(stored['class_names']) != dataset.class_names:
-    number, held, asked = descriptors.first_difference(stored['class_names'], dataset.class_names)
-    raise UsageError(
-        f"class {number} of the {split} records in {folder} is '{held}', but that of --dataset "
-        f"'{dataset.name}' is '{asked}'; give the --dataset that they were made with, or write them again")
 
 
 # --- Encoding ------------------------------------------------------------------------------------
@@ -329,7 +250,7 @@ def _check_labelled(report, dataset):
 
 
 def _write_index(path, split, dataset):
-  """Writes the index of a split; the module's docstring says what it holds."""
+  """Writes the index of a split; dataset/record_index.py says what it holds."""
   pixels, masks, areas = None, None, None
   if split.totals is not None:
     is_class = np.arange(256) < dataset.num_classes
@@ -455,67 +376,12 @@ def _is_only_image(split, other):
 # --- Files ---------------------------------------------------------------------------------------
 
 
-def _index_path(folder, split):
-  return os.path.join(folder, f'{split}.json')
-
-
-def load_index(folder, split):
-  """Returns what read_index does, whatever the records are.
-
-  Raises:
-    DataError: the index is damaged.
-  """
-  path = _index_path(folder, split)
-  if not os.path.lexists(path):
-    return None
-  try:
-    index = files.read_json(path, f"index '{path}'", None)
-    if not (isinstance(index, dict) and _INDEX_KEYS <= index.keys()):
-      return None
-    if not _is_sound(index, path):
-      raise DataError(f"index '{path}' holds other values than are written to one")
-  except DataError as error:
-    raise DataError(f'{error}; it is damaged: remove it, and write the records again') from error
-  return index
-
-
-def _is_sound(index, path):
-  """Returns whether an index, as read from its file, holds the kinds of values that it should.
-
-  Raises:
-    DataError: the descriptor in it is wrong.
-  """
-  def are_counts(values, least=0):
-    return isinstance(values, list) and all(type(value) is int and value >= least for value in values)
-
-  num_classes = descriptors.from_json(index['dataset'], path).num_classes
-  shards, pixels, classes = index['shards'], index['class_pixels'], index.get('classes_of_examples')
-  areas = index.get('class_image_pixels')
-  return bool(
-      isinstance(shards, list) and shards
-      and all(isinstance(shard, dict) and isinstance(shard.get('file'), str)
-              and are_counts([shard.get('bytes'), shard.get('examples')]) for shard in shards)
-      and index['examples'] == sum(shard['examples'] for shard in shards) > 0
-      and (pixels is None or are_counts(pixels) and len(pixels) == num_classes)
-      and (areas is None or pixels and are_counts(areas) and len(areas) == num_classes
-           and all(map(int.__le__, pixels, areas)))
-      and (classes is None or isinstance(classes, str) and re.fullmatch('[0-9a-f ]*', classes)
-           and len(classes.split()) == index['examples']
-           and all(int(mask, 16) < 1 << num_classes for mask in classes.split())))
-
-
 def _check_index_path(folder, split):
   """Raises DataError if the index would overwrite something else, such as a descriptor."""
-  path = _index_path(folder, split)
-  if os.path.exists(path) and load_index(folder, split) is None:
+  path = record_index.path_of(folder, split)
+  if os.path.exists(path) and record_index.load(folder, split) is None:
     raise DataError(f"'{path}' is no index of records and would be overwritten by one; move it, or give "
                     'another folder for the records')
-
-
-def _files_of(folder, split, ending=''):
-  """Returns [(name, match), ...] of a split's index and records in a folder, and of what `ending` adds."""
-  pattern = re.compile(re.escape(split) + r'((-\d{5}-of-\d{5})?\.record|\.json)' + ending)
-  return [(name, match) for name in sorted(os.listdir(folder)) if (match := pattern.fullmatch(name))]
 
 
 def _remove_replaced(split, folder):
@@ -526,13 +392,13 @@ def _remove_replaced(split, folder):
   """
   single = [f'{split.name}.record']
   kept = single if [shard['file'] for shard in split.shards] == single else []
-  for name, _ in _files_of(folder, split.name):
+  for name, _ in record_index.files_of(folder, split.name):
     if name not in kept:
       os.remove(os.path.join(folder, name))
 
 
 def _remove_leftovers(folder, split):
   """Removes the temporary files of conversions that were killed."""
-  for name, match in _files_of(folder, split, r'\.(?P<pid>\d+)\.tmp'):
+  for name, match in record_index.files_of(folder, split, r'\.(?P<pid>\d+)\.tmp'):
     if not workers.is_running(int(match['pid'])):
       os.remove(os.path.join(folder, name))

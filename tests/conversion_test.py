@@ -18,7 +18,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from dataset import class_uniform, conversion, descriptors, lists, tf_records
+from dataset import class_uniform, conversion, descriptors, lists, record_index, tf_records
 from utils import files
 from utils.errors import DataError, UsageError
 
@@ -190,7 +190,7 @@ class WriteTest(ConversionTest):
     index = self.index()
     self.assertEqual(index['classes_of_examples'], '5 0 12')  # bits 0 and 2, none, 1 and 4
     self.assertEqual(index['class_image_pixels'], [40, 40, 40, 0, 40])
-    self.assertEqual(conversion.read_index(self.output, 'train'), index)
+    self.assertEqual(record_index.read(self.output, 'train'), index)
     plan = class_uniform.plan(index, .5, 'train.json')
     self.assertEqual((plan.members, plan.file_sizes), ([[0], [2], [0], [2]], [1, 2]))
 
@@ -305,22 +305,22 @@ class BadPairsTest(ConversionTest):
 class IndexTest(ConversionTest):
 
   def test_records_that_are_not_those_of_the_index_are_refused(self):
-    self.assertIsNone(conversion.read_index(self.output, 'train'))
+    self.assertIsNone(record_index.read(self.output, 'train'))
     self.convert(train=[self.pair('a'), self.pair('b')], options={'shards': 2})
-    self.assertEqual(conversion.read_index(self.output, 'train'), self.index())
+    self.assertEqual(record_index.read(self.output, 'train'), self.index())
     path, other = (os.path.join(self.output, f'train-0000{n}-of-00002.record') for n in (1, 0))
     with open(path, 'ab') as file:
       file.write(b'x')
     with self.assertRaisesRegex(DataError, 'is damaged: example 1'):
-      conversion.read_index(self.output, 'train')
+      record_index.read(self.output, 'train')
     with open(other, 'rb') as one, open(path, 'wb') as file:
       file.write(2 * one.read())
     with self.assertRaisesRegex(DataError, 'are not those of .*train.json.* says train-00001.* of 1 ex.* and '
                                 r'[\d,]+ bytes; there is train-00001.* of 2 '):
-      conversion.read_index(self.output, 'train')
+      record_index.read(self.output, 'train')
     os.remove(path)
     with self.assertRaisesRegex(DataError, 'there is no such file: write the records again, or remove this'):
-      conversion.read_index(self.output, 'train')
+      record_index.read(self.output, 'train')
 
   def test_records_that_end_between_two_examples_are_refused(self):
     self.convert(train=[self.pair('a'), self.pair('b')])
@@ -330,19 +330,19 @@ class IndexTest(ConversionTest):
     os.truncate(path, 16 + length)
     self.assertEqual(tf_records.count_examples([path]), [1])
     with self.assertRaisesRegex(DataError, 'says train.record of 2 examples .* there is train.record of 1 '):
-      conversion.read_index(self.output, 'train')
-    self.assertEqual(conversion.load_index(self.output, 'train'), self.index())
+      record_index.read(self.output, 'train')
+    self.assertEqual(record_index.load(self.output, 'train'), self.index())
     self.convert(train=[self.pair('a'), self.pair('b')])  # needs no file to be removed
-    self.assertEqual(conversion.read_index(self.output, 'train'), self.index())
+    self.assertEqual(record_index.read(self.output, 'train'), self.index())
 
   def test_other_json_is_no_index_and_a_damaged_one_is_told(self):
     for text in ('[]', '{"name": "fruit"}'):
       self.write_index(text)
-      self.assertIsNone(conversion.read_index(self.output, 'train'))
+      self.assertIsNone(record_index.read(self.output, 'train'))
     for text in ('', '{', '[' * 100000):
       self.write_index(text)
       with self.assertRaisesRegex(DataError, "index '.*train.json' is .*remove it, and write the records"):
-        conversion.read_index(self.output, 'train')
+        record_index.read(self.output, 'train')
 
   def write_index(self, text):
     with open(os.path.join(self.output, 'train.json'), 'w') as file:
@@ -364,19 +364,19 @@ class IndexTest(ConversionTest):
       with self.subTest(changes=changes):
         self.write_index(json.dumps({**index, **changes}))
         with self.assertRaisesRegex(DataError, 'train.json.*remove it|are not those of'):
-          conversion.read_index(self.output, 'train')
+          record_index.read(self.output, 'train')
     del index['classes_of_examples'], index['class_image_pixels']  # as earlier versions wrote it
     self.write_index(json.dumps(index))
-    self.assertEqual(conversion.read_index(self.output, 'train'), index)
+    self.assertEqual(record_index.read(self.output, 'train'), index)
 
   def test_index_of_any_size_is_read(self):
     self.convert(train=[self.pair('a'), self.pair('b')])
     index = {**self.index(), 'skipped': ['a pair that was left out'] * 700_000}
     self.write_index(json.dumps(index))
     self.assertGreater(os.path.getsize(os.path.join(self.output, 'train.json')), files._MAX_JSON)
-    self.assertEqual(conversion.read_index(self.output, 'train'), index)
+    self.assertEqual(record_index.read(self.output, 'train'), index)
     self.convert(train=[self.pair('a')])  # in its place
-    self.assertEqual(conversion.read_index(self.output, 'train')['examples'], 1)
+    self.assertEqual(record_index.read(self.output, 'train')['examples'], 1)
 
   def test_length_that_no_reader_of_tensorflow_survives_is_found_beside_a_fitting_index(self):
     self.convert(train=[self.pair('a'), self.pair('b')])
@@ -384,7 +384,7 @@ class IndexTest(ConversionTest):
     with open(path, 'r+b') as file:  # with its right checksum TensorFlow ends in a segmentation fault
       file.write((1 << 40).to_bytes(8, 'little'))
     with self.assertRaisesRegex(DataError, "train.record' is damaged: example 0"):
-      conversion.read_index(self.output, 'train')
+      record_index.read(self.output, 'train')
 
 
 class TrainTest(ConversionTest):
@@ -392,8 +392,8 @@ class TrainTest(ConversionTest):
 
   def check(self, **changes):
     for split in ('train', 'val'):
-      index = conversion.read_index(self.output, split)
-      conversion.check_classes(index, dataclasses.replace(FRUIT, **changes), split, self.output)
+      index = record_index.read(self.output, split)
+      record_index.check_classes(index, dataclasses.replace(FRUIT, **changes), split, self.output)
 
   def test_records_of_other_classes_are_refused(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])
@@ -409,10 +409,10 @@ class TrainTest(ConversionTest):
   def test_examples_are_counted_where_there_is_no_index(self):
     self.convert(train=[self.pair(name) for name in 'abc'], options={'shards': 2})
     paths = tf_records.record_files(self.output, 'train')
-    index = conversion.read_index(self.output, 'train')
+    index = record_index.read(self.output, 'train')
     with mock.patch.object(tf_records, 'count_examples', return_value=[7, 8]):
-      self.assertEqual(conversion.count_examples(index, paths), 3)
-      self.assertEqual(conversion.count_examples(None, paths), 15)
+      self.assertEqual(record_index.count_examples(index, paths), 3)
+      self.assertEqual(record_index.count_examples(None, paths), 15)
 
   def test_records_without_index_are_taken(self):
     self.convert(train=[self.pair('a')], val=[self.pair('b')])

@@ -10,7 +10,7 @@ from PIL import Image
 
 import create_cityscapes_tf_record
 import create_pascal_tf_record
-from dataset import conversion, descriptors, tf_records
+from dataset import descriptors, record_index, tf_records
 from tests.own_data import run_script as run
 
 pytestmark = pytest.mark.compat
@@ -134,7 +134,7 @@ class PascalTest(ScriptTest):
     self.assertRegex(out, r"Left out: label '.*b\.png' has 3 channel")
     paths = tf_records.record_files(self.output, 'train')
     self.assertEqual(tf_records.count_examples(paths), [1, 1])
-    self.assertEqual(conversion.read_index(self.output, 'train')['examples'], 2)
+    self.assertEqual(record_index.read(self.output, 'train')['examples'], 2)
 
   def test_output_that_is_no_folder_fails(self):
     with open(self.output, 'w'):

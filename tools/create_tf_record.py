@@ -71,7 +71,7 @@ def main(args):
   if args.suggest:
     suggest(args)
     return
-  from dataset import conversion  # TensorFlow, which --help and --suggest do without
+  from dataset import conversion, record_index  # TensorFlow, which --help and --suggest do without
 
   dataset = descriptors.get_dataset(args.dataset)
   parts, tables = find_parts(args)
@@ -80,7 +80,7 @@ def main(args):
   new_lists = {split: os.path.join(args.output_dir, f'{split}.txt') for split in names
                if not all(part.list_path for part in parts.values())}
   for split, path in new_lists.items():
-    check_list(path, names[split], conversion.load_index(args.output_dir, split))
+    check_list(path, names[split], record_index.load(args.output_dir, split))
   files.make_folder(args.output_dir, '--output_dir')
 
   written = conversion.convert(splits, dataset, conversion.read_flags(args, args.output_dir))

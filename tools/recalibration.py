@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import deeplab_model
 from commands import flags, model_config
-from dataset import class_uniform, conversion, inputs, tf_records
+from dataset import class_uniform, inputs, record_index, tf_records
 from nets import backbones, layers
 from training import checkpoint_store, checkpoints, locks, validation
 from utils import devices, failures, files
@@ -42,8 +42,8 @@ def main(args):
   prefix = checkpoints.latest_or_error(args.model_dir)
   weights, step = model_config.weights(args, prefix), checkpoint_store.step_of(prefix)
   records = tf_records.record_files(args.data_dir, 'train')
-  index = conversion.read_index(args.data_dir, 'train')
-  count = conversion.count_examples(index, records)
+  index = record_index.read(args.data_dir, 'train')
+  count = record_index.count_examples(index, records)
   if count < args.batch_size:
     raise DataError(f'{args.data_dir} has {count} training examples, fewer than --batch_size '
                     f'{args.batch_size}; give a smaller one')

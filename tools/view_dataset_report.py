@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from commands import flags
-from dataset import class_uniform, conversion, descriptors, image_files, inputs, lists, schema, tf_records
+from dataset import class_uniform, descriptors, image_files, inputs, lists, record_index, schema, tf_records
 from nets import backbones
 from tools import view_dataset_facts
 from utils import devices, failures, files, pages, visualization
@@ -96,7 +96,7 @@ def open_sources(args, dataset):
   for title, name in zip(titles, names):
     if args.data_dir:
       sources[title] = tf_records.Records(tf_records.record_files(args.data_dir, name)), []
-      conversion.read_index(args.data_dir, name)  # which refuses records that it does not describe
+      record_index.read(args.data_dir, name)  # which refuses records that it does not describe
     else:
       places = lists.Folders([args.image_data_dir], [args.label_data_dir])
       pairs, missing = lists.match_pairs(places, lists.read_list(name), dataset)
@@ -143,12 +143,12 @@ def crop_options(args):
     DataError: the index of the records does not say what --class_uniform needs.
   """
   records = tf_records.record_files(args.data_dir, args.split)
-  index = conversion.read_index(args.data_dir, args.split)
+  index = record_index.read(args.data_dir, args.split)
   sampling = class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, f'{args.split}.json'))
   return inputs.TrainOptions(
       **inputs.read_flags(args), images_per_replica=1, sampling=sampling,
       padding_color=backbones.get(args.base_architecture).padding_color,
-      num_examples=conversion.count_examples(index, records))
+      num_examples=record_index.count_examples(index, records))
 
 
 def read_crops(args, dataset, options):
