@@ -42,7 +42,8 @@ def write(model_dir: str, architecture: Architecture, dataset: descriptors.Datas
       'dataset': descriptors.to_json(dataset),
       'flags': flags,
       'history': list(past),
-      'versions': {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__},
+      'versions': {'python': platform.python_version(), 'tensorflow': tf.__version__,
+                   'numpy': np.__version__},
   }
   files.write_json(os.path.join(model_dir, FILE_NAME), config)
 
