@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import random as random_of_python
 import shutil
 import tempfile
 import unittest
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from tests.fuzz import faults
 from training import checkpoint_store, checkpoints
 from utils.errors import DataError
 
@@ -104,6 +106,28 @@ class FindTest(StoreTest):
       self.assertEqual(list(found.rejected), [self.path('model.ckpt-12')])
       self.assertRegex(self.output.getvalue(),
                        r'ckpt-12 is damaged \(.*\); using .*ckpt-11, the newest good one')
+
+  def test_index_of_any_bytes_is_damaged_or_good(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      old = self.path('old.ckpt')  # a single file, as of TF-Slim's archives
+      session.run(tf.raw_ops.Save(filename=old, tensor_names=['a/weights'], data=[tf.zeros([300, 200])]))
+    new, random = self.save(3), np.random.RandomState(0)
+    for prefix, path in ((new, new + '.index'), (old, old)):
+      self.assertIsNone(checkpoint_store.problem(prefix))
+      with open(path, 'rb') as file:
+        whole = file.read()
+      for number in range(400):
+        content = bytearray(whole)
+        for _ in range(random.randint(1, 4)):  # every other time in the footer, which no checksum covers
+          content[-1 - random.randint((48, len(content))[number % 2])] = random.randint(256)
+        with open(path, 'wb') as file:
+          file.write(content if number % 5 else content[:random.randint(len(content))])
+        self.assertRegex(checkpoint_store.problem(prefix) or '', '^$|^is damaged [(].')
+      with open(path, 'wb') as file:
+        file.write(whole)
+      faults.huge_block(path, random_of_python.Random(0))
+      self.assertEqual(checkpoint_store.problem(prefix),
+                       'is damaged (its index tells of a block beyond its end)')
 
   def test_pipes_are_waited_for_by_nobody(self):
     self.save(3)

@@ -20,7 +20,6 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from training import checkpoint_index
 from training.validation import BEST
 from utils import files
 from utils.errors import DataError
@@ -28,6 +27,7 @@ from utils.errors import DataError
 NAME = 'model.ckpt'
 SET_ASIDE = 'set_aside'     # folder of what a training did not go on from
 _WRITING = 'saving.tmp'     # folder in which a checkpoint is written
+_FOOTER = 48                # bytes at the end of an index
 _STEP = re.compile(r'-(\d+)\.index$')
 _LEFTOVER = re.compile(r'.*\.\d+\.tmp|checkpoint\.tmp.*')  # files of writers that were killed
 
@@ -106,8 +106,31 @@ def open_reader(prefix: str) -> tf.train.NewCheckpointReader:
   """Returns TensorFlow's reader of a checkpoint; a damaged one raises DataError, or what TensorFlow does."""
   for path in _files(prefix):
     files.check_regular(path, f"'{path}'")  # TensorFlow would wait for a pipe for ever
-  checkpoint_index.check(prefix)
+  for path in (prefix + '.index', prefix):  # or the single file of the old format
+    if os.path.isfile(path):
+      _check_footer(path)
+      break
   return tf.train.load_checkpoint(readable(prefix))
+
+
+def _check_footer(path):
+  """Raises DataError if a file's last bytes tell of blocks that it cannot hold.
+
+  They are the only ones without a checksum, and TensorFlow would reserve memory of any size. They hold offset
+  and length of two blocks: numbers of 7 bits a byte, low ones first (tensorflow/core/lib/io/format.h).
+  """
+  with open(path, 'rb') as file:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _FOOTER))
+    footer = file.read()
+  numbers, value, shift = [], 0, 0
+  for byte in footer[:-8]:
+    value, shift = value | (byte & 127) << shift, shift + 7
+    if byte < 128:
+      numbers.append(value)
+      value = shift = 0
+  if max(numbers[:4], default=0) > size:
+    raise DataError('its index tells of a block beyond its end')
 
 
 def readable(prefix: str) -> str:
