@@ -9,7 +9,6 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-from dataset import views
 from nets import backbones, builders, layers, replicas
 from nets.architecture import Architecture
 from nets.replicas import variable_name
@@ -198,7 +197,7 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   belongs to the backbone.
 
   Args:
-    features: uint8 or float32 [B, H, W, 3], RGB 0..255; for PREDICT also a view of one (dataset/views.py).
+    features: uint8 or float32 [B, H, W, 3], RGB 0..255; for PREDICT also a views.Seen.
     labels: integer [B, H, W, 1], 0..K-1 or ignore_label; None for PREDICT.
     mode: a ModeKeys.
     params: dict with base_architecture, num_classes, class_names, palette; for training also batch_size,
@@ -213,19 +212,19 @@ def deeplabv3_plus_model_fn(features, labels, mode, params):
   if training:  # with frozen batch norm the network cannot tell training from evaluation
     architecture = dataclasses.replace(architecture, eval_crop_size=None)
   prepare = not training and replicas.count() == 1
-  is_view = isinstance(features, dict)
+  is_view = not tf.is_tensor(features)
   if is_view and architecture.eval_crop_size:  # Google's model scales the padded image
     architecture = dataclasses.replace(architecture, eval_crop_size=tf.unstack(
-        views.scaled(architecture.eval_crop_size, features)))
+        features.scaled(architecture.eval_crop_size)))
   with layers.way(recompute=training and settings.recompute, prepare=prepare, differentiable=training,
                   skip_padding=not training and not settings.portable):
     has_auxiliary = training and settings.auxiliary_head > 0
-    logits = network(views.seen(features) if is_view else features, architecture,
+    logits = network(features.images() if is_view else features, architecture,
                      training and not settings.freeze_batch_norm, settings.batch_norm_decay,
                      run_config.DTYPES[settings.precision], settings.sync_batch_norm, settings.data_format,
                      optimizers.dropout_seed(settings) if training else None, has_auxiliary)
   logits, auxiliary_logits = logits if has_auxiliary else (logits, None)
-  logits = views.restored(logits, features) if is_view else logits
+  logits = features.restored(logits) if is_view else logits
   _declare_model_variables()
   logits = logits if training or settings.portable else _checked(logits)
   classes = tf.expand_dims(tf.argmax(logits, axis=3), axis=3)  # int64 [B, H, W, 1]

@@ -64,7 +64,8 @@ class Predictor:
 
 def _model_fn(features, labels, mode, params):
   """Is deeplabv3_plus_model_fn, whose predictions also hold what came with an image, such as its position."""
-  spec = deeplabv3_plus_model_fn(features if 'scale' in features else features['image'], labels, mode, params)
+  images = views.Seen(features) if 'scale' in features else features['image']
+  spec = deeplabv3_plus_model_fn(images, labels, mode, params)
   return spec._replace(predictions={**features, **spec.predictions})
 
 

@@ -96,31 +96,32 @@ def _positions(length, window, overlap):
 # --- In the graph --------------------------------------------------------------------------------
 
 
-def seen(features):
-  """Returns float32 [1, h', w', 3], RGB 0..255: the window as the network is to see it.
+class Seen:
+  """A view in the graph, which the model_fn takes in place of images."""
 
-  Args:
-    features: dict of batches of one, see Views.features. Sides of L pixels become int((L - 1) * scale + 1),
-      so that the corners stay in place.
-  """
-  images = tf.cast(features['image'], tf.float32)
-  size = scaled(tf.shape(images)[1:3], features)
-  return _mirrored(tf.image.resize_bilinear(images, size, align_corners=True), features)
+  def __init__(self, features):
+    """Args: features, dict of batches of one, see Views.features."""
+    self._image, self._scale, self._mirrored = (features[name] for name in ('image', 'scale', 'mirrored'))
 
+  def images(self):
+    """Returns float32 [1, h', w', 3], RGB 0..255: the window as the network is to see it.
 
-def scaled(size, features):
-  """Returns int32 [2], what (height, width), ints or an int32 tensor, become at the scale of a view."""
-  return tf.cast((tf.cast(size, tf.float32) - 1) * features['scale'][0] + 1, tf.int32)
+    Sides of L pixels become int((L - 1) * scale + 1), so that the corners stay in place.
+    """
+    images = tf.cast(self._image, tf.float32)
+    size = self.scaled(tf.shape(images)[1:3])
+    return self._turned(tf.image.resize_bilinear(images, size, align_corners=True))
 
+  def scaled(self, size):
+    """Returns int32 [2], what (height, width), ints or an int32 tensor, become at the scale of the view."""
+    return tf.cast((tf.cast(size, tf.float32) - 1) * self._scale[0] + 1, tf.int32)
 
-def restored(logits, features):
-  """Returns the logits of what `seen` returned, float32 [1, h', w', K], at the size of the window."""
-  size = tf.shape(features['image'])[1:3]
-  return tf.image.resize_bilinear(_mirrored(logits, features), size, align_corners=True)
+  def restored(self, logits):
+    """Returns the logits of `images`, float32 [1, h', w', K], at the size of the window."""
+    return tf.image.resize_bilinear(self._turned(logits), tf.shape(self._image)[1:3], align_corners=True)
 
-
-def _mirrored(images, features):
-  return tf.cond(features['mirrored'][0], lambda: tf.reverse(images, [2]), lambda: images)
+  def _turned(self, images):
+    return tf.cond(self._mirrored[0], lambda: tf.reverse(images, [2]), lambda: images)
 
 
 # --- On the host ---------------------------------------------------------------------------------

@@ -90,16 +90,16 @@ class ViewInTheGraphTest(unittest.TestCase):
       return session.run(fetches)
 
   def batch(self, view):
-    """Returns the features of a view of the image, as a batch of one."""
+    """Returns the views.Seen of a view of the image."""
     features = {'image': view.of(self.image), 'scale': np.float32(view.scale), 'mirrored': view.mirrored}
-    return {name: tf.constant(np.asarray(value)[None]) for name, value in features.items()}
+    return views.Seen({name: tf.constant(np.asarray(value)[None]) for name, value in features.items()})
 
   def test_it_is_resized_with_its_corners_in_place_and_mirrored(self):
-    found = self.run_graph(lambda: views.seen(self.batch(View(1, 2, 9, 11, 0.5, True))))[0]
+    found = self.run_graph(lambda: self.batch(View(1, 2, 9, 11, 0.5, True)).images())[0]
     window = self.image[1:10, 2:13].astype(np.float32)
     self.assertEqual(found.shape, (5, 6, 3))  # int(8 * 0.5 + 1), int(10 * 0.5 + 1)
     np.testing.assert_allclose(found, window[::2, ::2][:, ::-1], atol=1e-3)  # each second pixel exactly
-    same = self.run_graph(lambda: views.seen(self.batch(View(1, 2, 9, 11, 1.0, False))))[0]
+    same = self.run_graph(lambda: self.batch(View(1, 2, 9, 11, 1.0, False)).images())[0]
     np.testing.assert_array_equal(same, window)
 
   def test_plain_view_is_the_image_and_a_mirrored_one_its_mirror(self):
@@ -142,9 +142,9 @@ class ViewInTheGraphTest(unittest.TestCase):
               features, None, ModeKeys.PREDICT, {**params, 'eval_crop_size': crop}).predictions)
           size = [int((side - 1) * view.scale + 1) for side in (view.height, view.width)]
           padding = [[0, 0], [0, height - size[0]], [0, width - size[1]], [0, 0]]
-          padded = means + tf.pad(views.seen(features) - means, padding)
+          padded = means + tf.pad(features.images() - means, padding)
           logits = network(padded, Architecture.from_dict(params), False)
-          found.append(tf.nn.softmax(views.restored(logits[:, :size[0], :size[1]], features)))
+          found.append(tf.nn.softmax(features.restored(logits[:, :size[0], :size[1]])))
       return [one['probabilities'] for one in found[::2]], found[1::2]
 
     for found, expected in zip(*self.run_graph(build), strict=True):
