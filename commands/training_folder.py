@@ -91,7 +91,7 @@ def claim(args, folder, model, position, rounds):
   scored = position.read_validation(args.model_dir)
   scored.forget_later()
   if is_best_aside:
-    keep_best(args.model_dir, scored, scored.comparable(position.basis))
+    keep_best(args.model_dir, scored.comparable(position.basis))
   return position._replace(validation=scored)
 
 
@@ -144,12 +144,11 @@ def forget_later(model_dir, step, is_new, is_pending):
   return is_later
 
 
-def keep_best(model_dir, scored, contenders, newest=None):
+def keep_best(model_dir, contenders, newest=None):
   """Lets model_dir/best hold the checkpoint of the highest mean IoU, among those that are still there.
 
   Args:
     model_dir: str.
-    scored: Validation.
     contenders: list of dicts, the evaluations that can be compared.
     newest: str, the checkpoint of the last one, if it has just been scored.
   """
@@ -185,4 +184,4 @@ def keep_best(model_dir, scored, contenders, newest=None):
     print(('The best so far' if is_newest else f'The best is step {best["step"]}')
           + ' by its averaged weights' * (best.get('weights') == 'ema') + f'; kept in {folder}', flush=True)
   if best:
-    validation.write_best_scores(folder, scored.full(best))
+    validation.write_best_scores(folder, best)

@@ -160,7 +160,7 @@ class Training:
     scored = self.position.validation
     # First, so that a kill before the second leaves a round that is scored again.
     earlier = [other for other in scored.comparable(entry) if other['step'] != step]
-    training_folder.keep_best(self.args.model_dir, scored, [*earlier, {'step': step, **entry}], checkpoint)
+    training_folder.keep_best(self.args.model_dir, [*earlier, {'step': step, **entry}], checkpoint)
     scored.add(step, entry)
     stop = training_plan.is_stopped_early(self.args, scored)
     if stop:

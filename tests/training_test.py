@@ -232,11 +232,11 @@ class KeepingTest(FolderTest):
       scored = validation.Validation(self.model, last, basis)
       scored.forget_later()
       if is_aside:
-        training_folder.keep_best(self.model, scored, scored.comparable(basis))
+        training_folder.keep_best(self.model, scored.comparable(basis))
       for step, mean_iou in scores.items():
         prefix, entry = self.save(step), {'mean_iou': mean_iou, 'iou': {'a': mean_iou}, **basis}
         competing = [*scored.comparable(basis), {'step': step, **entry}]
-        training_folder.keep_best(self.model, scored, competing, prefix)
+        training_folder.keep_best(self.model, competing, prefix)
         scored.add(step, entry)
     return output.getvalue().replace(self.model + '/', '').splitlines()
 
