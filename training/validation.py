@@ -31,10 +31,10 @@ class Validation:
       since: the step from which the training records are those of now.
     """
     self._path, self._basis, self._since = os.path.join(model_dir, FILE_NAME), basis or {}, since
-    last = float('inf') if last is None else last
-    self.evaluations = [entry for entry in _read(self._path) if entry['step'] <= last]
-    best = best_scores(os.path.join(model_dir, BEST))
-    self._best = [best] if best and best['step'] <= last else []  # should the file have been lost
+    best = best_scores(os.path.join(model_dir, BEST))  # should the file have been lost
+    self._best, self.evaluations = (
+        [entry for entry in entries if last is None or entry['step'] <= last]
+        for entries in ([best] if best else [], _read(self._path)))
 
   def forget_later(self) -> None:
     """Writes the file without the evaluations that were left out, which will be made again."""
