@@ -274,7 +274,7 @@ def _train_spec(architecture, settings, predictions, pictures, measured):
   # The Estimator itself writes the loss, the mean over the replicas of all machines.
   summaries.training_scalars({k: v for k, v in scalars.items() if k != 'loss'}, matrix, settings.class_names)
   loss = step.measured['loss']
-  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings), step.hooks)
+  training_hooks.watch(loss, rate, summaries.image_grid(features, labels, classes, settings))
   if settings.precision == 'fp16':
     scalars['skipped_steps'] = _skipped_steps()
   progress = run_config.ProgressHook(scalars, settings.images_per_step, settings.last_step)

@@ -88,14 +88,6 @@ class SummariesTest(unittest.TestCase):
     # What else is there wants a Keras, which TF_USE_LEGACY_KERAS=1 makes a package that is not installed.
     self.assertFalse('tensorboard.plugins.hparams._keras' in sys.modules)
 
-  def test_wait_is_that_of_the_iterator(self):
-    stats = tf.RunMetadata().step_stats
-    nodes = stats.dev_stats.add().node_stats
-    for name, micros in (('Conv', 900), ('IteratorGetNext', 250000), ('x/IteratorGetNext', 40)):
-      nodes.add(node_name=name, all_end_rel_micros=micros)
-    self.assertEqual(summaries.input_wait(stats), 0.25)
-    self.assertEqual(summaries.input_wait(tf.RunMetadata().step_stats), 0)
-
 
 if __name__ == '__main__':
   unittest.main()

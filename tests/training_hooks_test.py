@@ -2,15 +2,13 @@
 import os
 import signal
 import tempfile
-import time
 import unittest
 from unittest import mock
 
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from training import interrupts, optimizers, training_hooks
+from training import interrupts, training_hooks
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -66,31 +64,6 @@ class TrainingHookTest(unittest.TestCase):
               for event in tf.train.summary_iterator(os.path.join(self.folder, name)))
     return {event.step: value.simple_value for event in events for value in event.summary.value
             if value.tag == tag}
-
-  def test_share_of_waiting_is_that_of_all_batches_of_a_step(self):
-    def slow(value):
-      time.sleep(0.04)
-      return value
-
-    hook = training_hooks.TrainingHook(training_hooks.Plan(self.folder, frozenset(), summary_steps=2),
-                                       tf.train.Saver, self.requests, None, None)
-    with tf.Graph().as_default():
-      data = tf.data.Dataset.range(99).map(lambda value: tf.numpy_function(slow, [value], np.int64))
-      batch = tf.data.make_one_shot_iterator(data).get_next()
-      accumulating = optimizers.AccumulateHook(batch.op, 4)
-      with tf.control_dependencies([batch]):
-        train_op = tf.train.get_or_create_global_step().assign_add(1)
-      training_hooks.watch(tf.constant(1.), tf.constant(0.25), accumulating=[accumulating])
-      tf.summary.scalar('loss', tf.constant(1.))
-      with tf.train.MonitoredSession(tf.train.ChiefSessionCreator(), [hook, accumulating]) as session:
-        for _ in range(4):
-          session.run(train_op)
-    share = self.points('input_wait_share')
-    self.assertEqual(list(share), [3])  # step 1 pays for the start, 2 and 4 write nothing
-    self.assertGreater(share[3], 0.6)
-    self.assertLessEqual(share[3], 1)
-    self.assertIsNone(accumulating.options)  # other steps are not traced
-    self.assertFalse(any(run.HasField('step_stats') for run in accumulating.runs))
 
   def test_an_evaluation_can_end_the_training(self):
     self.assertEqual(self.train([1.] * 9, stops_at=4, ends=frozenset({2, 4, 6})).step, 4)

@@ -9,12 +9,12 @@ import os
 import typing
 
 import tensorflow.compat.v1 as tf
+from google.protobuf.message import DecodeError
 
 from utils import files
 
 OF_EVALUATION = 'evaluate'  # the folder of those that evaluate.py writes, in the model's
-_HEADER, _FOOTER = 12, 4  # length and its checksum before each event, a checksum after it
-_MOST = 1 << 28  # bytes of an event, far more than any of a training has
+_FRAME = 16  # bytes around an event: its length, and two checksums
 
 
 def cut(folder: str, is_past: typing.Callable[[tf.Event], bool]) -> None:
@@ -56,19 +56,12 @@ def write_scalars(folder: str, step: int, scalars: dict[str, float]) -> None:
 def _size_of_past(path, is_past):
   """Returns how many bytes of an event file hold whole events of past steps."""
   kept = 0
-  with open(path, 'rb') as file:
-    size = os.fstat(file.fileno()).st_size
-    while kept + _HEADER + _FOOTER <= size:
-      file.seek(kept)
-      length = int.from_bytes(file.read(_HEADER)[:8], 'little')
-      end = kept + _HEADER + length + _FOOTER
-      if not 0 < length <= _MOST or end > size:  # zeros, which a parser takes for events without end
-        break
-      try:
-        event = tf.Event.FromString(file.read(length))
-      except Exception:  # DecodeError: damaged
-        break
+  try:
+    for record in tf.io.tf_record_iterator(path):
+      event = tf.Event.FromString(record)
       if event.HasField('summary') and not is_past(event):
         break
-      kept = end
+      kept += _FRAME + len(record)
+  except (tf.errors.DataLossError, DecodeError):
+    pass  # damaged
   return kept

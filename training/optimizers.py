@@ -251,17 +251,12 @@ class CountingLossScale(tf.mixed_precision.DynamicLossScale):
 
 
 class AccumulateHook(tf.train.SessionRunHook):
-  """Before every training step, runs the batches whose gradients are only added up.
-
-  Attributes: options, tf.RunOptions of the next step's batches or None; runs, their list of tf.RunMetadata.
-  """
-  options = None
+  """Before every training step, runs the batches whose gradients are only added up."""
 
   def __init__(self, accumulate, steps):
     """Args: accumulate, the operation of one batch; steps, all batches of a training step."""
-    self._accumulate = accumulate
-    self.runs = [tf.RunMetadata() for _ in range(steps - 1)]
+    self._accumulate, self._steps = accumulate, steps
 
   def before_run(self, run_context):
-    for run in self.runs:
-      run_context.session.run(self._accumulate, options=self.options, run_metadata=run)
+    for _ in range(self._steps - 1):
+      run_context.session.run(self._accumulate)

@@ -19,7 +19,7 @@ from utils.scores import iou_tag
 _MOST_ROWS, _QUALITY = 160, 80
 _OF_RUN = 'configuration'  # the tag of what a run was told
 # Scalars that depend on the machine and its moment, and not on the training itself.
-OF_TIME = ('global_step/sec', 'images_per_second', 'input_wait_share')
+OF_TIME = ('global_step/sec', 'images_per_second')
 
 
 def image_grid(images, labels, classes, settings):
@@ -93,14 +93,3 @@ def of_run(flags, class_names, palette):
 def is_of_run(summary):
   """Returns whether a tf.Summary is one that of_run returned."""
   return any(value.tag == _OF_RUN for value in summary.value)
-
-
-def input_wait(step_stats):
-  """Returns the seconds that a traced run waited for its batch, a float; the longest of several waits.
-
-  Args:
-    step_stats: tf.StepStats of a run of the session.
-  """
-  waits = [node.all_end_rel_micros for device in step_stats.dev_stats for node in device.node_stats
-           if node.node_name.split('/')[-1].startswith('IteratorGetNext')]
-  return max(waits, default=0) / 1e6

@@ -19,15 +19,14 @@ _MOST_NAMES = 100  # of images, in a message
 _WATCHED = 'watched'  # the graph's collection of what each replica lets the hook look at
 
 
-def watch(loss, learning_rate, pictures=None, accumulating=()):
+def watch(loss, learning_rate, pictures=None):
   """Makes these tensors of a model_fn the ones that TrainingHook looks at, or writes.
 
   Args:
     loss, learning_rate: float scalars.
     pictures: uint8 [n, H, W, 3] for TensorBoard, or None.
-    accumulating: the session hooks that run other batches of a step, optimizers.AccumulateHook.
   """
-  tf.add_to_collection(_WATCHED, (loss, learning_rate, pictures, accumulating))
+  tf.add_to_collection(_WATCHED, (loss, learning_rate, pictures))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +90,9 @@ class TrainingHook(tf.train.SessionRunHook):
     ready = tf.report_uninitialized_variables([self._global_step])
     for key in (tf.GraphKeys.READY_OP, tf.GraphKeys.READY_FOR_LOCAL_INIT_OP):
       tf.add_to_collection(key, ready)
-    losses, rates, pictures, accumulating = zip(*tf.get_collection(_WATCHED), strict=True)
+    losses, rates, pictures = zip(*tf.get_collection(_WATCHED), strict=True)
     self._watched = {'loss': losses, 'learning_rate': rates[:1]}
     self._pictures = [images for images in pictures[:1] if images is not None]  # of the first replica
-    self._accumulating = accumulating[0]
     self._summary = tf.summary.merge_all() if self._plan.writes else None
 
   def after_create_session(self, session, coord):
@@ -112,16 +110,8 @@ class TrainingHook(tf.train.SessionRunHook):
 
   def before_run(self, run_context):
     due = self._plan.writes and self._summary is not None and self.step % self._plan.summary_steps == 0
-    self._begun = time.monotonic()
-    # A trace tells how long the step waited for its batches. That of the first step pays for the start.
-    traced = due and self.step > self._plan.first
-    trace = tf.RunOptions(trace_level=tf.RunOptions.SOFTWARE_TRACE) if traced else None
-    for hook in self._accumulating:
-      hook.options = trace
-    if not due:
-      return tf.train.SessionRunArgs(self._watched)
-    return tf.train.SessionRunArgs({**self._watched, 'summary': self._summary, 'pictures': self._pictures},
-                                   options=trace)
+    written = {'summary': self._summary, 'pictures': self._pictures} if due else {}
+    return tf.train.SessionRunArgs({**self._watched, **written})
 
   def after_run(self, run_context, run_values):
     try:
@@ -165,10 +155,6 @@ class TrainingHook(tf.train.SessionRunHook):
     now = time.monotonic()
     speed = (self.step - self._summed_step) / max(now - self._summed_at, 1e-9)
     scalars = {'global_step/sec': speed, 'images_per_second': speed * self._plan.images_per_step}
-    if run_values.run_metadata.HasField('step_stats'):
-      runs = [run_values.run_metadata, *(run for hook in self._accumulating for run in hook.runs)]
-      waited = sum(summaries.input_wait(run.step_stats) for run in runs)
-      scalars['input_wait_share'] = waited / max(now - self._begun, 1e-9)
     self._writer.add_summary(run_values.results['summary'], self.step)
     self._writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=tag, simple_value=value)
                                                for tag, value in scalars.items()]), self.step)

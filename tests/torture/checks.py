@@ -27,7 +27,7 @@ _KNOWN = re.compile(rf'''
     ''', re.VERBOSE | re.DOTALL)
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 # What no two runs share.
-_OF_TIME_OR_PLACE = ('global_step/sec', 'images_per_second', 'input_wait_share', 'checkpoint_path',
+_OF_TIME_OR_PLACE = ('global_step/sec', 'images_per_second', 'checkpoint_path',
                      'configuration', '_hparams_/session_start_info', 'legend/image/0')
 
 
