@@ -97,7 +97,7 @@ def main(args):
       rounds = training_plan.plan_rounds(args, data, position)
       if training_plan.is_finished(args, position, rounds):
         return
-      settings = training_plan.read_settings(args, machines, model, data, rounds.last(position))
+      settings = training_plan.read_settings(args, machines, model, data, rounds.last)
       training_checks.announce(args, model, settings, position, data.counts['train'])
 
       position = training_folder.claim(args, folder, model, position, rounds)  # from here on it is written

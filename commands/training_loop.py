@@ -85,8 +85,8 @@ class Training:
     """Trains round by round, evaluating after each, and first what a round before has left to evaluate."""
     step = self.position.step
     stop = rounds.is_pending and self.task.is_chief and self.evaluate(step, self.position.checkpoint)
-    if rounds.ends and not stop:
-      step = self.train(rounds.ends)
+    if rounds.last > step and not stop:
+      step = self.train(rounds)
       if self.requests.signal:
         return
     print(f'Look at it: {shlex.join(["tensorboard", "--logdir", self.args.model_dir])}')
@@ -94,9 +94,9 @@ class Training:
         f', mean Intersection over Union {self.result["mean_iou"]:.4f}'
         if self.result and self.result['confusion_matrix'].any() else ''))
 
-  def train(self, ends):
-    """Trains up to each of the steps `ends`, evaluating after each; returns the step it has come to."""
-    hook, last = self.hook(ends), ends[-1]
+  def train(self, rounds):
+    """Trains round by round, evaluating after each; returns the step it has come to."""
+    hook, last = self.hook(rounds.is_end), rounds.last
     if self.task.workers > 1:
       print(f'Waiting for all {self.task.workers} machines of TF_CONFIG', flush=True)
       # The last step is the last thing that is done together.
@@ -126,11 +126,11 @@ class Training:
         raise interrupts.Interrupted() from None
       raise
 
-  def hook(self, ends):
-    """Returns the TrainingHook of a training to the steps `ends`."""
+  def hook(self, is_end):
+    """Returns the TrainingHook of a training whose rounds end where is_end(step)."""
     args, position, count = self.args, self.position, self.settings.images_per_step
     plan = training_hooks.Plan(
-        args.model_dir, ends, args.save_checkpoints_secs, args.save_checkpoints_steps,
+        args.model_dir, is_end, args.save_checkpoints_secs, args.save_checkpoints_steps,
         args.keep_checkpoint_max, args.save_summary_steps, position.step, self.task.is_chief, count,
         summaries.of_run(flags.values(args), self.dataset.class_names, self.dataset.palette))
 

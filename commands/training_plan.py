@@ -1,6 +1,5 @@
 """What a training is about to do, decided from flags, folder and data before anything is written."""
 import bisect
-import collections.abc
 import dataclasses
 import functools
 import os
@@ -68,13 +67,16 @@ class Position(typing.NamedTuple):
 
 
 class Rounds(typing.NamedTuple):
-  """The steps at which rounds of training end, and whether the position is such an end without a score."""
-  ends: collections.abc.Sequence
-  is_pending: bool
+  """When rounds of training end.
 
-  def last(self, position: Position) -> int:
-    """The step at which training ends."""
-    return self.ends[-1] if self.ends else position.step
+  Attributes:
+    last: the step at which training ends.
+    is_end: function of a step from the position on: whether a round ends there.
+    is_pending: whether the position is such an end without a score.
+  """
+  last: int
+  is_end: typing.Callable[[int], bool]
+  is_pending: bool
 
 
 def read_model(args, folder):
@@ -267,14 +269,13 @@ def images_seen(args, past, step):
 
 def plan_rounds(args, data, position):
   """Returns the Rounds from a Position on."""
-  ends = round_ends(args, data.counts['train'], position.step, position.images)
-  is_pending = bool(position.validation and position.step in ends
-                    and not position.validation.has(position.step))
-  return Rounds(ends[bisect.bisect_right(ends, position.step):], is_pending)
+  last, is_end = round_ends(args, data.counts['train'], position.step, position.images)
+  return Rounds(last, is_end, bool(
+      position.validation and is_end(position.step) and not position.validation.has(position.step)))
 
 
 def round_ends(args, num_train, step, position):
-  """Returns the global steps, from `step` on, at which a round of training ends, as Ends.
+  """Returns the global step at which training ends, and a function that tells whether a round ends at a step.
 
   Epochs follow one another without a gap: 26 epochs of 103 images in batches of 10, evaluated every 10, end
   at steps 103, 206 and 267 (267.8 rounded down), so the last partial round is trained too and at most one
@@ -291,35 +292,20 @@ def round_ends(args, num_train, step, position):
     found = step + (epoch * num_train - position) // images_per_step(args)
     return min(found, args.max_steps or found)
 
-  numbers = range(1, -(-args.train_epochs // args.epochs_per_eval) + 1)
-  last = bisect.bisect_left(numbers, end(numbers[-1]), key=end)  # the first that ends where all do
-  return Ends(numbers[bisect.bisect_left(numbers, step, key=end):last + 1], end)
+  numbers = range(1, -(-args.train_epochs // args.epochs_per_eval) + 1)  # there can be a hundred million
 
+  def is_end(at):
+    place = bisect.bisect_left(numbers, at, key=end)
+    return place < len(numbers) and end(numbers[place]) == at
 
-class Ends(collections.abc.Sequence):
-  """Rising steps, each worked out when it is asked for: there can be a hundred million."""
-
-  def __init__(self, numbers, end):
-    """Args: a range, and a function that returns the step of a number in it."""
-    self._numbers, self._end = numbers, end
-
-  def __len__(self):
-    return len(self._numbers)
-
-  def __getitem__(self, item):
-    found = self._numbers[item]
-    return Ends(found, self._end) if isinstance(item, slice) else self._end(found)
-
-  def __contains__(self, step):
-    place = bisect.bisect_left(self, step)
-    return place < len(self) and self[place] == step
+  return max(step, end(numbers[-1])), is_end
 
 
 def is_finished(args, position, rounds):
   """Whether there is nothing left to train, nor to evaluate; prints why."""
   if rounds.is_pending:
     return False
-  if not rounds.ends:
+  if rounds.last == position.step:
     print(f'Nothing left to train: {position.checkpoint} has reached step {position.step}; raise '
           f'--train_epochs {args.train_epochs}{" or --max_steps" if args.max_steps else ""}, or give '
           f'--initial_global_step {position.step} to count the epochs from here')

@@ -49,13 +49,13 @@ class TrainingHookTest(unittest.TestCase):
     return sorted(name for name in os.listdir(self.folder) if name.endswith('.index'))
 
   def test_it_saves_at_the_ends_of_rounds_and_at_multiples_and_keeps_the_newest(self):
-    hook = self.train([1.] * 7, ends=frozenset({4, 7}), save_steps=3, keep_max=3)
+    hook = self.train([1.] * 7, is_end={4, 7}.__contains__, save_steps=3, keep_max=3)
     self.assertEqual(self.checkpoints(), [f'model.ckpt-{step}.index' for step in (4, 6, 7)])  # not 3
     self.assertEqual(self.evaluated, [(4, 'model.ckpt-4'), (7, 'model.ckpt-7')])
     self.assertEqual(hook.saved, os.path.join(self.folder, 'model.ckpt-7'))
 
   def test_points_are_those_of_the_first_step_and_then_of_every_so_many(self):
-    self.train([4., 3., 2., 1., 0.5], ends=frozenset({5}), summary_steps=2)
+    self.train([4., 3., 2., 1., 0.5], is_end={5}.__contains__, summary_steps=2)
     self.assertEqual(self.points('loss'), {1: 4, 3: 2, 5: 0.5})
 
   def points(self, tag):
@@ -66,7 +66,7 @@ class TrainingHookTest(unittest.TestCase):
             if value.tag == tag}
 
   def test_an_evaluation_can_end_the_training(self):
-    self.assertEqual(self.train([1.] * 9, stops_at=4, ends=frozenset({2, 4, 6})).step, 4)
+    self.assertEqual(self.train([1.] * 9, stops_at=4, is_end={2, 4, 6}.__contains__).step, 4)
     self.assertEqual([step for step, _ in self.evaluated], [2, 4])
 
   def test_a_signal_saves_the_step_and_evaluates_nothing(self):
@@ -75,14 +75,14 @@ class TrainingHookTest(unittest.TestCase):
         os.kill(os.getpid(), signal.SIGTERM)
 
     with self.requests.catching():
-      hook = self.train([1.] * 9, at_step=at_step, ends=frozenset({3}))
+      hook = self.train([1.] * 9, at_step=at_step, is_end={3}.__contains__)
     self.assertEqual((hook.step, self.checkpoints(), self.evaluated), (3, ['model.ckpt-3.index'], []))
 
   def test_a_loss_that_is_not_finite_is_not_saved_and_names_step_rate_and_images(self):
     with self.assertRaisesRegex(DataError, (
         'the loss of step 3 is nan, at the learning rate 0.25; nothing of it was saved, and .*model.ckpt-2 '
         'is .* trained on image 3, another')):
-      self.train([1., 1., float('nan')], ends=frozenset({3}), save_steps=2)
+      self.train([1., 1., float('nan')], is_end={3}.__contains__, save_steps=2)
     self.assertEqual(self.checkpoints(), ['model.ckpt-2.index'])
 
   def test_an_error_that_sessions_take_for_the_end_of_the_data_ends_nothing_as_done(self):
@@ -92,14 +92,14 @@ class TrainingHookTest(unittest.TestCase):
       error = tf.errors.OutOfRangeError(None, None, message)
       with (self.subTest(message), self.assertRaisesRegex(kind, expected),
             mock.patch.object(training_hooks.checkpoint_store, 'save', side_effect=error)):
-        self.train([1.] * 2, ends=frozenset({2}))
+        self.train([1.] * 2, is_end={2}.__contains__)
 
   def test_a_session_at_another_step_is_refused(self):
     with self.assertRaisesRegex(UsageError, 'the session is at step 0 and not at 5'):
-      self.train([1.] * 6, ends=frozenset({6}), first=5)
+      self.train([1.] * 6, is_end={6}.__contains__, first=5)
 
   def test_a_machine_that_does_not_write_writes_nothing(self):
-    self.train([1.] * 3, ends=frozenset({3}), save_steps=1, writes=False)
+    self.train([1.] * 3, is_end={3}.__contains__, save_steps=1, writes=False)
     self.assertEqual((os.listdir(self.folder), self.evaluated), ([], []))
 
 

@@ -39,12 +39,18 @@ def parsed(*argv):
   return train.make_parser().parse([str(arg) for arg in argv])
 
 
+def ends(args, num_train, step, position):
+  """Returns the steps at which rounds end, from a step on."""
+  last, is_end = training_plan.round_ends(args, num_train, step, position)
+  return list(filter(is_end, range(step, last + 1)))
+
+
 class RoundsTest(unittest.TestCase):
 
   def _ends(self, *argv, num_train=103, step=0):
     args = parsed(*argv)
     position = (step - args.initial_global_step) * args.batch_size
-    return list(training_plan.round_ends(args, num_train, step, position))
+    return ends(args, num_train, step, position)
 
   def test_last_partial_round_is_trained_too(self):
     self.assertEqual(self._ends('--train_epochs', 26, '--epochs_per_eval', 10), [103, 206, 267])
@@ -61,9 +67,9 @@ class RoundsTest(unittest.TestCase):
   def test_as_many_epochs_as_one_likes_take_neither_memory_nor_time(self):
     for argv, last in ((('--train_epochs', 2**31 - 1), (2**31 - 1) * 103 // 10),
                        (('--train_epochs', 2**31 - 1, '--max_steps', 10**9), 10**9)):
-      ends = training_plan.round_ends(parsed(*argv), 103, 41, 410)[1:]
-      self.assertEqual((ends[0], ends[1], ends[-1], len(ends) > 10**7), (51, 61, last, True))
-      self.assertEqual([step in ends for step in (41, 51, 60, 61, 10299999 + 10, last, last + 1)],
+      found, is_end = training_plan.round_ends(parsed(*argv), 103, 41, 410)
+      self.assertEqual(found, last)
+      self.assertEqual([is_end(step) for step in (50, 51, 60, 61, 10299999 + 10, last, last + 1)],
                        [False, True, False, True, False, True, False])
 
   def test_rounds_are_those_of_a_list_of_all(self):
@@ -72,18 +78,18 @@ class RoundsTest(unittest.TestCase):
       args = types.SimpleNamespace(accumulate_steps=1, **dict(zip(
           ('train_epochs', 'epochs_per_eval', 'batch_size', 'max_steps'), flags_, strict=True)))
       epochs = [*range(args.epochs_per_eval, args.train_epochs, args.epochs_per_eval), args.train_epochs]
-      ends = [step + (epoch * num_train - position) // args.batch_size for epoch in epochs]
-      expected = sorted(end for end in {min(end, args.max_steps) for end in ends} if end >= step)
-      found = training_plan.round_ends(args, num_train, step, position)
-      self.assertEqual((sorted({*found}), [end in found for end in range(300)], bool(found)),
-                       (expected, [end in expected for end in range(300)], bool(expected)))
+      all_ends = [step + (epoch * num_train - position) // args.batch_size for epoch in epochs]
+      expected = sorted(end for end in {min(end, args.max_steps) for end in all_ends} if end >= step)
+      last, is_end = training_plan.round_ends(args, num_train, step, position)
+      self.assertEqual(last, max([step, *expected]))
+      self.assertEqual([end for end in range(step, 3000) if is_end(end)], expected)
 
   def test_accumulated_batches_are_one_step(self):
     args = parsed('--batch_size', 5, '--accumulate_steps', 4, '--train_epochs', 3)
     self.assertEqual(training_plan.images_per_step(args), 20)
     # Epochs of 103 images: 5.15, 10.3 and 15.45 steps, of which one was done.
-    self.assertEqual(list(training_plan.round_ends(args, 103, 1, 20)), [5, 10, 15])
-    self.assertEqual(list(training_plan.round_ends(args, 103, 11, 220)), [15])  # the others lie before it
+    self.assertEqual(ends(args, 103, 1, 20), [5, 10, 15])
+    self.assertEqual(ends(args, 103, 11, 220), [15])  # the others lie before it
 
 
 class PositionTest(unittest.TestCase):
@@ -189,21 +195,21 @@ class EndTest(unittest.TestCase):
   def test_nothing_is_left_after_the_last_round_or_evaluations_without_a_better_one(self):
     found = self.scored(s1=0.5, s2=0.4, s3=0.5)  # the first is the best of equals
 
-    def finished(argv, ends, validation=found):
+    def finished(argv, last, validation=found):
       with contextlib.redirect_stdout(io.StringIO()) as output:
         is_finished = training_plan.is_finished(parsed(*argv), position(3, 0, 'm/model.ckpt-3', validation),
-                                                training_plan.Rounds(ends, False))
+                                                training_plan.Rounds(last, None, False))
       return is_finished, output.getvalue()
 
-    self.assertEqual(finished((), [9]), (False, ''))
-    self.assertEqual(finished(('--early_stopping_evals', 3), [9]), (False, ''))
-    self.assertEqual(finished(('--early_stopping_evals', 2), [9], None), (False, ''))
-    is_finished, printed = finished(('--early_stopping_evals', 2), [9])
+    self.assertEqual(finished((), 9), (False, ''))
+    self.assertEqual(finished(('--early_stopping_evals', 3), 9), (False, ''))
+    self.assertEqual(finished(('--early_stopping_evals', 2), 9, None), (False, ''))
+    is_finished, printed = finished(('--early_stopping_evals', 2), 9)
     self.assertTrue(is_finished)
     self.assertIn('the last 2 evaluations found no better mean IoU', printed)
     for argv, words in ((('--train_epochs', 7), 'raise --train_epochs 7, or give --initial_global_step 3 '),
                         (('--train_epochs', 7, '--max_steps', 3), 'raise --train_epochs 7 or --max_steps, ')):
-      is_finished, printed = finished(argv, [])
+      is_finished, printed = finished(argv, 3)
       self.assertTrue(is_finished)
       self.assertIn(f'm/model.ckpt-3 has reached step 3; {words}', printed)
 

@@ -35,7 +35,7 @@ class Plan:
 
   Attributes:
     model_dir: str.
-    ends: container of the global steps at which rounds end: there it saves and evaluates.
+    is_end: function of a global step, whether a round ends there: then it saves and evaluates.
     save_seconds, save_steps: int; it also saves so long after the last time, and at multiples of so many
       steps; 0 is never.
     keep_max: int, newest checkpoints to keep; 0 keeps all.
@@ -47,7 +47,7 @@ class Plan:
     told: tf.Summary of what the run was told, written when it begins; or None.
   """
   model_dir: str
-  ends: typing.Container[int]
+  is_end: typing.Callable[[int], bool]
   save_seconds: int = 0
   save_steps: int = 0
   keep_max: int = 5
@@ -134,7 +134,7 @@ class TrainingHook(tf.train.SessionRunHook):
     self.stopping = self._requests.signal is not None
     if self.stopping or self._is_due():
       self._save(run_context.session, rate)
-    if self.step in self._plan.ends and not self.stopping:
+    if self._plan.is_end(self.step) and not self.stopping:
       with self._requests.at_once():  # the step is saved, and an evaluation can be made again
         self.stopping = self._evaluate(self.step, self.saved)
       self._saved_at = time.monotonic()  # an evaluation may take longer than --save_checkpoints_secs
@@ -148,7 +148,7 @@ class TrainingHook(tf.train.SessionRunHook):
 
   def _is_due(self):
     plan = self._plan
-    return (self.step in plan.ends or (plan.save_steps and self.step % plan.save_steps == 0)
+    return (plan.is_end(self.step) or (plan.save_steps and self.step % plan.save_steps == 0)
             or (plan.save_seconds and time.monotonic() - self._saved_at >= plan.save_seconds))
 
   def _write_summary(self, run_values):
