@@ -12,7 +12,7 @@ from nets import backbones
 from nets.architecture import Architecture
 from training import run_config
 from training.tf_estimator import ModeKeys
-from utils import devices
+from utils import devices, environment
 from utils.errors import UsageError
 
 _SEED = 0
@@ -48,10 +48,10 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
     predict: function of images and params; what to fetch in infer.
   """
   training = mode == 'train'
-  devices.take(1, params['precision'])
+  devices.take()
   params = {**params, **run_config.compute_params(params['precision'], params['data_format'], training)}
   if training:
-    devices.use_fast_batch_norm(params)
+    environment.use_fast_batch_norm(params)
   tf.logging.set_verbosity(tf.logging.ERROR)
   with tf.Graph().as_default():
     tf.set_random_seed(_SEED)
@@ -73,7 +73,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
       multiply_adds=0 if mode == 'input' else multiply_adds(batch_shape, params),
       framework=f'TensorFlow {tf.__version__}',
       device=(tf.config.experimental.get_device_details(gpus[0])['device_name'] if gpus
-              else f'{devices.cores()} CPU cores'),
+              else f'{environment.cores()} CPU cores'),
       on_gpu=bool(gpus),
       plain_products=functools.partial(plain_products, params['precision']),
       device_peak_mib=lambda: tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2 ** 20)

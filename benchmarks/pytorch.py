@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Bench
 from nets import backbones
-from utils import devices
+from utils import environment
 
 _DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 _BLOCKS = {  # (depth, units, stride of the last unit), as in nets/resnet_v2.py
@@ -50,7 +50,7 @@ def bench(mode, params, dataset):
       load, compute=lambda: step(*batch), wait=torch.cuda.synchronize if on_gpu else lambda: None,
       images=len(source[0]), multiply_adds=multiply_adds(source[0].shape, params, dataset),
       framework=f'PyTorch {torch.__version__}',
-      device=torch.cuda.get_device_name() if on_gpu else f'{devices.cores()} CPU cores', on_gpu=on_gpu,
+      device=torch.cuda.get_device_name() if on_gpu else f'{environment.cores()} CPU cores', on_gpu=on_gpu,
       plain_products=functools.partial(plain_products, device, _DTYPES[params['precision']]),
       device_peak_mib=lambda: torch.cuda.max_memory_allocated() / 2 ** 20)
 

@@ -10,7 +10,7 @@ from commands import checkpoint_watch, evaluation_report, model_config
 from commands.predictor import Predictor
 from dataset import image_files, lists, predictions, record_index, schema, tf_records, views
 from training import checkpoint_store, checkpoints, event_files, run_config
-from utils import devices, failures, files, scores
+from utils import devices, environment, failures, files, scores
 from utils.errors import DataError
 from utils.progress import Progress
 
@@ -24,7 +24,7 @@ def main(args):
   architecture, dataset = model_config.resolve(args, stored)
   examples = open_examples(args, dataset)
   looks = views.read_flags(args, architecture.output_stride)
-  devices.take(precision=args.precision)
+  devices.take()
   has_several = args.watch or args.all_checkpoints
   numbered = checkpoint_store.numbered(args.model_dir)
   checkpoint = numbered[-1][1] if has_several and numbered else checkpoints.latest_or_error(args.model_dir)
@@ -156,7 +156,7 @@ class Evaluation:
     advice = self._looks.memory_advice if not self._looks.is_plain else (
         'every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
         'programs that hold memory')
-    with (devices.without_autotuning(), failures.explaining(advice, self._examples.find_bad),
+    with (environment.without_autotuning(), failures.explaining(advice, self._examples.find_bad),
           Progress(len(names), 'evaluating', 'image') as progress):
       step = checkpoint_store.step_of(checkpoint)
       predictor = Predictor(self._params, args.model_dir, checkpoint, self._looks)

@@ -5,7 +5,7 @@ Every script builds a `Parser`, takes the shared flags that it needs by name, ad
 been parsed, so `--help` and a misspelt flag answer at once.
 
 Numbers are checked by the types below, text by `Parser.parse`. How a script ends is utils/ending.py's,
-what libraries print utils/quiet.py's, and which devices it computes on utils/devices.py's concern.
+what libraries print utils/quiet.py's, and TensorFlow's environment utils/environment.py's concern.
 
 A flag that the user gave can be told from one left at its default (`args.explicit`): that is how
 model_config.json, which train.py leaves in model_dir, can stand in for flags that need not be repeated
@@ -23,7 +23,7 @@ import typing
 
 from nets import backbones
 from nets.architecture import Architecture
-from utils import devices, ending, progress, quiet
+from utils import ending, environment, progress, quiet
 from utils.errors import UsageError
 from utils.flag_types import (  # noqa: F401 (scripts take them from here)
   fraction,
@@ -284,7 +284,7 @@ SHARED: dict[str, dict[str, typing.Any]] = {
         group='data', default=False,
         help='check no more than sizes and formats: damage and wrong label values go unseen'),
     'processes': dict(
-        group='speed and memory', default=min(16, devices.cores()), type=positive_int, metavar='N',
+        group='speed and memory', default=min(16, environment.cores()), type=positive_int, metavar='N',
         help='processes that read and check images; copying them by --fast takes no more than one'),
     'crop_size': dict(
         group='data', default=(513, 513), type=positive_int, nargs=2, metavar=('H', 'W'),
@@ -366,7 +366,7 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
     argv: the command line without the program; None takes the process's own.
   """
   args = argparse.Namespace(verbose='--verbose' in (sys.argv if argv is None else argv))
-  devices.prepare()
+  environment.prepare()
   with (ending.explained(parser.prog, lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
     if argv is None:

@@ -14,7 +14,7 @@ from commands.predictor import Predictor
 from dataset import descriptors, image_files, lists, views
 from training import checkpoints, run_config
 from training.tf_estimator import debug_hook
-from utils import devices, failures, files, visualization
+from utils import devices, environment, failures, files, visualization
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -41,7 +41,7 @@ def main(args):
   if len(bad) == len(found):
     raise DataError(bad[0])
 
-  devices.take(precision=args.precision)
+  devices.take()
   checkpoint = checkpoints.latest_or_error(args.model_dir)
   args.weights = model_config.weights(args, checkpoint)
   files.make_folder(args.output_dir, '--output_dir')
@@ -56,7 +56,7 @@ def main(args):
   writer = Writer(dataset, args)
   advice = looks.memory_advice if not looks.is_plain else (
       'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory')
-  with devices.without_autotuning(), failures.explaining(advice):
+  with environment.without_autotuning(), failures.explaining(advice):
     images = [index for index, photo in enumerate(found) if not photo.is_video]
     predict_photos(found, [index for index in images if index not in bad], bad, predictor, writer)
     for index, photo in enumerate(found):

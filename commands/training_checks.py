@@ -8,7 +8,7 @@ from dataset import inputs
 from deeplab_model import resolved
 from nets import backbones
 from training import checkpoints, cluster, optimizers, run_config
-from utils import devices, quiet
+from utils import devices, environment, quiet
 from utils.errors import UsageError
 from utils.settings import FLAGS_OF_LOSS, weight_of_loss
 
@@ -96,13 +96,13 @@ def check_devices(args, task):
   if task.workers > 1 and args.clean_model_dir:
     raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
                      'they start')
-  devices.take(args.num_gpus, args.precision)
+  devices.take(args.num_gpus)
   quiet.show_fatal_errors()
   if args.xla and not gpus:
     print('Warning: --xla compiles for GPUs, and TensorFlow sees none; it has no effect here, unless '
           'TF_XLA_FLAGS says otherwise')
   params = run_config.compute_params(args.precision, args.data_format, training=True)
-  devices.use_fast_batch_norm(params)
+  environment.use_fast_batch_norm(params)
   return params
 
 

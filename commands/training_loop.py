@@ -15,7 +15,7 @@ from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
 from training import checkpoints, cluster, interrupts, run_config, summaries, training_hooks
 from training.tf_estimator import Estimator, debug_hook, run_in_cluster
-from utils import devices, failures, scores
+from utils import devices, environment, failures, scores
 from utils.errors import DataError, UsageError
 
 
@@ -174,7 +174,7 @@ class Training:
     files, count = self.data.files['val'], self.data.counts['val']
     bar = run_config.ProgressBarHook(count, 'evaluating', replicas)
     os.makedirs(evaluator.eval_dir(name), exist_ok=True)  # TensorFlow ignores the umask of a group
-    with (devices.without_autotuning(),
+    with (environment.without_autotuning(),
           self.explaining('val', 'validation takes whole images, one at a time: end other programs that hold '
                           'memory, or validate on smaller images')):
       result = evaluator.evaluate(

@@ -23,18 +23,14 @@ from nets.architecture import Architecture
 from tests.support import ROOT, ScriptsTest, run
 from tests.tiny_net import LEAN
 from training import cluster, run_config
-from utils import devices, scores, visualization
-from utils.errors import UsageError
+from utils import devices, environment, scores, visualization
 
 pytestmark = pytest.mark.compat
 
 MODEL = training_plan.Model(Architecture('resnet_v2_50', 21), descriptors.get_dataset('voc'), None)
 DATA = training_plan.Data({}, {'train': 9, 'val': 1}, {}, None, None)
 POSITION = training_plan.Position(None, 5, 0, [], {})
-OF_221 = ['sm_60', 'sm_70', 'sm_80', 'sm_89', 'compute_90']  # TensorFlow 2.21's build
-OF_215 = ['sm_50', 'sm_60', 'sm_70', 'sm_75', 'compute_80']
-V100, T4, A100, H100, RTX = (('V100', (7, 0)), ('T4', (7, 5)), ('A100', (8, 0)), ('H100', (9, 0)),
-                             ('RTX 5090', (12, 0)))
+V100, T4, A100, H100 = ('V100', (7, 0)), ('T4', (7, 5)), ('A100', (8, 0)), ('H100', (9, 0))
 
 
 class Gpu:
@@ -47,7 +43,7 @@ class Gpu:
 
 
 @contextlib.contextmanager
-def gpus(*cards, listed=OF_221):
+def gpus(*cards):
   """Within it TensorFlow sees GPUs of these (name, compute capability); yields the calls that limit them."""
   physical = [Gpu(*card) for card in cards]
   visible, calls = list(physical), []
@@ -59,16 +55,14 @@ def gpus(*cards, listed=OF_221):
   with (mock.patch.object(tf.config, 'list_physical_devices', lambda kind: list(physical)),
         mock.patch.object(tf.config, 'get_visible_devices', lambda kind: list(visible)),
         mock.patch.object(tf.config, 'set_visible_devices', set_visible),
-        mock.patch.object(tf.config.experimental, 'get_device_details', lambda gpu: gpu.details),
-        mock.patch.object(tf.sysconfig, 'get_build_info', return_value={
-            'cuda_compute_capabilities': listed, 'cuda_version': '12.5.1'})):
+        mock.patch.object(tf.config.experimental, 'get_device_details', lambda gpu: gpu.details)):
     yield calls
 
 
-def taken(*cards, num_gpus=1, precision='fp32', **options):
-  """Returns what `take` prints where TensorFlow sees these cards."""
-  with gpus(*cards, **options), contextlib.redirect_stdout(io.StringIO()) as printed:
-    devices.take(num_gpus, precision)
+def taken():
+  """Returns what `take` prints where TensorFlow sees no GPU."""
+  with gpus(), contextlib.redirect_stdout(io.StringIO()) as printed:
+    devices.take()
   return printed.getvalue()
 
 
@@ -90,7 +84,7 @@ class TakeTest(unittest.TestCase):
         training_checks.check_devices(train.make_parser().parse(list(argv)), task)
       self.assertEqual(calls, [expected])
     with gpus(A100, A100, A100) as calls:
-      devices.take(precision='bf16')
+      devices.take()
     self.assertEqual(calls, [[0]])
 
   def test_without_gpus_sessions_get_no_list(self):
@@ -107,7 +101,7 @@ class TakeTest(unittest.TestCase):
       self.assertIsNone(devices.capability())
 
   def test_input_gets_the_cores_that_launching_kernels_leaves(self):
-    with mock.patch.object(devices, 'cores', return_value=16):
+    with mock.patch.object(environment, 'cores', return_value=16):
       self.assertEqual(devices.input_threads(), 0)  # the CPU computes
       for count, expected in ((1, 14), (4, 8), (8, 2)):
         with gpus(*[A100] * count):
@@ -126,38 +120,20 @@ class DescribeTest(unittest.TestCase):
       self.assertEqual(devices.describe(), '2 of 4 GPUs: A100 (compute capability 8.0)')
 
   def test_cpu_is_named_with_its_cores(self):
-    with mock.patch.object(devices, 'cores', return_value=3):
-      self.assertRegex(devices.describe(), r'^the CPU: 3 cores, \d+\.\d GiB of memory, ')
+    with mock.patch.object(environment, 'cores', return_value=3):
+      self.assertEqual(devices.describe(), 'the CPU: 3 cores')
 
-  def test_a_container_has_what_its_limits_leave(self):
-    files_of = {
-        'v2': {'own': '12:rdma:/other\n0::/job/step', 'cgroup/cpu.max': '700000 100000',
-               'cgroup/job/cpu.max': '150000 100000', 'cgroup/job/step/cpu.max': 'max 100000',
-               'cgroup/job/memory.max': str(3 << 29), 'cgroup/job/memory.current': str(1 << 30),
-               'cgroup/job/step/memory.max': 'max', 'cgroup/job/step/memory.current': '7'},
-        # The path is the host's; what there is is the container's own.
-        'v1': {'own': '4:memory:/docker/a\n3:cpu,cpuacct:/docker/a\n1:name=systemd:/',
-               'cgroup/cpu/cpu.cfs_quota_us': '150000', 'cgroup/cpu/cpu.cfs_period_us': '100000',
-               'cgroup/memory/memory.limit_in_bytes': str(3 << 29),
-               'cgroup/memory/memory.usage_in_bytes': str(1 << 30)},
-        'none': {'own': '4:memory:/\n3:cpu:/\n0::/', 'cgroup/cpu/cpu.cfs_quota_us': '-1',
-                 'cgroup/cpu/cpu.cfs_period_us': '100000',
-                 'cgroup/memory/memory.limit_in_bytes': '9223372036854771712',
-                 'cgroup/memory/memory.usage_in_bytes': '1'}}
-    for version, texts in files_of.items():
-      with self.subTest(version), tempfile.TemporaryDirectory() as folder:
-        for name, text in texts.items():
-          os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-          with open(os.path.join(folder, name), 'w') as file:
-            file.write(text + '\n')
-        with (mock.patch.object(devices, '_OWN_CGROUPS', f'{folder}/own'),
-              mock.patch.object(devices, '_CGROUPS', f'{folder}/cgroup'),
-              mock.patch.object(devices.os, 'sched_getaffinity', lambda _: set(range(5)), create=True),
-              mock.patch.object(devices.os, 'sysconf', {'SC_PAGE_SIZE': 1 << 12, 'SC_AVPHYS_PAGES': 1 << 20,
-                                                        'SC_PHYS_PAGES': 1 << 22}.__getitem__)):
-          self.assertEqual(devices.describe(), 'the CPU: ' + (
-              '5 cores, 16.0 GiB of memory, 4.0 of it unused' if version == 'none' else
-              '2 cores, 1.5 GiB of memory, 0.5 of it unused'))
+  def test_a_container_has_the_cores_of_its_quota(self):
+    with tempfile.NamedTemporaryFile('w+') as file, mock.patch.object(environment, '_QUOTA', file.name), \
+        mock.patch.object(os, 'sched_getaffinity', lambda _: set(range(5)), create=True):
+      for text, cores in (('150000 100000', 2), ('700000 100000', 5), ('max 100000', 5), ('', 5)):
+        file.seek(0)
+        file.truncate()
+        file.write(text)
+        file.flush()
+        self.assertEqual(devices.describe(), f'the CPU: {cores} cores')
+      with mock.patch.object(environment, '_QUOTA', '/nowhere'):
+        self.assertEqual(devices.describe(), 'the CPU: 5 cores')
 
 
 class WarningsTest(unittest.TestCase):
@@ -187,41 +163,6 @@ class WarningsTest(unittest.TestCase):
     self.assertEqual(self.missing('/dev/nvidia0', CUDA_VISIBLE_DEVICES=''), '')
     self.assertEqual(self.missing('/dev/nvidia0', CUDA_VISIBLE_DEVICES='-1'), '')
 
-  def test_card_with_binary_code_needs_no_words(self):
-    self.assertEqual(taken(A100, H100), '')
-
-  def test_card_with_ptx_alone_is_told_of_the_first_run_once(self):
-    printed = taken(H100, H100, num_gpus=2)
-    self.assertRegex(printed, '^Note: TensorFlow .* H100 .compute capability 9.0. as PTX.*first.*12.5.1 or')
-    self.assertEqual(printed.count('\n'), 1)
-
-  def test_card_without_code_is_refused_with_a_way_out(self):
-    for card, listed, words in (
-        (RTX, OF_221, r'no code for RTX 5090 \(compute capability 12.0\), but for sm_60.*nvcr.io/nvidia/'),
-        (('K80', (3, 7)), OF_215, 'no code for K80 .*an earlier TensorFlow, or .*CUDA_VISIBLE_DEVICES=-1')):
-      with self.assertRaisesRegex(UsageError, words):
-        taken(card, listed=listed)
-
-  def test_card_that_is_not_taken_is_not_judged(self):
-    self.assertEqual(taken(A100, RTX, num_gpus=1), '')
-
-  def test_code_of_a_build(self):
-    for capability, listed, expected in (
-        ((6, 1), OF_221, 'sm'), ((7, 5), OF_221, 'sm'), ((8, 6), OF_221, 'sm'), ((8, 9), OF_221, 'sm'),
-        ((9, 0), OF_221, 'compute'), ((10, 0), OF_221, None), ((12, 0), OF_221, None), ((5, 2), OF_221, None),
-        ((5, 2), OF_215, 'sm'), ((8, 0), OF_215, 'compute'), ((9, 0), OF_215, 'compute'),
-        ((12, 0), OF_215, None), ((12, 0), [*OF_221, 'sm_120'], 'sm'), ((12, 1), ['compute_120'], 'compute'),
-        ((10, 3), ['sm_90a', 'sm_100a'], 'sm'), ((12, 0), ['compute_100'], 'compute'),
-        ((8, 0), ['sm_89'], None), ((9, 0), [], 'sm')):
-      with self.subTest((capability, listed)):
-        self.assertEqual(devices.code_for(capability, listed), expected)
-
-  def test_bf16_is_warned_of_below_ampere(self):
-    for card in (V100, T4):
-      self.assertRegex(taken(card, precision='bf16'), 'Warning: .*--precision bf16 in float32.*is fp16')
-      self.assertEqual(taken(card, precision='fp16'), '')
-    self.assertEqual(taken(A100, precision='bf16'), '')
-
 
 class EnvironmentTest(unittest.TestCase):
 
@@ -237,17 +178,17 @@ class EnvironmentTest(unittest.TestCase):
                                               'CUDA_CACHE_MAXSIZE')))
       flags.run(main, flags.Parser(''))
     '''
-    environment = {name: value for name, value in os.environ.items() if name not in devices._ENVIRONMENT}
+    others = {name: value for name, value in os.environ.items() if name not in environment._VARIABLES}
     for given, expected in (({}, ['true', 'gpu_private', '2', '4294967296']),
                             ({'TF_FORCE_GPU_ALLOW_GROWTH': 'false', 'TF_GPU_THREAD_COUNT': '3'},
                              ['false', 'gpu_private', '3', '4294967296'])):
       answer = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], cwd=ROOT, text=True,
-                              capture_output=True, env={**environment, **given})
+                              capture_output=True, env={**others, **given})
       self.assertEqual(answer.stdout.split(), expected, answer.stderr)
 
   def test_settings_for_packages_that_need_not_be_here_do_not_count(self):
     given = {'TF_USE_LEGACY_KERAS': '1', 'KERAS_BACKEND': 'torch', 'MPLBACKEND': 'module://of_a_notebook'}
-    code = ('from utils import devices; devices.prepare(); import matplotlib, tensorflow as tf; '
+    code = ('from utils import environment; environment.prepare(); import matplotlib, tensorflow as tf; '
             'print(matplotlib.get_backend().lower(), tf.keras.metrics.Metric.__name__)')
     answer = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True, capture_output=True,
                             env={**os.environ, **given})
@@ -257,8 +198,8 @@ class EnvironmentTest(unittest.TestCase):
   def test_memory_that_one_thread_frees_another_gets(self):
     code = """
       import ctypes, threading
-      from utils import devices
-      devices.prepare()
+      from utils import environment
+      environment.prepare()
       libc = ctypes.CDLL(None)
       libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
       done = threading.Barrier(2)
@@ -291,12 +232,12 @@ class EnvironmentTest(unittest.TestCase):
     with mock.patch.dict(os.environ):
       os.environ.pop(name, None)
       for _ in range(2):
-        with contextlib.suppress(KeyError), devices.without_autotuning():
+        with contextlib.suppress(KeyError), environment.without_autotuning():
           self.assertEqual(os.environ[name], '0')
           raise KeyError
         self.assertNotIn(name, os.environ)
       os.environ[name] = '1'
-      with devices.without_autotuning():
+      with environment.without_autotuning():
         self.assertEqual(os.environ[name], '1')
       self.assertEqual(os.environ[name], '1')
 
@@ -373,7 +314,7 @@ class TrainingTest(unittest.TestCase):
   def test_input_threads_are_those_given_or_the_free_ones(self):
     for argv, expected in (((), 14), (('--input_threads', '0'), 0), (('--input_threads', '3'), 3)):
       args = train.make_parser().parse(list(argv))
-      with gpus(A100), mock.patch.object(devices, 'cores', return_value=16):
+      with gpus(A100), mock.patch.object(environment, 'cores', return_value=16):
         options = training_loop.train_options(args, training_checks.Machines(cluster.Task(), {}), MODEL, DATA,
                                               POSITION)
       self.assertEqual(options.threads, expected)

@@ -201,7 +201,8 @@ class ExplainTest(unittest.TestCase):
 
   def test_driver_that_does_not_fit_is_told(self):
     for message in ('Failed to load PTX: CUDA_ERROR_UNSUPPORTED_PTX_VERSION', 'CUDA_ERROR_INVALID_PTX: a PTX '
-                    'JIT compilation failed', 'no kernel image is available for execution on the device'):
+                    'JIT compilation failed', "'cuLaunchKernel' failed with 'CUDA_ERROR_INVALID_HANDLE'",
+                    'no kernel image is available for execution on the device'):
       self.assertRegex(str(explained(op_error('InternalError', message))),
                        'does not fit the GPU or its driver .*newer driver .555 or later .*container')
     self.assertIsInstance(explained(ValueError('INVALID_PTX')), ValueError)

@@ -16,7 +16,7 @@ from commands import flags
 from dataset import class_uniform, descriptors, image_files, inputs, lists, record_index, schema, tf_records
 from nets import backbones
 from tools import view_dataset_facts
-from utils import devices, failures, files, pages, visualization
+from utils import devices, environment, failures, files, pages, visualization
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
 
@@ -121,7 +121,7 @@ def read_set(title, source, errors, dataset):
       return str(error)
 
   facts, errors = [], list(errors)
-  with (concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool,
+  with (concurrent.futures.ThreadPoolExecutor(environment.cores()) as pool,
         Progress(len(source), title, 'image') as progress):
     for one in pool.map(examined, range(len(source))):
       (errors if isinstance(one, str) else facts).append(one)

@@ -48,7 +48,7 @@ _OUT_OF_MEMORY = re.compile(
 _OF_GPU = re.compile('CUDA_ERROR_|CUDA error|CUDA runtime|cudaError|CU[A-Z]+_STATUS_|NCCL|'
                      'no kernel image is available')
 _UNFIT_DRIVER = re.compile('UNSUPPORTED_PTX_VERSION|INVALID_PTX|NO_BINARY_FOR_GPU|INSUFFICIENT_DRIVER|'
-                           'no kernel image is available|SYSTEM_DRIVER_MISMATCH')
+                           'no kernel image is available|SYSTEM_DRIVER_MISMATCH|CUDA_ERROR_INVALID_HANDLE')
 _TENSOR = re.compile(r'shape ?\[([\d,]+)\](?:.*?device:(\w+:\d+))?')
 _MISSING_CHECKPOINT = re.compile(
     r'(?:matching files for|not a valid checkpoint:|NewCheckpointReader: ?)\s*([^\n]+)')
