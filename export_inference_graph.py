@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our mod
 
 from commands import flags
 
-FORMATS = ('saved_model', 'tflite', 'onnx', 'frozen_graph')
+FORMATS = ('saved_model', 'tflite', 'onnx')
 
 
 def make_parser():
@@ -25,11 +25,10 @@ def make_parser():
   parser.shared(*flags.MODEL_FLAGS, 'weights')
   parser.group('output')
   parser.flag('export_dir', 'dataset/export_output', 'folder of the exported models', metavar='DIR')
-  parser.flag('format', 'saved_model', 'what is written: a SavedModel, a TensorFlow Lite model, an ONNX '
-              "model (needs tf2onnx and onnxruntime), or a frozen graph for OpenCV's dnn module",
-              choices=FORMATS)
-  parser.flag('size', None, 'height and width of the images that the model takes; tflite and frozen_graph '
-              'need it, onnx takes any size without it', type=flags.positive_int, nargs=2, metavar=('H', 'W'))
+  parser.flag('format', 'saved_model', 'what is written: a SavedModel, a TensorFlow Lite model, or an ONNX '
+              "model (needs tf2onnx and onnxruntime), which OpenCV's dnn module reads too", choices=FORMATS)
+  parser.flag('size', None, 'height and width of the images that the model takes; tflite needs it, onnx '
+              'takes any size without it', type=flags.positive_int, nargs=2, metavar=('H', 'W'))
   parser.flag('image_bytes', False, 'of a SavedModel: add the signature image_bytes, which takes a JPEG or '
               'PNG file and returns a mask PNG')
   parser.flag('calibration', None, 'of tflite: write a model of 8-bit integers, whose ranges are those in '

@@ -116,7 +116,7 @@ def write(model, scratch):
   folder = os.path.join(scratch, f'{name}-{int(time.time())}')
   os.mkdir(folder)
   graph_def = export_formats.frozen_graph(deeplabv3_plus_model_fn, model.estimator.params, model.checkpoint,
-                                          model.args.size, row.outputs)
+                                          model.args.size)
   path = os.path.join(folder, row.file)
   try:
     row.write(graph_def, path, model.calibration)

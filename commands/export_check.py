@@ -1,7 +1,6 @@
 """What was exported runs in a fresh process without this project's code, and is compared with the Estimator.
 
-The process is a Python of its own that imports NumPy and the runtime alone. It computes on the CPU. Pictures
-and answers pass through files, one at a time.
+The process runs commands/export_runner.py, on the CPU. Pictures and answers pass through files one at a time.
 """
 import contextlib
 import dataclasses
@@ -17,80 +16,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from commands import photos
+from commands import export_runner, photos
 from dataset import image_files, lists, make_sample_data
 from utils.errors import DataError
 
 _MADE_UP = ((129, 193), (97, 161))  # sizes of the pictures if none are given
 _CLOSE = 1e-3  # of two probabilities that were computed in another order
-
-# How each runtime predicts: the text of a program that defines predict(inputs, signature), from dict of
-# arrays to dict of arrays. An array uint8 [bytes] stands for one string.
-RUNTIMES = {
-    'saved_model': '''
-import tensorflow as tf
-signatures = tf.saved_model.load(path).signatures
-def predict(inputs, signature):
-  outputs = signatures[signature](**{
-      name: tf.constant([value.tobytes()]) if value.dtype == np.uint8 else tf.constant(value)
-      for name, value in inputs.items()})
-  return {name: np.frombuffer(value.numpy()[0], np.uint8) if value.dtype == tf.string else value.numpy()
-          for name, value in outputs.items()}
-''',
-    'tflite': '''
-try:
-  from ai_edge_litert.interpreter import Interpreter
-except ImportError:
-  from tensorflow import lite
-  Interpreter = lite.Interpreter
-model = Interpreter(path)
-model.allocate_tensors()
-def scale(details):
-  scales, zeros = (details['quantization_parameters'][key] for key in ('scales', 'zero_points'))
-  return (scales[0], zeros[0]) if len(scales) else (None, None)
-def predict(inputs, signature):
-  source, = model.get_input_details()
-  factor, zero = scale(source)
-  image = inputs['image']
-  if factor:
-    image = np.clip(np.round(image / factor) + zero, 0, 255).astype(source['dtype'])
-  model.set_tensor(source['index'], image)
-  model.invoke()
-  outputs = {}
-  for details in model.get_output_details():
-    value, (factor, zero) = model.get_tensor(details['index']), scale(details)
-    if value.shape[-1] == 1 and value.dtype == np.int32:
-      outputs['classes'] = value
-    else:
-      outputs['probabilities'] = factor * (value.astype(np.float32) - zero) if factor else value
-  return outputs
-''',
-    'onnx': '''
-import onnxruntime
-model = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-names = [output.name for output in model.get_outputs()]
-def predict(inputs, signature):
-  values = model.run(names, {model.get_inputs()[0].name: inputs['image']})
-  return {name.partition(':')[0]: value for name, value in zip(names, values)}
-''',
-    'frozen_graph': '''
-import cv2
-model = cv2.dnn.readNetFromTensorflow(path)
-def predict(inputs, signature):
-  model.setInput(np.ascontiguousarray(inputs['image'].transpose(0, 3, 1, 2)))
-  return {'probabilities': model.forward().transpose(0, 2, 3, 1)}
-'''}
-_BEGIN = '''
-import json, sys
-import numpy as np
-path = sys.argv[1]
-'''
-_LOOP = '''
-for line in sys.stdin:
-  source, target, signature = json.loads(line)
-  np.savez(target, **predict(dict(np.load(source)), signature))
-  print('answered', flush=True)
-'''
 
 
 class Fresh:
@@ -100,16 +31,15 @@ class Fresh:
     self._process, self._folder, self._what = process, folder, what
 
   def predict(self, inputs: dict, signature: str = 'serving_default') -> dict:
-    """Returns the outputs, dict of name to array, for dict of name to array; see RUNTIMES.
+    """Returns the outputs, dict of name to array, for dict of name to array; see export_runner.
 
     Raises:
       DataError: the runtime cannot read the model or compute it.
     """
     source, target = (os.path.join(self._folder, name) for name in ('inputs.npz', 'outputs.npz'))
     np.savez(source, **inputs)
-    with contextlib.suppress(BrokenPipeError):
-      self._process.stdin.write(json.dumps([source, target, signature]) + '\n')
-      self._process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # it has ended already; a buffer would raise this once more
+      os.write(self._process.stdin.fileno(), json.dumps([source, target, signature]).encode() + b'\n')
     for line in self._process.stdout:
       if line.strip() == 'answered':
         with np.load(target) as outputs:
@@ -118,10 +48,10 @@ class Fresh:
                     '--export_dir. Try another --format or --size, or report this')
 
   def _reason(self):
-    self._process.wait()
+    status = self._process.wait()
     with open(os.path.join(self._folder, 'errors'), encoding='utf-8', errors='replace') as file:
-      lines = [line.strip() for line in file if re.match(r'[\w.]+(Error|Exception|error)\b', line)]
-    return lines[-1][:300] if lines else f'it ended with status {self._process.returncode}'
+      lines = [line.strip() for line in file if re.match(r'[\w.]+: ', line)]  # the end of a traceback
+    return lines[-1][:300] if lines else f'it ended with status {status}'
 
 
 @contextlib.contextmanager
@@ -129,18 +59,18 @@ def fresh(runtime: str, path: str, what: str) -> typing.Iterator[Fresh]:
   """Yields a Fresh: a model that a process of its own has loaded by a runtime.
 
   Args:
-    runtime: a name in RUNTIMES.
+    runtime: saved_model, tflite or onnx.
     path: what was exported.
     what: what errors call it.
   """
   with tempfile.TemporaryDirectory() as folder:
     link = os.path.join(folder, 'model' + os.path.splitext(path)[1])
     os.symlink(os.path.abspath(path), link)  # TensorFlow would take [ ] * ? in the path itself for a pattern
+    command = [sys.executable, export_runner.__file__, runtime, link]
     environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONIOENCODING': 'utf-8'}
     with (open(os.path.join(folder, 'errors'), 'wb') as errors,
-          subprocess.Popen([sys.executable, '-c', _BEGIN + RUNTIMES[runtime] + _LOOP, link], cwd=folder,
-                           env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                           text=True) as process):
+          subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, stderr=errors, text=True) as process):
       try:
         yield Fresh(process, folder, what)
       finally:
@@ -233,7 +163,7 @@ class Agreement:
     """Counts a picture.
 
     Args:
-      actual: dict with probabilities, float32 [1, H, W, K], and perhaps classes, integer [1, H, W, 1].
+      actual: dict with probabilities, float32 [1, H, W, K], and classes, integer [1, H, W, 1].
       expected: dict with probabilities [H, W, K] and classes [H, W, 1].
 
     Raises:
@@ -249,8 +179,7 @@ class Agreement:
       raise DataError(f'what was exported of {self.checkpoint} predicts {list(probabilities.shape)} '
                       f'probabilities, and the model {list(of_model.shape)}; nothing was left in '
                       '--export_dir. Please report this')
-    classes = actual['classes'][0, :, :, 0] if 'classes' in actual else probabilities.argmax(2)
-    self.count(classes, expected['classes'][:, :, 0])
+    self.count(actual['classes'][0, :, :, 0], expected['classes'][:, :, 0])
     self.difference = max(self.difference, float(np.abs(probabilities - of_model).max()))
 
   def count(self, classes, expected):

@@ -142,7 +142,7 @@ class AveragesTest(support.ScriptsTest):
     architecture = model_config.read(self.averaged).architecture
     graphs = [export_formats.frozen_graph(
         deeplabv3_plus_model_fn, {**vars(architecture), 'portable': True, 'weights': weights}, prefix,
-        (33, 49), ('probabilities',)).SerializeToString(deterministic=True)
+        (33, 49)).SerializeToString(deterministic=True)
         for weights, prefix in (('ema', self.newest), ('raw', f'{self.made}/model.ckpt-5'),
                                 ('raw', self.newest))]
     self.assertEqual(graphs[0], graphs[1])

@@ -18,7 +18,8 @@ class AgreementTest(unittest.TestCase):
     """Returns the Agreement of a picture of 1 x 4 pixels, of which the model predicts 0 with 0.9."""
     agreement = export_check.Agreement('the checkpoint')
     expected = np.full((1, 4, 2), (0.9, 0.1), np.float32)
-    agreement.add({'probabilities': np.float32(probabilities)[None]},
+    probabilities = np.float32(probabilities)[None]
+    agreement.add({'probabilities': probabilities, 'classes': probabilities.argmax(3)[..., None]},
                   {'probabilities': expected, 'classes': np.zeros((1, 4, 1), np.int32)})
     return agreement
 
@@ -46,13 +47,19 @@ class AgreementTest(unittest.TestCase):
       self.assertEqual(export_check.find([folder], '--check_images'),
                        [os.path.join(folder, name) for name in ('a.jfif', 'b.JPG', 'face_mask.png')])
 
+  def test_process_that_has_ended_before_it_is_asked_is_explained(self):
+    with export_check.fresh('none', 'x.none', 'what was exported of x') as fresh:
+      fresh._process.wait()
+      with self.assertRaisesRegex(DataError, "does not run in a fresh process: KeyError: 'none'"):
+        fresh.predict({})
+
   def test_what_a_runtime_cannot_read_ends_in_a_sentence(self):
     with tempfile.TemporaryDirectory() as folder:
-      path = os.path.join(folder, 'model.pb')
+      path = os.path.join(folder, 'model.tflite')
       with open(path, 'wb') as file:
-        file.write(b'no graph')
-      with export_check.fresh('frozen_graph', path, 'what was exported of x') as fresh:
-        with self.assertRaisesRegex(DataError, 'of x does not run in a fresh process: .*error: '):
+        file.write(b'no model')
+      with export_check.fresh('tflite', path, 'what was exported of x') as fresh:
+        with self.assertRaisesRegex(DataError, 'of x does not run in a fresh process: .*Error: '):
           fresh.predict({'image': np.zeros((1, 9, 9, 3), np.float32)})
 
 

@@ -1,6 +1,7 @@
 """An export is checked before it appears: refused where it is no numbers, and in a folder of any name."""
 import concurrent.futures
 import contextlib
+import importlib
 import io
 import os
 import tempfile
@@ -8,6 +9,7 @@ import types
 import unittest
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -15,7 +17,7 @@ from PIL import Image
 
 import deeplab_model
 import export_inference_graph
-from commands import export, export_check, export_formats, model_config
+from commands import export, export_check, export_formats, export_runner, model_config
 from dataset import descriptors
 from nets.architecture import Architecture
 from tests import tiny_net
@@ -46,12 +48,12 @@ def write_model(folder, scale=1., architecture=TINY):
 @contextlib.contextmanager
 def here(runtime, path, what):
   """Stands in for export_check.fresh: the same program in this process, which need not load TensorFlow."""
-  names = {'np': np, 'path': path}
-  exec(export_check.RUNTIMES[runtime], names)
+  module, loaded = export_runner.RUNTIMES[runtime]
+  predict = loaded(importlib.import_module(module), path)
   # A thread of its own is not in the graph of the Estimator that is predicting.
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     yield types.SimpleNamespace(predict=lambda inputs, signature='serving_default': thread.submit(
-        names['predict'], inputs, signature).result())
+        predict, inputs, signature).result())
 
 
 def run(*argv):
@@ -162,23 +164,10 @@ class FormatsTest(unittest.TestCase):
     return printed, printed.splitlines()[-1].partition(': exported')[0]
 
   def test_float_formats_have_the_classes_of_the_model(self):
-    for name, file in (('tflite', 'model.tflite'), ('frozen_graph', 'model.pb')):
-      printed, path = self.export('--format', name, '--size', 65, 97)
-      self.assertRegex(printed, rf'{file}: \d+\.\d\d MB\n.*100.00% of 12,610 pixels in 2 picture')
-      self.assertRegex(os.path.basename(path), rf'^{name}-\d+$')
-      self.assertEqual(os.listdir(path), [file])
-
-  def test_frozen_graph_computes_the_same_in_tensorflow(self):
-    _, path = self.export('--format', 'frozen_graph', '--size', 33, 49)
-    image, graph_def = np.full((1, 33, 49, 3), 99, np.float32), tf.GraphDef()
-    with open(os.path.join(path, 'model.pb'), 'rb') as file:
-      graph_def.ParseFromString(file.read())
-    self.assertTrue({node.op for node in graph_def.node}.isdisjoint(('StridedSlice', 'VarHandleOp')))
-    with tf.Graph().as_default(), tf.Session() as session:
-      tf.import_graph_def(graph_def, name='')
-      values = session.run('probabilities:0', {'image:0': image})
-    with here('frozen_graph', os.path.join(path, 'model.pb'), '') as opencv:
-      np.testing.assert_allclose(opencv.predict({'image': image})['probabilities'], values, atol=1e-4)
+    printed, path = self.export('--format', 'tflite', '--size', 65, 97)
+    self.assertRegex(printed, r'model.tflite: \d+\.\d\d MB\n.*100.00% of 12,610 pixels in 2 picture')
+    self.assertRegex(os.path.basename(path), r'^tflite-\d+$')
+    self.assertEqual(os.listdir(path), ['model.tflite'])
 
   def test_calibrated_model_is_of_integers(self):
     photo = os.path.join(self.folder, 'photo.png')
@@ -200,6 +189,13 @@ class FormatsTest(unittest.TestCase):
     with contextlib.suppress(UsageError):
       export_formats.check_onnx()
       self.assertIn('100.00% of', self.export('--format', 'onnx')[0])
+      path = os.path.join(self.export('--format', 'onnx', '--size', 65, 97)[1], 'model.onnx')
+      image = np.float32(next(export_check.pictures(None, (65, 97))))[None]
+      opencv = cv2.dnn.readNetFromONNX(path)
+      opencv.setInput(image)
+      with here('onnx', path, '') as runtime:
+        np.testing.assert_allclose(opencv.forward('probabilities:0'),
+                                   runtime.predict({'image': image})['probabilities'], atol=1e-4)
 
   def test_what_a_converter_cannot_do_ends_in_a_sentence(self):
     damaged = os.path.join(self.folder, 'damaged.png')

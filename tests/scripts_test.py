@@ -170,7 +170,7 @@ class MainJobTest(ScriptsTest):
     for script, output, argv in (
         (inference, '--output_dir', ('--model_dir', self.model, *photos)),
         (export_inference_graph, '--export_dir', (
-            '--model_dir', self.model, '--format', 'frozen_graph', '--size', 33, 33)),
+            '--model_dir', self.model, '--format', 'tflite', '--size', 33, 33)),
         (recalibrate, '--output_dir', ('--model_dir', self.model, *crops, '--batches', 1, '--batch_size', 2)),
         (view_dataset, '--output_dir', ('--dataset', f'{self.data}/tiny.json', *crops, '--augmented'))):
       run(script, *argv, output, self.temporary(script.__name__))
