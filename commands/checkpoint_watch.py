@@ -45,8 +45,8 @@ class _Waiting:
   """The time since a training has last been seen alive."""
 
   def __init__(self, model_dir):
-    self._model_dir = model_dir
-    self._touched = locks.last_touched(model_dir)
+    self._model_dir, self._lock = model_dir, os.path.join(model_dir, locks.FILE_NAME)
+    self._touched = locks.touched(self._lock)
     self._alive = time.monotonic()
     self._is_told = False
 
@@ -56,7 +56,7 @@ class _Waiting:
       print(f'Waiting for {what} in {self._model_dir}; Ctrl-C ends this', flush=True)
       self._is_told = True
     time.sleep(POLL_SECONDS)
-    touched = locks.last_touched(self._model_dir)
+    touched = locks.touched(self._lock)
     if touched not in (None, self._touched):
       self._touched, self._alive = touched, time.monotonic()
     if time.monotonic() - self._alive < PATIENCE_SECONDS:

@@ -240,8 +240,8 @@ def find_history(args, stored, step, num_train, train_records):
     train_records: str, their fingerprint.
   """
   past = history.until(stored.history, step) if stored else []
-  new = history.entry(step, images_per_step(args), num_train, flags.values(args, recorded=True),
-                      train_records)
+  new = history.Entry(step=step, images_per_step=images_per_step(args), num_train=num_train,
+                      train_records=train_records, flags=flags.values(args, recorded=True))
   changes = history.changes(past, new, ignored=flags.MODEL_FLAGS)
   if changes:
     print(f'Changed from step {step} on: ' + ', '.join(

@@ -33,7 +33,7 @@ class WatchTest(unittest.TestCase):
     self.touched = None
     with (mock.patch.object(checkpoint_watch.time, 'sleep', sleep),
           mock.patch.object(checkpoint_watch.time, 'monotonic', lambda: clock[0]),
-          mock.patch.object(checkpoint_watch.locks, 'last_touched', lambda _: self.touched),
+          mock.patch.object(checkpoint_watch.locks, 'touched', lambda _: self.touched),
           contextlib.redirect_stdout(io.StringIO()) as output):
       found = call()
     self.naps = len(naps)

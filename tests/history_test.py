@@ -4,8 +4,9 @@ import unittest
 from training import history
 
 
-def entry(step, images_per_step, **flags):
-  return history.entry(step, images_per_step, 20, flags)
+def entry(step, images_per_step, records=None, **flags):
+  return history.Entry(step=step, images_per_step=images_per_step, num_train=20, train_records=records,
+                       flags=flags)
 
 
 class ImagesBetweenTest(unittest.TestCase):
@@ -34,10 +35,10 @@ class ExtendedTest(unittest.TestCase):
     self.assertEqual(history.extended(kept, entry(20, 5, rate=2)), [*kept, entry(20, 5, rate=2)])
 
   def test_training_records_are_known_by_their_fingerprint(self):
-    past = [history.entry(step, 10, 20, {}, records) for step, records in (
+    past = [entry(step, 10, records) for step, records in (
         (0, None), (4, 'a'), (8, 'b'), (9, 'b'))]
     self.assertEqual([history.records_since(past[:number]) for number in range(5)], [0, 0, 0, 8, 8])
-    self.assertEqual(len(history.extended(past, history.entry(12, 10, 20, {}, 'c'))), 5)
+    self.assertEqual(len(history.extended(past, entry(12, 10, 'c'))), 5)
     self.assertEqual(history.read({'history': past[1:]})[-1]['train_records'], 'b')
     del past[0]['train_records']  # as earlier versions wrote it
     self.assertIsNone(history.read({'history': past[:1]})[0]['train_records'])
@@ -47,11 +48,6 @@ class ExtendedTest(unittest.TestCase):
     new = entry(5, 10, rate=2, size=[3, 4], more=1)
     self.assertEqual(history.changes(past, new), {'rate': (1, 2)})
     self.assertEqual(history.changes(past, new, ignored=('rate',)), {})
-
-  def test_configuration_of_an_earlier_version_has_its_batch_size(self):
-    found = history.read({'flags': {'batch_size': 4, 'accumulate_steps': 3}})
-    self.assertEqual(history.images_between(found, 0, 5, 1), 60)
-    self.assertEqual(history.read({'flags': {'converted_from': 'x'}}), [])
 
   def test_history_that_cannot_be_is_refused(self):
     for entries in ([entry(0, 0)], [entry(-1, 5)], [entry(5, 5), entry(5, 6)], [entry(9, 5), entry(5, 6)]):

@@ -75,7 +75,8 @@ class ModelConfigTest(FolderTest):
     parser.shared(*flags.MODEL_FLAGS, *flags.VIEW_FLAGS)
 
     def printed(trained, *argv):
-      past = [history.entry(0, 1, 5, {'flip': not trained}), history.entry(3, 1, 5, {'flip': trained})]
+      past = [history.Entry(step=step, images_per_step=1, num_train=5, train_records=None,
+                            flags={'flip': flip}) for step, flip in ((0, not trained), (3, trained))]
       model_config.write(self.folder, Architecture('resnet_v2_50', 2, 8), TWO, {}, past)
       with contextlib.redirect_stdout(io.StringIO()) as output:
         model_config.check_views(parser.parse([*argv]), model_config.read(self.folder))

@@ -96,7 +96,8 @@ class PositionTest(unittest.TestCase):
 
   def test_images_are_counted_at_the_batch_sizes_of_their_time(self):
     args = parsed('--batch_size', 6, '--accumulate_steps', 2, '--initial_global_step', 40)
-    past = [history.entry(0, 10, 103, {}), history.entry(100, 4, 103, {})]
+    past = [history.Entry(step=step, images_per_step=count, num_train=103, train_records=None, flags={})
+            for step, count in ((0, 10), (100, 4))]
     self.assertEqual(training_plan.images_seen(args, past, 130), 60 * 10 + 30 * 4)
     self.assertEqual(training_plan.images_seen(args, [], 130), 90 * 12)
     self.assertEqual(training_plan.images_seen(args, past, 40), 0)
@@ -171,7 +172,8 @@ class LossTest(unittest.TestCase):
         'input_threads', 'collectives', 'save_summary_steps', 'save_checkpoints_secs',
         'save_checkpoints_steps', 'keep_checkpoint_max', 'tensorboard_images_max_outputs'})
     before = flags.values(args)
-    past = [history.entry(0, 10, 50, dict.fromkeys(of_no_consequence, 'other') | {'seed': 0})]  # as once kept
+    past = [history.Entry(step=0, images_per_step=10, num_train=50, train_records=None,  # as once kept
+                          flags=dict.fromkeys(of_no_consequence, 'other') | {'seed': 0})]
     stored = mock.Mock(history=past)
     with contextlib.redirect_stdout(io.StringIO()) as output:
       found = training_plan.find_history(args, stored, 5, 50, None)

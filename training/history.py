@@ -8,26 +8,17 @@ import typing
 
 
 class Entry(typing.TypedDict):
-  """What holds from a step on."""
+  """What holds from a step on.
+
+  step: the first. images_per_step: how many of the training examples, num_train, a step takes.
+  train_records: their fingerprint. Both are None in histories of the first versions.
+  flags: those of the run that change weights or the order of the data (commands/flags.py).
+  """
   step: int
   images_per_step: int
   num_train: int | None
   train_records: str | None
   flags: dict[str, typing.Any]
-
-
-def entry(step: int, images_per_step: int, num_train: int | None, flags: dict[str, typing.Any],
-          train_records: str | None = None) -> Entry:
-  """Returns a history's entry: from `step` on each step takes so many of the num_train images.
-
-  Args:
-    num_train: None in a history of the first versions, which did not keep it.
-    flags: those of the run that change weights or the order of the data (commands/flags.py); older versions
-      kept all.
-    train_records: their fingerprint; None in a history of earlier versions.
-  """
-  return {'step': step, 'images_per_step': images_per_step, 'num_train': num_train,
-          'train_records': train_records, 'flags': flags}
 
 
 def records_since(history: list[Entry]) -> int:
@@ -83,13 +74,9 @@ def read(config: dict[str, typing.Any]) -> list[Entry]:
   Raises:
     KeyError, TypeError, ValueError: it is damaged.
   """
-  if 'history' not in config:  # written before there was one
-    flags = config.get('flags', {})
-    if type(flags.get('batch_size')) is not int:
-      return []
-    return [entry(0, flags['batch_size'] * flags.get('accumulate_steps', 1), None, flags)]
-  found = [entry(int(stored['step']), int(stored['images_per_step']), stored['num_train'],
-                 dict(stored['flags']), stored.get('train_records')) for stored in config['history']]
+  found = [Entry(step=int(stored['step']), images_per_step=int(stored['images_per_step']),
+                 num_train=stored['num_train'], train_records=stored.get('train_records'),
+                 flags=dict(stored['flags'])) for stored in config.get('history', ())]
   steps = [stored['step'] for stored in found]
   if steps != sorted(set(steps)) or any(
       stored['step'] < 0 or stored['images_per_step'] < 1 for stored in found):

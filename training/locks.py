@@ -92,14 +92,6 @@ def _named(holder):
   return f'process {holder.get("pid", "(unknown)")} on {holder.get("host", "this machine")}'
 
 
-def last_touched(folder: str) -> int | None:
-  """Returns when the holder of a folder's lock last touched it, in ns, or None if there is no lock.
-
-  A holder that lives touches it every few seconds; the lock of one that was killed stays as it is.
-  """
-  return touched(os.path.join(folder, FILE_NAME))
-
-
 def _is_touched(path, holder):
   """Whether the holder, whose machine or file system does not tell, still touches the file; takes a while."""
   print(f'{path} is held by {_named(holder)}; watching for {_WATCH_SECONDS} s whether it still runs',
