@@ -13,7 +13,7 @@ from commands import flags, model_config, photos, videos
 from commands.predictor import Predictor
 from dataset import descriptors, image_files, lists, views
 from training import checkpoints, run_config
-from training.tf_estimator import debug_hook
+from training.tf_estimator import LocalCLIDebugHook
 from utils import devices, environment, failures, files, visualization
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
@@ -52,7 +52,7 @@ def main(args):
   print(f'Predicting {what} by {checkpoints.described(checkpoint, args.weights)}; on {devices.describe()}',
         flush=True)
   predictor = Predictor(params, args.model_dir, checkpoint, looks, 'probabilities' in args.outputs,
-                        [debug_hook()] if args.debug else None)
+                        [LocalCLIDebugHook()] if args.debug else None)
   writer = Writer(dataset, args)
   advice = looks.memory_advice if not looks.is_plain else (
       'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory')

@@ -36,7 +36,7 @@ def check(args):
   check_effects(args, task.workers)
   compute = check_devices(args, task)
   if args.deterministic:
-    run_config.make_deterministic()
+    tf.compat.v2.config.experimental.enable_op_determinism()  # of the whole process
   return Machines(task, compute)
 
 
@@ -82,20 +82,17 @@ def check_devices(args, task):
     raise UsageError(f'--num_gpus is {args.num_gpus}, but TensorFlow sees {gpus} here, and one of several '
                      f'machines uses all of its GPUs; give --num_gpus {gpus}, or hide the others by '
                      'CUDA_VISIBLE_DEVICES')
-  replicas = args.num_gpus * task.workers
   if args.batch_size == 'auto' and (not gpus or task.workers > 1):
     raise UsageError('--batch_size auto tries what fits on the GPUs of one machine, '
                      + ('and TensorFlow sees none' if not gpus else 'and here there are several')
                      + '; give a number')
   if args.batch_size != 'auto':
     check_batch_size(args.batch_size, args.num_gpus, task.workers)
-  if replicas > 1 and args.accumulate_steps > 1:
+  if args.num_gpus * task.workers > 1 and args.accumulate_steps > 1:
     raise UsageError('--accumulate_steps works on one device; leave it out, or train on one')
-  if task.workers > 1 and args.early_stopping_evals:
-    raise UsageError('--early_stopping_evals works on one machine; leave it out')
-  if task.workers > 1 and args.clean_model_dir:
-    raise UsageError('--clean_model_dir would remove what the other machines read; remove the folder before '
-                     'they start')
+  for flag in ('early_stopping_evals', 'clean_model_dir') if task.workers > 1 else ():
+    if getattr(args, flag):
+      raise UsageError(f'--{flag} works on one machine; leave it out')
   devices.take(args.num_gpus)
   quiet.show_fatal_errors()
   if args.xla and not gpus:
@@ -143,13 +140,10 @@ def warn_of_schedule(args, step, last):
   if args.warmup_steps >= all_steps:
     print(f'Warning: the learning rate only rises: --warmup_steps {args.warmup_steps} are no fewer than the '
           f'{all_steps} steps of this run; give fewer')
-  if args.learning_rate_policy != 'piecewise':  # which does not fall by --max_iter
-    if all_steps < args.max_iter / 2:
-      print(f'Warning: the learning rate hardly falls: its end is after --max_iter {args.max_iter} steps, '
-            f'that of this run after {all_steps}; --max_iter {all_steps} lets it fall to --end_learning_rate')
-    elif done >= args.max_iter or all_steps > 1.5 * args.max_iter:
-      print(f'Warning: the learning rate has reached --end_learning_rate after --max_iter {args.max_iter} '
-            f'steps, and this run ends after {all_steps}; raise --max_iter')
+  is_off = all_steps < args.max_iter / 2 or done >= args.max_iter or all_steps > 1.5 * args.max_iter
+  if is_off and args.learning_rate_policy != 'piecewise':  # which does not fall by --max_iter
+    print(f'Warning: the learning rate reaches --end_learning_rate after --max_iter {args.max_iter} steps, '
+          f'and this run ends after {all_steps}; give --max_iter {all_steps}')
 
 
 def warn_of_slow_averages(decay, steps):

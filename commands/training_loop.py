@@ -14,7 +14,7 @@ from dataset import inputs, tf_records
 from deeplab_model import deeplabv3_plus_model_fn
 from nets import backbones
 from training import checkpoints, cluster, interrupts, run_config, summaries, training_hooks
-from training.tf_estimator import Estimator, debug_hook, run_in_cluster
+from training.tf_estimator import Estimator, LocalCLIDebugHook, run_in_cluster
 from utils import devices, environment, failures, scores
 from utils.errors import DataError, UsageError
 
@@ -120,7 +120,7 @@ class Training:
       with self.explaining('train', 'give a smaller --batch_size or --crop_size, or --recompute'):
         self.estimator.train(
             functools.partial(inputs.train_dataset, self.data.files['train'], self.dataset, self.options),
-            hooks=[hook, *([debug_hook()] if self.args.debug else [])], max_steps=last)
+            hooks=[hook, *([LocalCLIDebugHook()] if self.args.debug else [])], max_steps=last)
     except UsageError:
       if self.requests.signal and not self.task.is_chief:  # all were told to stop, and the chief has saved
         raise interrupts.Interrupted() from None

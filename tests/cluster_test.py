@@ -85,7 +85,7 @@ class TaskTest(unittest.TestCase):
   def test_flags_of_one_machine_alone_are_refused(self):
     for flags, sentence in ((('--batch_size', 4), '--batch_size 4 cannot be shared by 3 devices'),
                             (('--batch_size', 3, '--accumulate_steps', 2), '--accumulate_steps works on one'),
-                            (('--batch_size', 3, '--clean_model_dir'), 'before they start')):
+                            (('--batch_size', 3, '--clean_model_dir'), '--clean_model_dir works on one')):
       args = train.make_parser().parse([str(flag) for flag in flags])
       with self.assertRaisesRegex(UsageError, sentence):
         training_checks.check_devices(args, cluster.Task(3))

@@ -440,8 +440,8 @@ class AnnounceTest(unittest.TestCase):
     line, warning, other = output.getvalue().splitlines()
     # 0.1 * (1 - 19/100)^0.9
     self.assertRegex(line, (r'Training steps 1 to 20: 200 images, epochs 0 to 4, 10 images a step; learning '
-                            r'rate 0.1 to 0.0827 \(poly\); on the CPU: \d+ cores, '))
-    self.assertIn('--max_iter 20 lets it fall', warning)
+                            r'rate 0.1 to 0.0827 \(poly\); on the CPU: \d+ cores'))
+    self.assertIn('give --max_iter 20', warning)
     self.assertRegex(other, 'Training steps 21 to 100: 800 images, epochs 4 to 20')
 
   def test_cosine_and_warmup_are_warned_of_too(self):
@@ -455,8 +455,8 @@ class AnnounceTest(unittest.TestCase):
     line, warning = announced(20, '--learning_rate_policy', 'cosine', '--warmup_steps', 10)
     # A tenth of 0.007 first; (0.007 - 1e-6) * (1 + cos(0.19 pi)) / 2 + 1e-6 last.
     self.assertIn('learning rate 0.0007 to 0.00639 (cosine);', line)
-    self.assertIn('--max_iter 20 lets it fall', warning)
-    self.assertIn('raise --max_iter', announced(200, '--learning_rate_policy', 'cosine')[1])
+    self.assertIn('give --max_iter 20', warning)
+    self.assertIn('give --max_iter 200', announced(200, '--learning_rate_policy', 'cosine')[1])
     self.assertEqual(len(announced(100, '--learning_rate_policy', 'cosine', '--warmup_steps', 99)), 1)
     self.assertEqual(len(announced(20, '--learning_rate_policy', 'piecewise')), 1)
     _, warning = announced(100, '--warmup_steps', 100)

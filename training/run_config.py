@@ -67,14 +67,6 @@ def compute_params(precision, data_format, training):
   return params
 
 
-def make_deterministic():
-  """Makes operations give the same bits in every run on GPUs too, as those of this network do on CPUs.
-
-  Call it before the first graph is built; it holds for the whole process.
-  """
-  tf.compat.v2.config.experimental.enable_op_determinism()
-
-
 def strategy(num_gpus, workers=1, collectives='nccl'):
   """Returns the tf.distribute.Strategy by which devices share each batch, or None for one device.
 

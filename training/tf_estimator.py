@@ -15,6 +15,7 @@ import sys
 import types
 
 import tensorflow.compat.v1 as tf
+from tensorflow.python.debug.wrappers.hooks import LocalCLIDebugHook
 from tensorflow.python.distribute import distribute_coordinator, distribute_coordinator_context
 from tensorflow.python.training import monitored_session
 from tensorflow.python.util import tf_export
@@ -70,13 +71,7 @@ else:
   from tensorflow.compat.v1.estimator.export import PredictOutput, TensorServingInputReceiver
 
 __all__ = ['Estimator', 'EstimatorSpec', 'ModeKeys', 'PredictOutput', 'RunConfig',
-           'TensorServingInputReceiver', 'debug_hook', 'run_in_cluster']
-
-
-def debug_hook():
-  """Returns tfdbg's session hook, which stops in a command line at every session run (--debug)."""
-  from tensorflow.python.debug.wrappers.hooks import LocalCLIDebugHook
-  return LocalCLIDebugHook()
+           'LocalCLIDebugHook', 'TensorServingInputReceiver', 'run_in_cluster']
 
 
 def run_in_cluster(work, estimator):
