@@ -35,8 +35,8 @@ class ErrorTest(ScriptTest):
         ('ValueError("first\\nsecond")', 1, f'error: ValueError: first; {_REPORT}'),
         ('ValueError', 1, f'error: ValueError: no message; {_REPORT}'),
         ('MemoryError("Unable to allocate 37 GiB")', 2,
-         'error: the memory is not enough (Unable to allocate), or other programs hold it; give smaller '
-         'images, crops or batches, or fewer processes, or end other programs'),
+         'error: the memory is not enough, or other programs hold it (Unable to allocate 37 GiB); give '
+         'smaller images, crops or batches, or fewer processes, or end other programs'),
         ('PermissionError(13, "Permission denied", "/x")', 1,
          "error: '/x' cannot be used (Permission denied); check who owns it and what its permissions are, or "
          'give another'),
@@ -58,10 +58,10 @@ class ErrorTest(ScriptTest):
       self.assertNotIn('defect', sentence)
       return sentence
 
-    for code, words in ((errno.EIO, 'failing'), (errno.EMFILE, 'ulimit -n'), (errno.EROFS, 'only be read'),
-                        (errno.EFBIG, 'limit of file sizes'), (errno.EAGAIN, 'ulimit -u'),
+    for code, words in ((errno.EIO, 'Input/output'), (errno.EMFILE, 'ulimit -n'),
+                        (errno.EROFS, 'only be read'), (errno.EFBIG, 'limit of file sizes'),
                         (errno.ENOMEM, 'smaller'), (errno.ENAMETOOLONG, 'check'),
-                        (errno.ENOENT, 'not there')):
+                        (errno.ENOENT, 'No such file')):
       sentence = explained(OSError(code, os.strerror(code), '/a/b'))
       self.assertIn(words, sentence)
       if code != errno.ENOMEM:
@@ -70,13 +70,13 @@ class ErrorTest(ScriptTest):
     # Libraries quote the system: TensorFlow, OpenCV, Python's threads.
     self.assertIn("no space is left in '/m'", explained(RuntimeError('/m/a.ckpt; No space left on device')))
     self.assertIn('not enough', explained(RuntimeError('(-4:Insufficient memory) Failed to allocate')))
-    self.assertIn('ulimit -u', explained(RuntimeError("can't start new thread")))
+    self.assertIn('fewer processes', explained(RuntimeError("can't start new thread")))
     with (mock.patch.object(tempfile, '_candidate_tempdir_list', lambda: ['/dev/null/a']),
           mock.patch.object(tempfile, 'tempdir', None)):
       try:
         tempfile.mkdtemp()
       except OSError as error:
-        self.assertIn('give a writable one by TMPDIR', explained(error))
+        self.assertIn("No usable temporary directory found in ['/dev/null/a']", explained(error))
     error = RuntimeError('writing failed')
     error.__cause__ = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), '/m/x')
     self.assertIn("no space is left in '/m' (Disk quota exceeded: '/m/x')", explained(error))

