@@ -1,12 +1,13 @@
 """The work of tools/view_dataset.py: every example is read, and the page and the figures are written.
 
-tools/view_dataset_facts.py says what is found in an example. The page is one HTML file, its pictures in a
-folder beside it; its HTML stands in view_dataset_report.html, and in utils/pages.html.
+`examine` reduces an example to its Facts, from which all else is computed. The page is one HTML file, its
+pictures in a folder beside it; its HTML stands in view_dataset_report.html, and in utils/pages.html.
 """
 import collections
 import concurrent.futures
 import functools
 import os
+import typing
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -15,7 +16,6 @@ from PIL import Image
 from commands import flags
 from dataset import class_uniform, descriptors, image_files, inputs, lists, record_index, schema, tf_records
 from nets import backbones
-from tools import view_dataset_facts
 from utils import devices, environment, failures, files, pages, visualization
 from utils.errors import DataError, UsageError
 from utils.progress import Progress
@@ -24,6 +24,36 @@ _PICTURE_WIDTH = 480      # pixels of what is shown; larger photos are scaled do
 _SHOWN_OF_A_PROBLEM = 6   # pictures
 _MARK = '<label class="slider">overlay'  # what no other page holds
 _TEMPLATE = os.path.splitext(__file__)[0] + '.html'
+
+
+class Facts(typing.NamedTuple):
+  """What is kept of an example: its place in the source, pixels of each class, the share that is ignored."""
+  index: int
+  name: str
+  size: tuple[int, int]       # height, width
+  pixels: np.ndarray          # int64 [K]; 0 for a class that is ignored
+  ignored: float              # 0..1
+  fingerprint: bytes | None   # see image_files.fingerprint
+
+
+class Set(typing.NamedTuple):
+  """A set of examples; `load` returns of one's index what `decode` does."""
+  title: str
+  facts: list[Facts]          # of the usable examples
+  errors: list[str]           # a sentence on each of the others
+  pixels: np.ndarray          # int64 [K], of each class
+  images: np.ndarray          # int64 [K], examples that hold each class
+  ignored: float              # 0..1, the share of ignored pixels
+  sizes: list[tuple]          # ((width, height), number of examples), the most frequent first
+  load: typing.Callable[[int], tuple]
+
+
+class Problem(typing.NamedTuple):
+  """Something to know before training, with examples worth looking at."""
+  kind: str                   # 'error' (examples that cannot be used) or 'warning'
+  sentence: str
+  details: list[str]          # one for each example concerned
+  examples: list[tuple[Set, Facts]]
 
 
 @failures.explaining('leave out the largest images, or end other programs that hold memory')
@@ -40,15 +70,13 @@ def main(args):
     files.make_folder_of(args.json, '--json')
 
   sets = [read_set(title, *source, dataset) for title, source in sources.items()]
-  problems = view_dataset_facts.find_problems(sets, dataset)
-  load = {title: functools.partial(decode, source, dataset) for title, (source, _) in sources.items()}
+  problems = find_problems(sets, dataset)
   crops = []
   if options and not sets[0].errors:  # which end the stream of crops, and are told of below
-    title = f'{args.split}, augmented'
     examples = read_crops(args, dataset, options)
-    facts = [view_dataset_facts.examine(index, *crop, dataset) for index, crop in enumerate(examples)]
-    crops, load[title] = [view_dataset_facts.Set(title, facts, [], dataset.num_classes)], examples.__getitem__
-  write_page(args, dataset, sets, crops, problems, load)
+    facts = [examine(index, *crop, dataset) for index, crop in enumerate(examples)]
+    crops = [set_of(f'{args.split}, augmented', facts, [], dataset, examples.__getitem__)]
+  write_page(args, dataset, sets, crops, problems)
   if args.json:
     files.write_json(args.json, as_json(sets, problems, dataset))
 
@@ -105,18 +133,10 @@ def open_sources(args, dataset):
 
 
 def read_set(title, source, errors, dataset):
-  """Returns the view_dataset_facts.Set of a source, with a progress bar.
-
-  Args:
-    title: str.
-    source: tf_records.Records or tf_records.Files.
-    errors: list of str, what is known already.
-    dataset: Dataset.
-  """
+  """Returns the Set of a source, tf_records.Records or Files; `errors` are sentences on what is missing."""
   def examined(index):
     try:
-      example = decode(source, dataset, index, image_files.PRINT_SIDE)
-      return view_dataset_facts.examine(index, *example, dataset)
+      return examine(index, *decode(source, dataset, index, image_files.PRINT_SIDE), dataset)
     except DataError as error:
       return str(error)
 
@@ -126,7 +146,7 @@ def read_set(title, source, errors, dataset):
     for one in pool.map(examined, range(len(source))):
       (errors if isinstance(one, str) else facts).append(one)
       progress.update()
-  return view_dataset_facts.Set(title, facts, errors, dataset.num_classes)
+  return set_of(title, facts, errors, dataset, functools.partial(decode, source, dataset))
 
 
 def decode(source, dataset, index, min_side=_PICTURE_WIDTH):
@@ -134,6 +154,23 @@ def decode(source, dataset, index, min_side=_PICTURE_WIDTH):
   where = source.source(index)
   features = tf_records.parse(source.load(index), where)
   return schema.file_name(features) or where, *schema.decode(features, dataset, where, min_side)
+
+
+def examine(index, name, image, label, dataset):
+  """Returns the Facts of an example: a PIL image, of any scale, and uint8 [H, W], 0..K-1 or ignored."""
+  pixels = np.bincount(label.ravel(), minlength=256)[:dataset.num_classes]
+  pixels[np.arange(dataset.num_classes) == dataset.ignore_label] = 0
+  return Facts(index, name, label.shape, pixels, float((label == dataset.ignore_label).mean()),
+               image_files.fingerprint(image))
+
+
+def set_of(title, facts, errors, dataset, load):
+  """Returns the Set of some Facts."""
+  pixels = np.stack([one.pixels for one in facts] or [np.zeros(dataset.num_classes, np.int64)])  # [N, K]
+  areas = [np.prod(one.size) for one in facts]
+  ignored = float(np.dot([one.ignored for one in facts], areas) / max(sum(areas), 1))
+  sizes = collections.Counter(one.size[::-1] for one in facts).most_common()
+  return Set(title, facts, errors, pixels.sum(0), (pixels > 0).sum(0), ignored, sizes, load)
 
 
 def crop_options(args):
@@ -144,9 +181,9 @@ def crop_options(args):
   """
   records = tf_records.record_files(args.data_dir, args.split)
   index = record_index.read(args.data_dir, args.split)
-  sampling = class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, f'{args.split}.json'))
   return inputs.TrainOptions(
-      **inputs.read_flags(args), images_per_replica=1, sampling=sampling,
+      **inputs.read_flags(args), images_per_replica=1,
+      sampling=class_uniform.plan(index, args.class_uniform, record_index.path_of(args.data_dir, args.split)),
       padding_color=backbones.get(args.base_architecture).padding_color,
       num_examples=record_index.count_examples(index, records))
 
@@ -163,34 +200,59 @@ def read_crops(args, dataset, options):
   return crops
 
 
+# --- Problems ------------------------------------------------------------------------------------
+
+
+def find_problems(sets, dataset):
+  """Returns the Problems of one Set, or of two: training and validation; errors first."""
+  found = []
+  for one in sets:
+    if one.errors:
+      found.append(Problem('error', f'{one.title}: {_count(len(one.errors), "example")} of '
+                           f'{len(one.errors) + len(one.facts)} cannot be used', one.errors, []))
+    names = [name for value, (name, pixels) in enumerate(zip(dataset.class_names, one.pixels))
+             if not pixels and value != dataset.ignore_label]
+    if one.facts and names:
+      found.append(Problem('warning', f'{one.title}: {_count(len(names), "class", "classes")} of '
+                           f'{dataset.num_classes} without a pixel', names, []))
+    if blank := [facts for facts in one.facts if facts.ignored == 1]:
+      found.append(Problem('warning', f'{one.title}: {_count(len(blank), "label holds", "labels hold")} '
+                           f'nothing but the ignore label {dataset.ignore_label}',
+                           [facts.name for facts in blank], [(one, facts) for facts in blank]))
+  if len(sets) == 2:
+    train, val = sets
+    rows = image_files.find_alike(*([one.fingerprint for one in each.facts] for each in (val, train)))
+    if pairs := [(train.facts[row], facts) for row, facts in zip(rows, val.facts) if row >= 0]:
+      found.append(Problem('warning', f'{_count(len(pairs), "image")} of {val.title} nearly equal one of '
+                           f'{train.title}, so that scores will be too good',
+                           [f'{one.name} is {other.name}' for other, one in pairs],
+                           [shown for pair in pairs for shown in zip(sets, pair)]))
+  return sorted(found, key=lambda problem: problem.kind)
+
+
+def _count(number, singular, plural=None):
+  return f'{number:,} {singular if number == 1 else plural or singular + "s"}'
+
+
 # --- Writing -------------------------------------------------------------------------------------
 
 
-def write_page(args, dataset, sets, crops, problems, load):
-  """Writes index.html and pictures/ into --output_dir.
-
-  Args:
-    args: the parsed flags.
-    dataset: Dataset.
-    sets: list of view_dataset_facts.Set.
-    crops: list of Sets of crops as the network sees them, which are shown and not counted.
-    problems: list of view_dataset_facts.Problem.
-    load: dict from a Set's title to a function of an index that returns what `decode` does.
-  """
+def write_page(args, dataset, sets, crops, problems):
+  """Writes index.html and pictures/ into --output_dir; `crops` are Sets that are shown and not counted."""
   os.makedirs(os.path.join(args.output_dir, 'pictures'), exist_ok=True)
   titles = [one.title for one in (*sets, *crops)]
 
-  def card(title, facts):
+  def card(one, facts):
     """Writes a photo and its label; returns the title, the facts, and the addresses of both in the page."""
-    stem = f'pictures/{titles.index(title)}_{facts.index:06d}'
-    _, image, label = load[title](facts.index)
+    stem = f'pictures/{titles.index(one.title)}_{facts.index:06d}'
+    _, image, label = one.load(facts.index)
     size = visualization.shown_size(label.shape, _PICTURE_WIDTH)
     pictures = {stem + '.jpg': visualization.photo_jpeg(image, size), stem + '_label.png':
                 visualization.label_png(label, size, dataset.palette, dataset.ignore_label)}
     for name, picture in pictures.items():
       with files.replacing(os.path.join(args.output_dir, name)) as temporary, open(temporary, 'wb') as file:
         file.write(picture)
-    return title, facts, *pictures
+    return one.title, facts, *pictures
 
   pages.write(
       os.path.join(args.output_dir, 'index.html'), _TEMPLATE, dataset=dataset, sets=sets,
@@ -200,14 +262,8 @@ def write_page(args, dataset, sets, crops, problems, load):
                 for problem in problems],
       tables=[(one, one.pixels / max(one.pixels.sum(), 1), one.images / max(len(one.facts), 1),
                np.mean([facts.ignored > 0 for facts in one.facts] or [0])) for one in sets],
-      sizes=[(one.title, _sizes(one)) for one in sets],
-      examples=[(one.title, [card(one.title, facts) for facts in _chosen(one, args.samples)])
+      examples=[(one.title, [card(one, facts) for facts in _chosen(one, args.samples)])
                 for one in (*crops, *sets)])
-
-
-def _sizes(one):
-  """Returns [((width, height), number of examples), ...] of a Set, the most frequent first."""
-  return collections.Counter(facts.size[::-1] for facts in one.facts).most_common()
 
 
 def _chosen(one, samples):
@@ -216,7 +272,7 @@ def _chosen(one, samples):
     return []
   places = dict.fromkeys(np.linspace(0, len(one.facts) - 1, min(samples, len(one.facts))).round().astype(int))
   pixels = np.stack([facts.pixels for facts in one.facts])  # [N, K]
-  for value in np.flatnonzero(pixels.sum(0)):
+  for value in np.flatnonzero(one.pixels):
     if not pixels[list(places), value].any():
       places[pixels[:, value].argmax()] = None
   return [one.facts[place] for place in places]
@@ -232,7 +288,7 @@ def as_json(sets, problems, dataset):
           'pixels': dict(zip(dataset.class_names, one.pixels.tolist())),
           'images': dict(zip(dataset.class_names, one.images.tolist())),
           'ignored': one.ignored,
-          'sizes': {f'{width}x{height}': number for (width, height), number in _sizes(one)},
+          'sizes': {f'{width}x{height}': number for (width, height), number in one.sizes},
       } for one in sets},
       'problems': [{'kind': problem.kind, 'sentence': problem.sentence, 'details': problem.details}
                    for problem in problems],

@@ -63,11 +63,7 @@ def explaining(memory_advice: str, find_bad_example: FindBad | None = None) -> t
 
 
 def explain(error: Exception, memory_advice: str, find_bad_example: FindBad | None = None) -> Exception:
-  """Returns what a failure means to the user, a UsageError or DataError; or the error itself.
-
-  Args:
-    memory_advice, find_bad_example: see explaining.
-  """
+  """Returns what a failure means, a UsageError or DataError, or the error itself: see explaining."""
   if isinstance(error, UsageError | DataError | BrokenPipeError):
     return error
   text, kind = _text(error), _op_error_kind(error)
@@ -127,8 +123,9 @@ def _failed_file(error, text):
   number, path = _errno_and_path(error)
   missing = _MISSING_CHECKPOINT.search(text)
   if missing or number == errno.ENOENT and path and _CHECKPOINT_FILE.search(path):
-    return DataError(f"checkpoint file '{path or missing[1]}' is not there any more; a training that goes on "
-                     'removes old checkpoints: start again, or let it keep more by its --keep_checkpoint_max')
+    name = missing[1] if missing else path
+    return DataError(f"checkpoint file '{name}' is not there any more; a training that goes on removes old "
+                     'checkpoints: start again, or let it keep more by its --keep_checkpoint_max')
   if number is None or number == errno.ENOMEM:
     return None
   what, reason = f"'{path}'" if path else 'a file', getattr(error, 'strerror', None) or os.strerror(number)
