@@ -90,15 +90,6 @@ class TakeTest(unittest.TestCase):
   def test_without_gpus_sessions_get_no_list(self):
     self.assertEqual(run_config.run_config().session_config.gpu_options.visible_device_list, '')
     self.assertEqual(devices.taken(), [])
-    self.assertIsNone(devices.capability())
-
-  def test_lowest_capability_of_those_taken_counts(self):
-    with gpus(A100, H100, V100, ('new', None)):
-      self.assertEqual(devices.capability(), (7, 0))
-      devices.limit(2)
-      self.assertEqual(devices.capability(), (8, 0))
-    with gpus(('new', None)):
-      self.assertIsNone(devices.capability())
 
   def test_input_gets_the_cores_that_launching_kernels_leaves(self):
     with mock.patch.object(environment, 'cores', return_value=16):

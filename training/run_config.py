@@ -47,9 +47,9 @@ def compute_params(precision, data_format, training):
 
   Args:
     precision: str, a name in DTYPES.
-    data_format: str, or None for what suits the precision and the devices. Tensor cores take channels last:
-      half precision, and from Ampere on float32 too (TF32), but there only without a backward pass; with one
-      TensorFlow's own layout optimiser puts channels first. CPUs know but channels last.
+    data_format: str, or None for what suits the precision and the devices. Tensor cores take channels last.
+      In float32 with a backward pass TensorFlow's own layout optimiser puts channels first. CPUs support
+      channels last alone.
     training: bool, whether there is a backward pass.
 
   Raises:
@@ -58,8 +58,7 @@ def compute_params(precision, data_format, training):
   gpus = devices.taken()
   if data_format == 'channels_first' and not gpus:
     raise UsageError('--data_format channels_first needs a GPU, and TensorFlow sees none; leave it out')
-  has_tf32 = (devices.capability() or devices.AMPERE) >= devices.AMPERE
-  is_first = gpus and precision == 'fp32' and (training or not has_tf32)
+  is_first = gpus and precision == 'fp32' and training
   params = {'precision': precision,
             'data_format': data_format or ('channels_first' if is_first else 'channels_last')}
   if os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true'):

@@ -7,7 +7,6 @@ import tensorflow.compat.v1 as tf
 
 from utils import environment
 
-AMPERE = (8, 0)  # computes bfloat16 and TF32 at full speed
 _SIGNS_OF_A_DRIVER = ('/dev/nvidia0', '/proc/driver/nvidia/version')
 _SHOWS_WHY = 'TF_CPP_MIN_LOG_LEVEL=0 python -c "import tensorflow as tf; tf.config.list_physical_devices()"'
 
@@ -54,11 +53,6 @@ def visible_device_list() -> str:
   """
   gpus = tf.config.list_physical_devices('GPU')
   return ','.join(str(gpus.index(gpu)) for gpu in taken())
-
-
-def capability() -> tuple[int, int] | None:
-  """Returns the lowest compute capability of this process's GPUs, such as (8, 0); None if none is known."""
-  return min((each for _, each in map(_details, taken()) if each), default=None)
 
 
 def describe() -> str:
