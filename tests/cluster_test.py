@@ -59,12 +59,12 @@ class TaskTest(unittest.TestCase):
 
   def test_what_cannot_work_gets_a_sentence(self):
     for jobs, job, index, sentence in (
-        ({**WORKERS, 'ps': ['d:1']}, 'worker', 0, 'has the jobs ps, worker; give chief and worker alone'),
+        ({**WORKERS, 'ps': ['d:1']}, 'worker', 0, 'give workers and at most one chief alone'),
         (WORKERS, 'worker', 3, 'this is worker 3, which its cluster does not list'),
         ({'worker': ['a:1']}, 'worker', 1, 'this is worker 1, which its cluster does not list'),
         ({'worker': ['a:1']}, 'evaluator', 0, 'this is evaluator 0, which its cluster does not list'),
-        ({'chief': ['a:1', 'b:1']}, 'chief', 0, 'lists 2 chiefs; give one'),
-        ({'chief': ['a:1'], 'worker': ['b:1', 'a:1']}, 'chief', 0, 'lists a:1 twice')):
+        ({'chief': ['a:1', 'b:1']}, 'chief', 0, 'at most one chief'),
+        ({'chief': ['a:1'], 'worker': ['b:1', 'a:1']}, 'chief', 0, 'each with an address of its own')):
       with self.subTest(sentence), self.assertRaisesRegex(UsageError, sentence):
         self.task(jobs, job, index)
 

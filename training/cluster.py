@@ -45,11 +45,13 @@ def task_from_environment() -> Task:
   try:
     jobs, job, index = _parsed(text)
   except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-    shown = text if len(text) <= 300 else text[:300] + '...'
-    raise UsageError(f'TF_CONFIG is {shown}; it should be JSON such as {_EXAMPLE}') from error
+    raise UsageError(f'TF_CONFIG is {text[:300]}; it should be JSON such as {_EXAMPLE}') from error
   if not jobs:
     return Task()
-  _check(jobs)
+  addresses = [address for job in jobs.values() for address in job]
+  if {*jobs} - {'chief', 'worker'} or len(jobs.get('chief', ())) > 1 or len({*addresses}) < len(addresses):
+    raise UsageError(f'TF_CONFIG is {text[:300]}; give workers and at most one chief alone, each with an '
+                     'address of its own: every worker holds all variables, and the chief evaluates')
   if not 0 <= index < len(jobs.get(job, ())):
     raise UsageError(f'TF_CONFIG says that this is {job} {index}, which its cluster does not list')
   return Task(sum(map(len, jobs.values())), index + len(jobs.get('chief', ())) * (job == 'worker'))
@@ -127,16 +129,3 @@ def _parsed(text):
     if not (isinstance(addresses, list) and all(re.fullmatch(r'\S+:\d+', address) for address in addresses)):
       raise ValueError(f'{addresses} are no addresses')
   return jobs, str(config['task']['type']), int(config['task']['index'])
-
-
-def _check(jobs):
-  """Raises UsageError if TF_CONFIG lists what cannot train together."""
-  if set(jobs) - {'chief', 'worker'}:
-    raise UsageError(f"TF_CONFIG has the jobs {', '.join(sorted(jobs))}; give chief and worker alone: every "
-                     'worker holds all variables, and the chief evaluates')
-  if len(jobs.get('chief', ())) > 1:
-    raise UsageError(f"TF_CONFIG lists {len(jobs['chief'])} chiefs; give one, and the others as workers")
-  addresses = [address for job in jobs.values() for address in job]
-  doubled = [address for address in addresses if addresses.count(address) > 1]
-  if doubled:
-    raise UsageError(f'TF_CONFIG lists {doubled[0]} twice; give each machine an address of its own')
