@@ -231,7 +231,7 @@ class RefusalTest(ConverterTest):
           part.write(os.urandom(50000))
         file.add(part.name, 'model.ckpt.' + name)
     os.truncate(archive, os.path.getsize(archive) // 2)
-    with self.assertRaisesRegex(DataError, 'half.tar.gz cannot be unpacked .*; download it again'):
+    with self.assertRaisesRegex(DataError, 'half.tar.gz cannot be unpacked: .*; download it again'):
       self.convert(archive)
 
   def test_archive_without_a_checkpoint_is_named(self):
@@ -298,7 +298,7 @@ class UntrustedArchiveTest(ConverterTest):
     for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE):
       with gzip.open(path, 'wb') as file:
         file.write(self.member('x', kind, size=1 << 33).tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
-      with self.subTest(kind=kind), self.assertRaisesRegex(DataError, r'cannot be unpacked \(a header says'):
+      with self.subTest(kind=kind), self.assertRaisesRegex(DataError, 'cannot be unpacked: it is damaged'):
         checkpoint_conversion.unpacked(path, self.folder)
 
   def test_size_below_zero_ends(self):

@@ -34,9 +34,8 @@ _LEFT_OUT = (
     ('^auxiliary/', "an auxiliary head's"),
     ('mean_rgb$', 'the mean colour, which is known'),
 )
-# The largest of Google's archives unpacks to 1 GiB, in some dozens of files.
+# The largest of Google's archives unpacks to 1 GiB.
 _MAX_UNPACKED = 8 << 30  # bytes
-_MAX_MEMBERS = 10000
 _MAX_HEADER = 1 << 20    # bytes, of long names and such
 # Crop sizes at which Google evaluated its models; the image-level feature depends on them.
 _EVAL_CROP_SIZES = {'voc': (513, 513), 'cityscapes': (1025, 2049), 'ade20k': (513, 513)}
@@ -50,7 +49,10 @@ def main(args):
   with tempfile.TemporaryDirectory() as scratch:
     prefix = checkpoints.resolve(unpacked(args.checkpoint, scratch))
     stored = checkpoints.shapes(prefix)
-    refuse_unsupported(prefix, stored)
+    for pattern, what in _REFUSED:
+      if any(re.search(pattern, name) for name in stored):
+        raise DataError(f'{prefix} is {what}, which cannot be converted; convert an Xception, MobileNetV2, '
+                        'ResNet-v1-beta or ResNet-v2 model')
     architecture = recognized(prefix, stored, args, dataset)
     convert(prefix, stored, architecture, dataset, args)
 
@@ -74,53 +76,29 @@ def unpacked(path, scratch):
   Raises:
     DataError: the archive is damaged, holds no checkpoint, or unpacks to more than any checkpoint.
   """
-  archive = _opened(path)
-  if archive is None:
+  if not (os.path.isfile(path) and path.endswith(('.tar', '.tar.gz', '.tgz', '.tar.bz2'))):
     return path
-  total, names = 0, []
+  total = 0
   try:
-    with archive:
-      for number, member in enumerate(archive):
-        total += max(0, member.size)
+    with tarfile.open(path, tarinfo=_Member) as archive:
+      for member in archive:
+        total += member.size
         if member.size < 0:  # by an extended header; the position would go back
           raise tarfile.ReadError(f'a header says {member.size:,} bytes')
-        if total > _MAX_UNPACKED or number > _MAX_MEMBERS:
-          raise DataError(f'{path} unpacks to more than {_MAX_UNPACKED >> 30} GiB or {_MAX_MEMBERS} files, '
-                          'which is no checkpoint of a DeepLab; give another')
+        if total > _MAX_UNPACKED:
+          raise DataError(f'{path} unpacks to more than {_MAX_UNPACKED >> 30} GiB, which is no checkpoint of '
+                          'a DeepLab; give another')
         name = os.path.basename(member.name)
         if member.isreg() and '.ckpt' in name:
           with archive.extractfile(member) as source, open(os.path.join(scratch, name), 'wb') as target:
             shutil.copyfileobj(source, target)
-          names.append(name)
   except (EOFError, OSError, ValueError, RecursionError, tarfile.TarError, zlib.error) as error:
     if isinstance(error, DataError) or failures.is_full_disk(error):
       raise
-    raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
-  if not names:
+    raise DataError(f'{path} cannot be unpacked: it is damaged, or no archive; download it again') from error
+  if not os.listdir(scratch):
     raise DataError(f'{path} holds no checkpoint (no file named *.ckpt*); it may be a frozen graph alone')
   return scratch
-
-
-def _opened(path):
-  """Returns the tarfile.TarFile at a path, or None where that is something else."""
-  if not os.path.isfile(path):
-    return None
-  for mode in ('r:gz', 'r:bz2', 'r:'):  # not xz, which reserves whatever memory its header asks for
-    try:
-      return tarfile.open(path, mode, tarinfo=_Member)
-    except EOFError as error:
-      raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
-    except (OSError, ValueError, RecursionError, tarfile.TarError, zlib.error) as error:
-      if 'a header says' in str(error):
-        raise DataError(f'{path} cannot be unpacked ({error}); download it again') from error
-  return None
-
-
-def refuse_unsupported(prefix, stored):
-  for pattern, what in _REFUSED:
-    if any(re.search(pattern, name) for name in stored):
-      raise DataError(f'{prefix} is {what}, which cannot be converted; convert an Xception, MobileNetV2, '
-                      f'ResNet-v1-beta or ResNet-v2 model')
 
 
 def recognized(prefix, stored, args, dataset):
