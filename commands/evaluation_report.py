@@ -99,7 +99,9 @@ def write(folder: str, split: str, found: dict[str, typing.Any], images: list[sc
     dataset: descriptors.Dataset of the model.
   """
   matrix, names = np.array(found['confusion_matrix']), list(dataset.class_names)
-  picture = _png(confusion_picture.draw(matrix, names))
+  encoded = io.BytesIO()
+  confusion_picture.draw(matrix, names).save(encoded, 'PNG', optimize=True)
+  picture = encoded.getvalue()
   means = [(title, value if matrix.any() else None) for title, value in scores.means(found)]
   pages.write(os.path.join(folder, PAGE), _TEMPLATE, found=found, split=split, dataset=dataset, means=means,
               classes=list(zip(names, dataset.palette)), columns=_COLUMNS, title=scores.title, shown=_shown,
@@ -117,12 +119,6 @@ def write(folder: str, split: str, found: dict[str, typing.Any], images: list[sc
 
 def _number(value):
   return '' if value is None else f'{value:.6f}'
-
-
-def _png(picture):
-  encoded = io.BytesIO()
-  picture.save(encoded, 'PNG', optimize=True)
-  return encoded.getvalue()
 
 
 def _shown(value):

@@ -7,7 +7,6 @@ import pathlib
 
 import tensorflow.compat.v1 as tf
 from google.protobuf.message import DecodeError
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from dataset import tf_records
@@ -17,7 +16,6 @@ from utils.errors import DataError, UsageError
 
 def main(args):
   """Draws the curves, and prints how they compare, as the flags say."""
-  check_format(args.output)
   curves = {path: read_scalar(path, args.scalar) for path in args.model_dirs}
   files.make_folder_of(args.output, '--output')
   means = {path: running_mean(values, args.window) for path, (_, values) in curves.items()}
@@ -25,19 +23,6 @@ def main(args):
     print(f'{path}: {args.scalar} {means[path][0]:.4f} at step {steps[min(args.window, len(steps)) - 1]}, '
           f'{means[path][-1]:.4f} at step {steps[-1]}')
   draw(args.output, args.scalar, {path: (curves[path][0], means[path]) for path in curves})
-
-
-def check_format(path):
-  """Raises UsageError where a picture cannot have this extension, or its path is a folder's."""
-  allowed = sorted(FigureCanvasBase.get_supported_filetypes())
-  if picture_format(path) not in allowed:
-    raise UsageError(f"--output '{path}' is not supported; use one of the extensions {', '.join(allowed)}")
-  if os.path.isdir(path):
-    raise UsageError(f"--output '{path}' is a folder; give the path of a picture")
-
-
-def picture_format(path):
-  return os.path.splitext(path)[1][1:].lower() or 'png'
 
 
 def read_scalar(model_dir, name):
@@ -84,7 +69,11 @@ def running_mean(values, window):
 
 
 def draw(path, title, curves):
-  """Writes a picture of curves, a dict of name to (steps, means); the means belong to the last steps."""
+  """Writes a picture of curves, a dict of name to (steps, means); the means belong to the last steps.
+
+  Raises:
+    UsageError: Matplotlib draws no pictures of this extension.
+  """
   figure = Figure(figsize=(7, 4), layout='constrained')
   axes = figure.subplots()
   styles = [style for style in ('-', '--', ':', '-.') for _ in range(10)]  # Matplotlib has ten colours
@@ -99,4 +88,7 @@ def draw(path, title, curves):
     shown, font = visualization.lettering(text.get_text(), f'training {number}' if number else 'scalar', 10)
     text.set(text=shown, font=pathlib.Path(font.path))
   with files.replacing(path) as temporary:
-    figure.savefig(temporary, format=picture_format(path), dpi=120)
+    try:
+      figure.savefig(temporary, format=os.path.splitext(path)[1][1:] or 'png', dpi=120)
+    except ValueError as error:  # which says what is supported
+      raise UsageError(f"the picture '{path}' cannot be written: {error}; give another extension") from error
