@@ -53,6 +53,8 @@ class Parser(argparse.ArgumentParser):
   def __init__(self, description: str, **kwargs: typing.Any) -> None:
     super().__init__(description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+    # A value may begin with one dash, as in `--label_suffix -mask`; argparse allows it to numbers alone.
+    self._negative_number_matcher = re.compile('-[^-]')
     self.defaults: dict[str, typing.Any] = {}
     self._titled: dict[str, argparse._ArgumentGroup] = {}
     self._group: argparse._ActionsContainer = self
@@ -138,24 +140,12 @@ class Parser(argparse.ArgumentParser):
 
   def _given(self, words):
     """Returns the flags in the words of a command line, a dict."""
-    found, unknown = self.parse_known_args(self._joined(words))
+    found, unknown = self.parse_known_args(words)
     if unknown:
       self.error(f'unrecognized arguments: {shlex.join(unknown)}')
     given = vars(found)
     return {action.dest: self._checked(action, given[action.dest])
             for action in self._actions if action.dest in given}
-
-  def _joined(self, argv):
-    """Returns a command line in which a text may begin with a dash, as in `--label_suffix -mask`."""
-    joined: list[str] = []
-    for word in argv:
-      action = self._option_string_actions.get(joined[-1]) if joined else None
-      is_text = action is not None and action.metavar == 'TEXT' and word not in self._option_string_actions
-      if is_text and word.startswith('-') and not word.startswith('--'):
-        joined[-1] += f'={word}'
-      else:
-        joined.append(word)
-    return joined
 
   def _checked(self, action, value):
     """Returns the value of a flag, or the list of its values, with the home folder for ~ in paths."""
@@ -164,12 +154,8 @@ class Parser(argparse.ArgumentParser):
     if not isinstance(value, str):
       return value
     argument = f'argument {"/".join(action.option_strings) or action.metavar}: '
-    if '\0' in value:
-      self.error(f'{argument}{value!r} holds a NUL byte, which no name may; leave it out')
-    try:
-      value.encode()
-    except UnicodeEncodeError:
-      self.error(f'{argument}{value!r} is not UTF-8, which TensorFlow needs; rename it')
+    if '\0' in value or value != value.encode(errors='replace').decode():
+      self.error(f'{argument}{value!r} holds a NUL byte, or is not UTF-8, which TensorFlow needs; rename it')
     if action.metavar not in _NAMES:
       return value
     if not value:
@@ -177,11 +163,7 @@ class Parser(argparse.ArgumentParser):
                  + ('' if action.required else ', or leave the flag out'))
     if _URL.match(value):
       self.error(f'{argument}{value} is a URL; give a path of this machine, to which it is mounted or copied')
-    path = os.path.expanduser(value)
-    if path.startswith('~'):
-      self.error(f'{argument}{value} names a home folder that is not known here; write it out, or ./{value} '
-                 'for what is called so')
-    return path
+    return os.path.expanduser(value)
 
 
 # What stands before a comment: words and blanks. A # inside a word is a part of it.
@@ -369,30 +351,14 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
   environment.prepare()
   with (ending.explained(parser.prog, lambda: args.verbose),
         ending.raising_signals(parser.prog, last=argv is None)):
-    if argv is None:
-      use_utf8()
+    if (encoding := sys.getfilesystemencoding()) != 'utf-8':  # in a folder größe TensorFlow would see no file
+      raise UsageError(f'names of files are {encoding} here, by LC_ALL, LC_CTYPE or LANG, and TensorFlow '
+                       'takes them for UTF-8; run with PYTHONUTF8=1, or in a locale such as C.UTF-8')
     args = parser.parse(argv)
     progress.set_quiet(args.quiet)
     if not args.verbose and argv is None:
       quiet.silence()  # also while the process ends, when TensorFlow tells of what was never used
     main(args)
-
-
-def use_utf8() -> None:
-  """Starts this script anew in Python's UTF-8 mode if names of files have another encoding here.
-
-  TensorFlow takes them for UTF-8: in a folder größe of Python's it would see no records or checkpoints.
-
-  Raises:
-    UsageError: it was started anew already, or forbidden to be, or is no process of its own (IPython's %run).
-  """
-  encoding = sys.getfilesystemencoding()
-  if encoding == 'utf-8':
-    return
-  if 'PYTHONUTF8' in os.environ or sys.argv[0] not in sys.orig_argv:
-    raise UsageError(f'names of files are {encoding} here, by LC_ALL, LC_CTYPE or LANG, and TensorFlow takes '
-                     'them for UTF-8; run with PYTHONUTF8=1, or in a locale such as C.UTF-8')
-  os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, 'PYTHONUTF8': '1'})
 
 
 def enable_onednn() -> None:
