@@ -50,9 +50,17 @@ def make_parser():
 
 def main(args):
   check_flags(args)
-  from commands import evaluation  # TensorFlow, which --help does without
+  from commands import checkpoint_watch, evaluation, trained_model  # TensorFlow, which --help does without
 
-  evaluation.main(args)
+  if args.watch:
+    checkpoint_watch.wait_for_first(args.model_dir)
+  model = trained_model.read(args)
+  examples = evaluation.open_examples(args, model.dataset)
+  scored = evaluation.Evaluation(args, model, examples)  # the places of the results are checked and made
+  if args.watch or args.all_checkpoints:
+    scored.score_all()
+  else:
+    scored.score_one()
 
 
 def check_flags(args):

@@ -11,11 +11,14 @@ Other formats go to <export_dir>/<format>-<timestamp>/:
   python export_inference_graph.py --format tflite --size 513 513 --calibration photos
 """
 import os
+import re
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from commands import flags
+from utils import files
 
 FORMATS = ('saved_model', 'tflite', 'onnx')
 
@@ -40,8 +43,21 @@ def make_parser():
 
 def main(args):
   from commands import export  # TensorFlow, which --help does without
+  from utils import devices, failures
 
-  export.main(args)
+  model = export.read_model(args)
+  files.make_folder(args.export_dir, '--export_dir')
+  print(f'Exporting {model}; on {devices.describe()}', flush=True)
+  # What appears in export_dir has been checked.
+  with (failures.explaining('end other programs that hold memory'),
+        tempfile.TemporaryDirectory(prefix='exporting-', suffix='.tmp', dir=args.export_dir) as folder):
+    exported = export.write(model, folder)
+    agreement = export.check(exported, model)
+    path = export.move_into(exported, args.export_dir)
+  print(f'{path}: exported {model}, and checked against it: {agreement}')
+  if re.search(r'[][*?\\]', os.path.abspath(path)):
+    print(f'Note: TensorFlow takes [ ] * ? \\ in a path for a pattern, and cannot load a SavedModel from '
+          f'{path}; move it to a folder without these')
 
 
 if __name__ == '__main__':

@@ -15,6 +15,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # where our modules are
 
 from commands import flags
+from utils import files
+from utils.errors import DataError, UsageError
 
 
 def make_parser():
@@ -41,9 +43,23 @@ def make_parser():
 
 
 def main(args):
-  from commands import inference  # TensorFlow, which --help does without
+  check_flags(args)
+  from commands import inference, trained_model  # TensorFlow, which --help does without
 
-  inference.main(args)
+  model = trained_model.read(args)
+  photos = inference.find_photos(args)
+  files.make_folder(args.output_dir, '--output_dir')
+  bad = inference.predict(photos, model, args)
+  if bad:
+    head = f'{len(bad)} of {len(photos)} images could not be predicted:'
+    raise DataError(('\n' if len(bad) > 1 else ' ').join([head, *(bad[index] for index in sorted(bad))]))
+
+
+def check_flags(args):
+  """Raises UsageError for flags that exclude each other."""
+  for name in ('data_dir', 'infer_data_list'):
+    if args.input and name in args.explicit:
+      raise UsageError(f'--input and --{name} were given, and each says which images to take; give one')
 
 
 if __name__ == '__main__':

@@ -6,57 +6,30 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from commands import checkpoint_watch, evaluation_report, model_config
+from commands import checkpoint_watch, evaluation_report
 from commands.predictor import Predictor
-from dataset import image_files, lists, predictions, record_index, schema, tf_records, views
-from training import checkpoint_store, checkpoints, event_files, run_config
+from dataset import image_files, lists, predictions, record_index, schema, tf_records
+from training import checkpoint_store, checkpoints, event_files
 from utils import devices, environment, failures, files, scores
 from utils.errors import DataError
 from utils.progress import Progress
 
 
-def main(args):
-  """Scores a model, or only predicts, as the flags say."""
-  if args.watch:
-    checkpoint_watch.wait_for_first(args.model_dir)
-  stored = model_config.read(args.model_dir)
-  model_config.check_views(args, stored)
-  architecture, dataset = model_config.resolve(args, stored)
-  examples = open_examples(args, dataset)
-  looks = views.read_flags(args, architecture.output_stride)
-  devices.take()
-  has_several = args.watch or args.all_checkpoints
-  numbered = checkpoint_store.numbered(args.model_dir)
-  checkpoint = numbered[-1][1] if has_several and numbered else checkpoints.latest_or_error(args.model_dir)
-  args.weights = model_config.weights(args, checkpoint)
-  params = {**vars(architecture), 'class_names': dataset.class_names, 'ignore_label': dataset.ignore_label,
-            'weights': args.weights,
-            **run_config.compute_params(args.precision, args.data_format, training=False)}
-  evaluation = Evaluation(args, dataset, examples, params, looks)
-  if has_several:
-    evaluation.score_all()
-  else:
-    evaluation.score_one(checkpoint)
-
-
 class Evaluation:
   """What is evaluated, and where the results go."""
 
-  def __init__(self, args, dataset, examples, params, looks):
+  def __init__(self, args, model, examples):
     """Checks and makes the places of the results.
 
     Args:
       args: the parsed flags.
-      dataset: Dataset of the model.
+      model: trained_model.Model.
       examples: Examples.
-      params: dict, those of the model_fn but the checkpoint.
-      looks: views.Views.
     """
-    self._args, self._dataset, self._examples, self._params = args, dataset, examples, params
-    self._looks = looks
+    self._args, self._model, self._dataset, self._examples = args, model, model.dataset, examples
     self._paths = None
     if args.save_predictions:
-      predictions.check_submission(args.submission, dataset)
+      predictions.check_submission(args.submission, model.dataset)
       self._paths = predictions.output_paths(args.save_predictions, examples.names, args.submission,
                                              split_name(args))
       files.check_outputs(self._paths, examples.inputs, '--save_predictions')
@@ -68,16 +41,15 @@ class Evaluation:
       evaluation_report.check(args.report, examples.inputs)
       files.make_folder(args.report, '--report')
 
-  def score_one(self, checkpoint):
-    """Evaluates a checkpoint, and prints and writes all there is to say of it."""
+  def score_one(self):
+    """Evaluates the model's checkpoint, and prints and writes all there is to say of it."""
     args, count = self._args, len(self._examples.names)
-    what = checkpoints.described(checkpoint, args.weights)
-    print(f'Evaluating {what} on {count} images; on {devices.describe()}', flush=True)
-    step, tally, gallery = self._run(checkpoint)
+    print(f'Evaluating {self._model} on {count} images; on {devices.describe()}', flush=True)
+    step, tally, gallery = self._run(self._model.checkpoint)
     if args.label_data_dir != 'none':
       print(scores.report(tally.matrix, self._dataset.class_names))
       print('\n' + scores.table(tally.scores()))
-      found = self._described(checkpoint, step, tally)
+      found = self._described(self._model.checkpoint, step, tally)
       self._write_events(found)
     if args.report:
       self._write_report(found, tally, gallery)
@@ -92,7 +64,7 @@ class Evaluation:
   def score_all(self):
     """Evaluates the checkpoints of --all_checkpoints and --watch, a line each, and names the best."""
     args, best, evaluated = self._args, None, []
-    what = checkpoints.described(f'the checkpoints in {args.model_dir}', args.weights)
+    what = checkpoints.described(f'the checkpoints in {args.model_dir}', self._model.weights)
     print(f'Evaluating {what} on {len(self._examples.names)} images; on {devices.describe()}', flush=True)
     try:
       for _, checkpoint in checkpoint_watch.checkpoints(args.model_dir, args.all_checkpoints, args.watch):
@@ -128,7 +100,7 @@ class Evaluation:
     """Returns a checkpoint's scores, Tally and Gallery; Nones, and a line on it, if it is damaged or gone."""
     try:
       what = checkpoint_store.problem(checkpoint)
-      if what is None and self._args.weights == 'ema' and not checkpoints.has_averages(checkpoint):
+      if what is None and self._model.weights == 'ema' and not checkpoints.has_averages(checkpoint):
         what = 'holds no averaged weights'
       if what is None:
         step, tally, gallery = self._run(checkpoint)
@@ -150,16 +122,16 @@ class Evaluation:
     Returns:
       int, the checkpoint's global step; the scores.Tally; and the evaluation_report.Gallery, or None.
     """
-    args, names = self._args, self._examples.names
+    args, looks, names = self._args, self._model.views, self._examples.names
     tally = scores.Tally(self._dataset.class_names, self._dataset.ignore_label)
     gallery = evaluation_report.Gallery(args.report_images) if args.report else None
-    advice = self._looks.memory_advice if not self._looks.is_plain else (
+    advice = looks.memory_advice if not looks.is_plain else (
         'every image is evaluated whole: scale down the largest, or cut them into parts, or end other '
         'programs that hold memory')
     with (environment.without_autotuning(), failures.explaining(advice, self._examples.find_bad),
           Progress(len(names), 'evaluating', 'image') as progress):
       step = checkpoint_store.step_of(checkpoint)
-      predictor = Predictor(self._params, args.model_dir, checkpoint, self._looks)
+      predictor = Predictor(self._model._replace(checkpoint=checkpoint))
       for index, classes, image, label in self._predictions(predictor, progress.view):
         if self._paths:
           predictions.save(self._paths[index], classes, self._dataset, args.submission)
@@ -172,7 +144,7 @@ class Evaluation:
 
   def _predictions(self, predictor, on_view):
     """Yields the number of each image, its predicted classes, the image, and its label or None."""
-    if self._looks.is_plain and self._examples.records:
+    if self._model.views.is_plain and self._examples.records:
       for index, found in predictor.predict_records(self._examples.records, self._dataset):
         yield index, found['classes'], found['image'], found['label'][:, :, 0]
       return
@@ -187,17 +159,22 @@ class Evaluation:
 
   def _described(self, checkpoint, step, tally):
     """Returns all that is known of an evaluated checkpoint, a dict for JSON."""
-    averaged = {'weights': 'ema'} if self._args.weights == 'ema' else {}
+    averaged = {'weights': 'ema'} if self._model.weights == 'ema' else {}
     return {'checkpoint': checkpoint, 'step': step, **averaged, 'images': len(self._examples.names),
             **tally.scores(), 'confusion_matrix': tally.matrix.tolist()}
 
+  def _run_name(self):
+    """Returns what the run of these images is called in TensorBoard: as split_name, but no path."""
+    name = os.path.basename(split_name(self._args))
+    name = 'images' if name in ('', os.curdir, os.pardir) else name
+    return name + '_ema' * (self._model.weights == 'ema')
+
   def _write_report(self, found, tally, gallery):
-    evaluation_report.write(self._args.report, run_name(self._args), found, tally.images, gallery,
-                            self._dataset)
+    evaluation_report.write(self._args.report, self._run_name(), found, tally.images, gallery, self._dataset)
 
   def _write_events(self, found):
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""
-    folder = os.path.join(self._args.model_dir, event_files.OF_EVALUATION, run_name(self._args))
+    folder = os.path.join(self._args.model_dir, event_files.OF_EVALUATION, self._run_name())
     scalars = {title: value for title, value in found.items() if isinstance(value, float)}
     scalars.update({scores.iou_tag(name): value for name, value in found['iou'].items()
                     if value is not None})
@@ -212,13 +189,6 @@ class Evaluation:
 def split_name(args):
   """Returns what the images are called together, such as val."""
   return args.split if args.data_dir else os.path.splitext(os.path.basename(args.evaluation_data_list))[0]
-
-
-def run_name(args):
-  """Returns what the run of these images is called in TensorBoard: as split_name, but no path."""
-  name = os.path.basename(split_name(args))
-  name = 'images' if name in ('', os.curdir, os.pardir) else name
-  return name + '_ema' * (args.weights == 'ema')
 
 
 class Examples(typing.NamedTuple):

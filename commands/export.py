@@ -2,9 +2,6 @@
 import functools
 import io
 import os
-import re
-import stat
-import tempfile
 import time
 import typing
 
@@ -19,7 +16,7 @@ from dataset import preprocessing
 from deeplab_model import deeplabv3_plus_model_fn
 from training import checkpoints, run_config
 from training.tf_estimator import Estimator, TensorServingInputReceiver
-from utils import devices, failures, files
+from utils import devices
 from utils.errors import DataError, UsageError
 
 BYTES_SIGNATURE, BYTES_INPUT, BYTES_OUTPUT = 'image_bytes', 'image_bytes', 'mask_png_bytes'
@@ -38,34 +35,22 @@ class Model(typing.NamedTuple):
   images: typing.Callable
   calibration: typing.Callable | None
 
+  def __str__(self):
+    return checkpoints.described(self.checkpoint, self.estimator.params['weights'])
 
-def main(args):
-  """Exports a model as the flags say."""
+
+def read_model(args):
+  """Returns the Model in --model_dir as the flags ask for it, and takes the devices."""
   check_flags(args)
   images = find_images(args.check_images, '--check_images', args.size)
   calibration = find_images(args.calibration, '--calibration', args.size) if args.calibration else None
   architecture, _ = model_config.resolve(args, model_config.read(args.model_dir))
   checkpoint = checkpoints.latest_or_error(args.model_dir)
-  args.weights = model_config.weights(args, checkpoint)
-  files.make_folder(args.export_dir, '--export_dir')
-
   devices.take()
-  what = checkpoints.described(checkpoint, args.weights)
-  print(f'Exporting {what}; on {devices.describe()}', flush=True)
-  params = {**vars(architecture), 'portable': True, 'weights': args.weights}
+  params = {**vars(architecture), 'portable': True, 'weights': model_config.weights(args, checkpoint)}
   model_fn = with_mask(deeplabv3_plus_model_fn) if args.image_bytes else deeplabv3_plus_model_fn
-  # What appears in export_dir has been checked.
-  with (failures.explaining('end other programs that hold memory'),
-        tempfile.TemporaryDirectory(prefix='exporting-', suffix='.tmp', dir=args.export_dir) as scratch):
-    estimator = Estimator(model_fn, args.model_dir, run_config.run_config(), params)
-    model = Model(estimator, checkpoint, args, images, calibration)
-    exported = write_saved_model(model, scratch) if args.format == 'saved_model' else write(model, scratch)
-    agreement = check(exported, model)
-    path = move_into(exported, args.export_dir)
-  print(f'{path}: exported {what}, and checked against it: {agreement}')
-  if re.search(r'[][*?\\]', os.path.abspath(path)):
-    print(f'Note: TensorFlow takes [ ] * ? \\ in a path for a pattern, and cannot load a SavedModel from '
-          f'{path}; move it to a folder without these')
+  estimator = Estimator(model_fn, args.model_dir, run_config.run_config(), params)
+  return Model(estimator, checkpoint, args, images, calibration)
 
 
 def check_flags(args):
@@ -94,24 +79,20 @@ def move_into(exported, folder):
   name = os.path.basename(exported)
   prefix = name.rstrip('0123456789')
   number = int(name[len(prefix):])
-  while True:
-    path = os.path.join(folder, f'{prefix}{number}')
-    try:
-      os.mkdir(path)  # another export may be about to take the same
-      for made, _, _ in os.walk(exported):
-        os.chmod(made, stat.S_IMODE(os.stat(path).st_mode))  # TensorFlow ignores the umask of a group
-      os.replace(exported, path)
-      return path
-    except FileExistsError:
-      number += 1
+  while os.path.exists(path := os.path.join(folder, f'{prefix}{number}')):
+    number += 1
+  os.rename(exported, path)
+  return path
 
 
 # --- Writing -------------------------------------------------------------------------------------
 
 
 def write(model, scratch):
-  """Writes a format other than the SavedModel into a folder of its own; returns its path."""
+  """Writes the model into a folder of its own; returns its path."""
   name = model.args.format
+  if name == 'saved_model':
+    return write_saved_model(model, scratch)
   row = FORMATS[name]
   folder = os.path.join(scratch, f'{name}-{int(time.time())}')
   os.mkdir(folder)

@@ -167,7 +167,7 @@ class Agreement:
       expected: dict with probabilities [H, W, K] and classes [H, W, 1].
 
     Raises:
-      DataError: probabilities are no numbers, or of another shape.
+      DataError: probabilities are no numbers.
     """
     for what, values in ((self.checkpoint, expected['probabilities']),
                          (f'what was exported of {self.checkpoint}', actual['probabilities'])):
@@ -175,10 +175,6 @@ class Agreement:
         raise DataError(f'{what} predicts probabilities that are no finite numbers (NaN or infinity); '
                         'nothing was left in --export_dir. Export an earlier checkpoint, or train again')
     probabilities, of_model = actual['probabilities'][0], expected['probabilities']
-    if probabilities.shape != of_model.shape:
-      raise DataError(f'what was exported of {self.checkpoint} predicts {list(probabilities.shape)} '
-                      f'probabilities, and the model {list(of_model.shape)}; nothing was left in '
-                      '--export_dir. Please report this')
     self.count(actual['classes'][0, :, :, 0], expected['classes'][:, :, 0])
     self.difference = max(self.difference, float(np.abs(probabilities - of_model).max()))
 
@@ -204,10 +200,7 @@ class Agreement:
       raise DataError(f'{self}, and {least:.1%} is the least that is allowed; nothing was left in '
                       f'--export_dir. {advice}')
 
-  def share(self):
-    """Returns the share of pixels with the same class, as text; rounded down: 100% is all of them."""
-    share = 10000 * self.equal // self.pixels / 100
-    return f'{share:.2f}% of {self.pixels:,} pixels in {self.pictures} picture(s) have the same class'
-
   def __str__(self):
-    return f'{self.share()}; probabilities differ by up to {self.difference:.2g}'
+    share = 10000 * self.equal // self.pixels / 100  # rounded down: 100% is all of them
+    return (f'{share:.2f}% of {self.pixels:,} pixels in {self.pictures} picture(s) have the same class; '
+            f'probabilities differ by up to {self.difference:.2g}')

@@ -9,26 +9,20 @@ import os
 
 import numpy as np
 
-from commands import flags, model_config, photos, videos
+from commands import flags, photos, videos
 from commands.predictor import Predictor
-from dataset import descriptors, image_files, lists, views
-from training import checkpoints, run_config
+from dataset import descriptors, image_files, lists
 from training.tf_estimator import LocalCLIDebugHook
 from utils import devices, environment, failures, files, visualization
-from utils.errors import DataError, UsageError
+from utils.errors import DataError
 from utils.progress import Progress
 
 CSV = 'classes.csv'
 _WRITERS = 2  # threads; each holds some copies of its image
 
 
-def main(args):
-  """Predicts the images and videos that the flags name."""
-  check_flags(args)
-  stored = model_config.read(args.model_dir)
-  model_config.check_views(args, stored)
-  architecture, dataset = model_config.resolve(args, stored)
-  looks = views.read_flags(args, architecture.output_stride)
+def find_photos(args):
+  """Returns the Photos that the flags name, whose outputs have been checked; one at least is there."""
   found = photos.find_photos(args.input, args.output_dir) if args.input else photos.list_photos(
       args.data_dir, lists.read_list(args.infer_data_list))
   of_videos = any(photo.is_video for photo in found) and 'outputs' not in args.explicit
@@ -36,55 +30,16 @@ def main(args):
       args, ('alpha', args.overlay or 'overlay' in args.outputs or of_videos, 'without --overlay'))
   found = [photo._replace(output=os.path.join(args.output_dir, photo.output)) for photo in found]
   check_outputs(found, args)
-  bad = {index: f'there is no image {photo.path}; the list holds file names with extension'
-         for index, photo in enumerate(found) if not os.path.isfile(photo.path)}
-  if len(bad) == len(found):
-    raise DataError(bad[0])
-
-  devices.take()
-  checkpoint = checkpoints.latest_or_error(args.model_dir)
-  args.weights = model_config.weights(args, checkpoint)
-  files.make_folder(args.output_dir, '--output_dir')
-  params = {**vars(architecture), 'weights': args.weights,
-            **run_config.compute_params(args.precision, args.data_format, training=False)}
-  what = f'{len(found)} images' if not any(photo.is_video for photo in found) else (
-      f'{len(found)} images and videos')
-  print(f'Predicting {what} by {checkpoints.described(checkpoint, args.weights)}; on {devices.describe()}',
-        flush=True)
-  predictor = Predictor(params, args.model_dir, checkpoint, looks, 'probabilities' in args.outputs,
-                        [LocalCLIDebugHook()] if args.debug else None)
-  writer = Writer(dataset, args)
-  advice = looks.memory_advice if not looks.is_plain else (
-      'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory')
-  with environment.without_autotuning(), failures.explaining(advice):
-    images = [index for index, photo in enumerate(found) if not photo.is_video]
-    predict_photos(found, [index for index in images if index not in bad], bad, predictor, writer)
-    for index, photo in enumerate(found):
-      if photo.is_video and index not in bad:
-        try:
-          videos.predict(photo, predictor, writer)
-        except DataError as error:
-          bad[index] = str(error)
-          writer.forget(photo)
-  writer.finish(found)
-  done = [photo for index, photo in enumerate(found) if index not in bad]
-  now = {photo.output + photos.ENDINGS[kind] for photo in done for kind in writer.outputs - {'csv'}}
-  others = {entry.path for entry in os.scandir(args.output_dir) if entry.name == CSV and 'csv' not in
-            writer.outputs or entry.name.endswith(tuple(photos.ENDINGS.values()))} - now
-  if others:
-    print(f'Note: {args.output_dir} holds {len(others)} files that are called like outputs, and are not of '
-          f'this call, such as {min(others)}')
-  print(writer.summary(done), flush=True)
-  if bad:
-    head = f'{len(bad)} of {len(found)} images could not be predicted:'
-    raise DataError(('\n' if len(bad) > 1 else ' ').join([head, *(bad[index] for index in sorted(bad))]))
+  missing = find_missing(found)
+  if len(missing) == len(found):
+    raise DataError(missing[0])
+  return found
 
 
-def check_flags(args):
-  """Raises UsageError for flags that exclude each other."""
-  for name in ('data_dir', 'infer_data_list'):
-    if args.input and name in args.explicit:
-      raise UsageError(f'--input and --{name} were given, and each says which images to take; give one')
+def find_missing(found):
+  """Returns a dict from the position of each of the Photos that is not there to a sentence that says so."""
+  return {index: f'there is no image {photo.path}; the list holds file names with extension'
+          for index, photo in enumerate(found) if not os.path.isfile(photo.path)}
 
 
 def check_outputs(found, args):
@@ -102,17 +57,55 @@ def check_outputs(found, args):
                       '--output_dir')
 
 
-def predict_photos(found, order, bad, predictor, writer):
-  """Predicts Photos and has the results written, some at a time in threads of their own.
+def predict(found, model, args):
+  """Predicts Photos, and has the results written.
+
+  Returns:
+    dict from the position of each that could not be predicted to the sentence that says why.
+  """
+  predictor = Predictor(model, 'probabilities' in args.outputs, [LocalCLIDebugHook()] if args.debug else None)
+  writer, bad = Writer(model.dataset, args), find_missing(found)
+  what = 'images and videos' if any(photo.is_video for photo in found) else 'images'
+  print(f'Predicting {len(found)} {what} by {model}; on {devices.describe()}', flush=True)
+  advice = model.views.memory_advice if not model.views.is_plain else (
+      'every image is predicted whole: give --sliding_window H W, or end other programs that hold memory')
+  with environment.without_autotuning(), failures.explaining(advice):
+    predict_images(found, bad, predictor, writer)
+    for index, photo in enumerate(found):
+      if photo.is_video and index not in bad:
+        try:
+          videos.predict(photo, predictor, writer)
+        except DataError as error:
+          bad[index] = str(error)
+          writer.forget(photo)
+  writer.finish(found)
+  done = [photo for index, photo in enumerate(found) if index not in bad]
+  tell_of_others(args.output_dir, writer, done)
+  print(writer.summary(done), flush=True)
+  return bad
+
+
+def tell_of_others(folder, writer, done):
+  """Says how many files in the folder are called like outputs, and stem from other calls."""
+  now = {photo.output + photos.ENDINGS[kind] for photo in done for kind in writer.outputs - {'csv'}}
+  others = {entry.path for entry in os.scandir(folder) if entry.name == CSV and 'csv' not in
+            writer.outputs or entry.name.endswith(tuple(photos.ENDINGS.values()))} - now
+  if others:
+    print(f'Note: {folder} holds {len(others)} files that are called like outputs, and are not of '
+          f'this call, such as {min(others)}')
+
+
+def predict_images(found, bad, predictor, writer):
+  """Predicts the images among Photos and has the results written, some at a time in threads of their own.
 
   Args:
     found: list of Photo.
-    order: list of the positions of those that are to be predicted.
     bad: dict from the position of a photo to the sentence that says what is wrong with it, to which those
       that cannot be read are added.
     predictor: Predictor.
     writer: Writer.
   """
+  order = [index for index, photo in enumerate(found) if not photo.is_video and index not in bad]
   if not order:
     return
 

@@ -38,7 +38,7 @@ def list_photos(folder, names):
 def find_photos(given, output_dir):
   """Returns the Photos of --input; of those in folders and of patterns, the folders below it are kept.
 
-  What is called like an output of another of them is left out: it stems from an earlier call.
+  What is called like an output of another of them is left out: an earlier call has written it.
 
   Args:
     given: list of str: files, folders and patterns.

@@ -12,20 +12,17 @@ from training.tf_estimator import Estimator
 class Predictor:
   """A model by the weights of a checkpoint."""
 
-  def __init__(self, params, model_dir, checkpoint, looks, probabilities=False, hooks=None):
-    """Makes one; a checkpoint is read when images come.
+  def __init__(self, model, probabilities=False, hooks=None):
+    """Makes one; the checkpoint is read when images come.
 
     Args:
-      params: dict, those of the model_fn.
-      model_dir: str.
-      checkpoint: str, its prefix.
-      looks: views.Views, how an image is looked at.
+      model: trained_model.Model.
       probabilities: bool, whether predictions are to hold them too.
       hooks: list of SessionRunHook, or None.
     """
-    self._estimator = Estimator(_model_fn, model_dir, run_config.run_config(), params)
-    self._checkpoint, self._looks, self._hooks = checkpoint, looks, hooks
-    self._num_classes, self._keeps_probabilities = params['num_classes'], probabilities
+    self._estimator = Estimator(_model_fn, model.model_dir, run_config.run_config(), model.params)
+    self._checkpoint, self._looks, self._hooks = model.checkpoint, model.views, hooks
+    self._num_classes, self._keeps_probabilities = model.dataset.num_classes, probabilities
 
   def __call__(self, images, read, on_bad=None, on_view=None):
     """Yields pairs of the position of an image and its prediction.

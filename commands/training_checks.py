@@ -138,7 +138,7 @@ def warn_of_schedule(args, step, last):
   """Says so if the learning rate does not fit a run from `step` to `last`."""
   done, all_steps = step - args.initial_global_step, last - args.initial_global_step
   if args.warmup_steps >= all_steps:
-    print(f'Warning: the learning rate only rises: --warmup_steps {args.warmup_steps} are no fewer than the '
+    print(f'Warning: the learning rate only rises: --warmup_steps {args.warmup_steps} is not less than the '
           f'{all_steps} steps of this run; give fewer')
   is_off = all_steps < args.max_iter / 2 or done >= args.max_iter or all_steps > 1.5 * args.max_iter
   if is_off and args.learning_rate_policy != 'piecewise':  # which does not fall by --max_iter

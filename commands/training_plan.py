@@ -142,8 +142,8 @@ def find_sampling(args, index):
   """Returns the class_uniform.Plan of the training examples, or None if each comes once an epoch."""
   found = class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, 'train.json'))
   if found:
-    print(f'class-uniform: {found.num_uniform} of the {found.num_examples} places of an epoch are shared by '
-          f'{len(found.members)} classes alike')
+    print(f'class-uniform: {found.num_uniform} of the {found.num_examples} places of an epoch are drawn by '
+          f'class, of {len(found.members)} classes')
   return found
 
 

@@ -3,6 +3,8 @@ import itertools
 import os
 import tempfile
 
+import cv2
+
 from commands import photos
 from dataset import image_files
 from utils import files
@@ -16,7 +18,6 @@ _LEAST_SHARE = 0.9
 _WITH_TABLES = ('.mp4', '.mov', '.m4v', '.qt', '.3gp')
 _SLACK = 9  # bytes that writers of AVI may count too many: of a header, and one that makes lengths even
 _EBML, _SEGMENT = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'  # of MKV and WebM
-_ASF = b'\x30\x26\xb2\x75'  # of WMV
 _BOXES = {b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'moof', b'styp', b'sidx', b'mfra', b'meta',
           b'uuid', b'udta', b'pnot', b'emsg', b'prft'}  # of MP4, MOV and M4V
 
@@ -32,29 +33,7 @@ def predict(photo, predictor, writer):
   Raises:
     DataError: OpenCV cannot read the video or write one, or the video is cut off or damaged.
   """
-  import cv2  # slow to load, and of no use to photos
-
-  source = f"video '{photo.path}'"
-  if ends_early(photo.path, source):
-    raise image_files.damaged(source, image_files.ENDS_EARLY)
-  reader = cv2.VideoCapture(photo.path)
-  rate, total = reader.get(cv2.CAP_PROP_FPS), int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
-  if not reader.isOpened() or not rate > 0:
-    raise DataError(f"{source} is nothing that OpenCV reads; convert it, such as by "
-                    "'ffmpeg -i IN -c:v libx264 OUT.mp4'")
-  total = total if 0 < total < os.path.getsize(photo.path) else 0  # which is not known of streams
-  kept, end = {}, 0  # frames whose predictions have not come yet, and when the last one ends, in seconds
-
-  def frames():
-    nonlocal end
-    for position in itertools.count():
-      there, frame = reader.read()
-      if not there:
-        return
-      end = reader.get(cv2.CAP_PROP_POS_MSEC) / 1000 + 1 / rate
-      kept[position] = frame[:, :, ::-1]
-      yield kept[position]
-
+  video = _Video(photo.path)
   folder = os.path.dirname(photo.output) or '.'
   os.makedirs(folder, exist_ok=True)
   number, out, mask_folder = 0, None, photo.output + photos.FRAMES_ENDING
@@ -62,43 +41,79 @@ def predict(photo, predictor, writer):
         files.replacing(photo.output + photos.VIDEO_ENDING) as temporary):
     path = f'{temporary}.mp4'  # OpenCV goes by the extension
     try:
-      with Progress(total or None, os.path.basename(photo.path), 'frame') as progress:
-        for position, prediction in predictor(frames(), read=lambda frame: frame):
-          number, frame, classes = position + 1, kept.pop(position), prediction['classes']
-          if out is None:
-            size = frame.shape[1], frame.shape[0]
-            out = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*_CODEC), rate, size)
-            if not out.isOpened():
-              raise DataError(f'OpenCV cannot write videos here ({_CODEC}); give --outputs mask, or the '
-                              'frames as images')
+      with Progress(video.total or None, os.path.basename(photo.path), 'frame') as progress:
+        for position, prediction in predictor(video.frames(), read=lambda frame: frame):
+          number, frame, classes = position + 1, video.kept.pop(position), prediction['classes']
+          out = out or _writer(path, video.rate, frame)
           out.write(writer.overlay(frame, classes)[:, :, ::-1])
           if 'mask' in writer.video_outputs:
             writer.save_mask(os.path.join(masks, photos.FRAME.format(number)), classes)
           writer.count(photo, classes, number)
           progress.update()
     finally:
-      reader.release()
       if out is not None:
         out.release()
         os.replace(path, temporary)
-    if not number:
-      raise DataError(f'{source} has no frame that OpenCV reads; convert it')
-    if number < min(total - 2, _LEAST_SHARE * total):
-      if end < _LEAST_SHARE * total / rate and not photo.path.lower().endswith(_WITH_TABLES):
-        raise image_files.damaged(source, f'{number} of about {total} frames can be read; if a player '
-                                  'shows it whole, convert it')
-      print(f'Note: {source} has {number} frames, and its header names {total}; unless it was trimmed, or '
-            'its rate varies, the others are damaged', flush=True)
+    video.check_end(number)
     if 'mask' in writer.video_outputs:
       os.makedirs(mask_folder, exist_ok=True)
       for name in os.listdir(masks):
         os.replace(os.path.join(masks, name), os.path.join(mask_folder, name))
 
 
+def _writer(path, rate, frame):
+  """Returns OpenCV's writer of a video of frames of this size."""
+  out = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*_CODEC), rate, frame.shape[1::-1])
+  if not out.isOpened():
+    raise DataError(f'OpenCV cannot write videos here ({_CODEC}); give --outputs mask, or the frames as '
+                    'images')
+  return out
+
+
+class _Video:
+  """A video that is read: its frames a second, how many its header names (0: unknown), and those still kept.
+
+  A frame, uint8 [H, W, 3], is kept under its position until its prediction takes it.
+  """
+
+  def __init__(self, path):
+    self._path, self._source, self._seconds = path, f"video '{path}'", 0
+    if ends_early(path, self._source):
+      raise image_files.damaged(self._source, image_files.ENDS_EARLY)
+    self._reader, self.kept = cv2.VideoCapture(path), {}
+    self.rate = self._reader.get(cv2.CAP_PROP_FPS)
+    total = int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
+    if not self._reader.isOpened() or not self.rate > 0:
+      raise DataError(f"{self._source} is nothing that OpenCV reads; convert it, such as by "
+                      "'ffmpeg -i IN -c:v libx264 OUT.mp4'")
+    self.total = total if 0 < total < os.path.getsize(path) else 0
+
+  def frames(self):
+    for position in itertools.count():
+      there, frame = self._reader.read()
+      if not there:
+        return
+      self._seconds = self._reader.get(cv2.CAP_PROP_POS_MSEC) / 1000 + 1 / self.rate
+      self.kept[position] = frame[:, :, ::-1]
+      yield self.kept[position]
+
+  def check_end(self, number):
+    """Raises DataError if far fewer frames came than the header names, or none; says if some are missing."""
+    if not number:
+      raise DataError(f'{self._source} has no frame that OpenCV reads; convert it')
+    if number < min(self.total - 2, _LEAST_SHARE * self.total):
+      has_table = self._path.lower().endswith(_WITH_TABLES)
+      if self._seconds < _LEAST_SHARE * self.total / self.rate and not has_table:
+        raise image_files.damaged(self._source, f'{number} of about {self.total} frames can be read; if a '
+                                  'player shows it whole, convert it')
+      print(f'Note: {self._source} has {number} frames, and its header names {self.total}; unless it was '
+            'trimmed, or its rate varies, the others are damaged', flush=True)
+
+
 def ends_early(path, source):
   """Returns whether a video's file is shorter than its own headers say, as far as they do.
 
-  AVI, WMV, Matroska and MP4 are chunks, one behind the other, that each begin with their length.
+  AVI, Matroska and MP4 are chunks, one behind the other, that each begin with their length.
 
   Raises:
     DataError: it is no file that can be read; `source` is what the error calls it.
@@ -125,8 +140,6 @@ def _chunk_length(first, head):
   if first == b'RIFF':
     length = int.from_bytes(head[4:8], 'little')
     return 8 + length + length % 2 if head[:4] == first and length else 0
-  if first == _ASF:
-    return int.from_bytes(head[16:24], 'little')
   if first == _EBML:
     digits = 9 - head[4].bit_length()  # of the length, in 7 bits each
     length = int.from_bytes(head[4:4 + digits], 'big') & (all_ones := (1 << 7 * digits) - 1)

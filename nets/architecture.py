@@ -57,49 +57,30 @@ class Architecture:
 
 
 def problem(architecture: Architecture) -> str | None:
-  """Returns a few words on the first value that no model can have, or None: for what a file says.
-
-  The largest numbers are far beyond any model, and keep a file from asking for all of the memory.
-  """
-  for name, is_allowed in _ALLOWED.items():
-    value = getattr(architecture, name)
-    if not is_allowed(value):
-      return f'{name} {value!r:.60} is not allowed'
+  """Returns a few words on the first value that no model can have, or None: for what a file says."""
+  for field in dataclasses.fields(architecture):
+    value, largest = getattr(architecture, field.name), _LARGEST.get(field.name, 1 << 14)
+    row = {'type': field.type, **field.metadata}
+    if not (value is None is field.default or _is_allowed(value, largest, **row)):
+      return f'{field.name} {value!r:.60} is not allowed'
   return None
 
 
-def _number(most, least=1):
-  return lambda value: type(value) is int and least <= value <= most
+# Far beyond any model; they keep a file from asking for all of the memory.
+_LARGEST = {'num_classes': 256, 'eval_crop_size': 1 << 15, 'decoder_convs': 1 << 6}
 
 
-def _one_of(*choices):
-  return lambda value: any(type(value) is type(choice) and value == choice for choice in choices)
+def _is_allowed(value, largest, nargs=None, choices=None, type=int, **_):
+  """Returns whether a value, or each of `nargs`, is one that the flag would take, and at most the largest."""
+  if nargs:
+    lengths = {'*': (0, 3), '+': (1, 2, 3)}.get(nargs, (nargs,))
+    return isinstance(value, tuple) and len(value) in lengths and all(
+        _is_allowed(each, largest, choices=choices, type=type) for each in value)
+  if type in (on_off, str):
+    return isinstance(value, str if type is str else bool)
+  return isinstance(value, int) and not isinstance(value, bool) and (
+      value in choices if choices else 1 <= value <= largest)
 
-
-def _numbers(is_allowed, *lengths):
-  return lambda values: isinstance(values, tuple) and len(values) in lengths and all(map(is_allowed, values))
-
-
-def _or_none(is_allowed):
-  return lambda value: value is None or is_allowed(value)
-
-
-_ALLOWED = {
-    'base_architecture': lambda value: isinstance(value, str),  # nets/backbones.py knows which there are
-    'num_classes': _number(256, least=2),
-    'output_stride': _number(32),  # and which of these
-    'atrous_rates': _or_none(_numbers(_number(1 << 10), 0, 3)),
-    'multi_grid': _or_none(_numbers(_number(1 << 10), 3)),
-    'image_level_feature': _one_of(True, False),
-    'separable_head': _one_of(True, False, None),
-    'decoder': _one_of(True, False, None),
-    'decoder_channels': _number(1 << 14),
-    'decoder_convs': _number(1 << 6),
-    'decoder_filters': _number(1 << 14),
-    'decoder_kernel': _one_of(1, 3),
-    'decoder_output_stride': _numbers(_one_of(8, 4, 2), 1, 2, 3),
-    'eval_crop_size': _or_none(_numbers(_number(1 << 15), 2)),
-}
 
 # What may differ between training and the use of the same variables.
 GEOMETRY = ('output_stride', 'atrous_rates', 'eval_crop_size')

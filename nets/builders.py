@@ -7,8 +7,7 @@ The feature maps are what the decoder works on (DeepLabv3+ sec. 3.1):
   middle: float32 [B, h', w', C''], what the backbone's last stage works on, for the auxiliary head: at the
         output stride, of Xception and MobileNetV2 at 16 at most.
 """
-from nets import backbones, mobilenet_v2, resnet_v1_beta, resnet_v2, xception
-from utils.errors import UsageError
+from nets import mobilenet_v2, resnet_v1_beta, resnet_v2, xception
 
 _BUILDERS = {'mobilenet_v2': mobilenet_v2.build, 'resnet_v1_beta': resnet_v1_beta.build,
              'resnet_v2': resnet_v2.build, 'xception': xception.build}
@@ -24,14 +23,6 @@ def build(row, images, output_stride, norm, multi_grid=None):
     norm: layers.BatchNorm.
     multi_grid: three ints by which the rates of the last three units are multiplied (DeepLabv3 sec. 3.2), or
       None. MobileNetV2 has no such units and takes None alone.
-
-  Raises:
-    UsageError: an output stride or a multi-grid that cannot be built.
   """
-  if output_stride not in backbones.OUTPUT_STRIDES:
-    raise UsageError(f'output_stride {output_stride} is not supported; '
-                     f'use one of {", ".join(map(str, backbones.OUTPUT_STRIDES))}')
-  if multi_grid and row.family == 'mobilenet_v2':
-    raise UsageError(f'--multi_grid does not apply to {row.name}, which has no residual units to dilate')
   build = row.family if callable(row.family) else _BUILDERS[row.family]
   return build(row, images, output_stride, norm, multi_grid or (1, 1, 1))

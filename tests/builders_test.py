@@ -4,7 +4,6 @@ import unittest
 from unittest import mock
 
 from nets import backbones, builders
-from utils.errors import UsageError
 
 
 def family(*arguments):
@@ -24,23 +23,6 @@ class BuildersTest(unittest.TestCase):
   def test_family_may_be_a_function_and_gets_the_multi_grid(self):
     row = backbones.Backbone('own', family, 'own', 0.9)
     self.assertEqual(builders.build(row, 'images', 16, 'norm', (1, 2, 4))[-1], (1, 2, 4))
-
-  def test_other_output_strides_name_the_allowed_ones(self):
-    row = backbones.Backbone('own', family, 'own', 0.9)
-    for stride in (8, 16, 32):
-      self.assertEqual(builders.build(row, 'images', stride, 'norm')[2], stride)
-    for stride in (4, 12, 64):
-      with self.assertRaisesRegex(UsageError, f'output_stride {stride} is not .* use one of 8, 16, 32'):
-        builders.build(row, 'images', stride, 'norm')
-
-  def test_multi_grid_is_refused_by_mobilenets_alone(self):
-    for row in backbones.BACKBONES.values():
-      with mock.patch.dict(builders._BUILDERS, {row.family: family}):
-        if row.family == 'mobilenet_v2':
-          with self.assertRaisesRegex(UsageError, f'--multi_grid does not apply to {row.name}, '):
-            builders.build(row, 'images', 16, 'norm', (1, 2, 4))
-        else:
-          self.assertEqual(builders.build(row, 'images', 16, 'norm', (1, 2, 4))[-1], (1, 2, 4))
 
 
 if __name__ == '__main__':

@@ -261,10 +261,6 @@ class HeadTest(unittest.TestCase):
     self.assertEqual(results[0][0], results[1][0])
     self.assertGreater(relative_error(results[0][1], results[1][1]), 1e-3)
 
-  def test_multi_grid_of_mobilenet_v2_is_refused(self):
-    with self.assertRaisesRegex(UsageError, '--multi_grid does not apply to mobilenet_v2'):
-      variables('mobilenet_v2', multi_grid=(1, 2, 4))
-
 
 def make_params(**changes):
   params = {'base_architecture': 'resnet_v2_50', 'num_classes': 21, 'batch_size': 2, 'max_steps': 4,
