@@ -5,7 +5,7 @@
       --train_data_list ./camvid/train.txt --valid_data_list ./camvid/val.txt
 
 A list holds one name a line; the image of a name is <image_data_dir>/<name>.jpg (or .jpeg, .jfif,
-.png, .bmp, .tif, .webp and the like), its label <label_data_dir>/<name>.png: one channel, grey or palette, of
+.png, .bmp, .tif, .webp and others), its label <label_data_dir>/<name>.png: one channel, grey or palette, of
 values 0..classes-1 or the ignore label. Without lists, the validation images are VOC's own,
 ImageSets/Segmentation/val.txt, and all others that have a label are for training; these lists are
 then written to ./dataset.

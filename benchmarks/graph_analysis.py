@@ -18,7 +18,7 @@ from nets import cpu_convolution
 from training import run_config
 from training.tf_estimator import ModeKeys
 
-SMALL = 4096  # bytes; tensors of shapes and the like, which are the host's anyway
+SMALL = 4096  # bytes; tensors of shapes and other small ones, which are the host's anyway
 ROOT = '/job:localhost/replica:0/task:0/device:'  # begins the names of devices
 _SOURCES = {'IteratorGetNext', 'Placeholder'}  # what they give lies in the host's memory
 # No kernel is launched for these: they hand on a buffer, or say something of it.

@@ -59,7 +59,7 @@ def bench_of(mode, params, dataset, from_records, train_step, predict):
             if mode == 'infer' else train_data(params, dataset, from_records))
     load, compute = session_runs(data, {
         'train': lambda images, labels: train_step(images, labels, params),
-        # As in inference.py, the size of the image is not known beforehand.
+        # As in inference.py, the size of the image is not known before it is read.
         'infer': lambda images, _: predict(
             tf.placeholder_with_default(images, [1, None, None, 3]), params),
         'input': None,

@@ -1,4 +1,4 @@
-"""Class-uniform sampling: part of each epoch goes to all classes alike, however rare they are.
+"""Class-uniform sampling: part of each epoch is drawn by class, so that rare classes come as often as others.
 
 As in Zhu et al., Improving Semantic Segmentation via Video Propagation and Label Relaxation (arXiv
 1812.01593), and NVIDIA's code for it, a class is drawn, each as likely, and then an example that has it.
@@ -24,7 +24,7 @@ class Plan:
   """What an epoch is filled with.
 
   Attributes:
-    share: float, 0..1, of the places that go to all classes alike.
+    share: float, 0..1, of the places that are drawn by class.
     members: list of P lists of int, the numbers of the examples that have a class.
     file_sizes: list of int, the examples of each record file; the first example of the first is number 0.
   """
@@ -39,7 +39,7 @@ class Plan:
 
   @property
   def num_uniform(self) -> int:
-    """The places of an epoch that go to all classes alike."""
+    """The places of an epoch that are drawn by class."""
     return round(self.share * self.num_examples)
 
 

@@ -237,7 +237,7 @@ def decode(image, encoded, source, min_side=1):
   """
   try:
     if image.format == 'PNG':
-      # load() skips the checksums that TensorFlow insists on; verify() compares all but the last.
+      # load() skips the checksums that TensorFlow insists on; verify() compares all except the last.
       image.verify()
       if png.END not in encoded:
         raise OSError(ENDS_EARLY)

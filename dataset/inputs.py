@@ -51,7 +51,7 @@ class TrainOptions:
     max_class_share: float, what a class should take of a crop's valid pixels at most; 1 is no limit.
     sampling: class_uniform.Plan of which examples make an epoch; None takes each once.
     cache: bool, keep decoded examples in memory: 4 bytes a pixel of all of them. The stream stays the same,
-      but for several record files, whose order no longer changes.
+      except for several record files, whose order no longer changes.
     threads: int, of a pool of the pipeline's own; 0 takes part in the one of all operations, a thread a core.
   """
   crop_size: tuple
@@ -355,7 +355,7 @@ def _read_in_threads(images, read, ahead, on_bad):
 
 
 def synthetic_dataset(batch_size, crop_size, num_classes, seed=0):
-  """Returns one made-up batch again and again, which costs nothing: to measure all but the input.
+  """Returns one made-up batch again and again, which costs nothing: to measure everything except the input.
 
   Args:
     batch_size: int.

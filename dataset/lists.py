@@ -45,7 +45,7 @@ class Folders(typing.NamedTuple):
 
   Attributes:
     images: list of str.
-    labels: list of str: one for all images, or one for each folder of images, laid out alike.
+    labels: list of str: one for all images, or one for each folder of images, of the same layout.
     affixes: Affixes.
   """
   images: list

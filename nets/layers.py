@@ -255,7 +255,7 @@ def depthwise_conv2d(inputs, scope, norm, activation=None, stride=1, rate=1, exp
       net = tf.nn.depthwise_conv2d(inputs, weights, _by_axis(1, stride, stride, 1), padding,
                                    data_format=_format())
     else:
-      # This one goes through space-to-batch, which is at home with channels last: the gradients of
+      # This one goes through space-to-batch, which supports channels_last only: the gradients of
       # TensorFlow's native dilated depthwise kernel are wrong on the CPU.
       net = to_features(tf.nn.depthwise_conv2d(from_features(inputs), weights, [1, 1, 1, 1], padding,
                                                dilations=[rate, rate]))
@@ -277,7 +277,7 @@ def batch_norm(inputs, norm, scope='BatchNorm'):
 
   In training the updates of the moving averages are added to tf.GraphKeys.UPDATE_OPS. The kernel gives them
   N / (N - 1) times the variance of a channel's N values. Of one value, such as the image-level feature of a
-  single image, cuDNN makes NaN thereby and TensorFlow's kernel for CPUs 0; here it is 0 on all devices.
+  single image, cuDNN would make NaN and TensorFlow's kernel for CPUs 0; here it is 0 on all devices.
 
   Args:
     inputs: float [B, H, W, C].
@@ -315,7 +315,7 @@ def _update(*operations):
 def _norm_variables(channels):
   """Returns beta, gamma, the moving mean and the moving variance, float32 [channels]."""
   ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
-  # Every replica keeps averages of its own, which are the same: reading them takes no word from the others.
+  # Every replica keeps its own averages, which are the same, so reading them needs no communication.
   averages = dict(trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
                   aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
   return (tf.get_variable('beta', [channels], initializer=zeros),

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from nets import layers
 
-# (channels, stride) of each inverted residual; all but the first widen their input sixfold.
+# (channels, stride) of each inverted residual; all except the first widen their input sixfold.
 _UNITS = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1),
           (96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1))
 _LAST_STAGE = 13  # the index of the first unit of the last stage

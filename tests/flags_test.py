@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 
 from commands import flags
+from tests import flags_page
 from tests.support import ROOT
 from utils.errors import UsageError
 
@@ -113,11 +114,8 @@ class ParserTest(unittest.TestCase):
 
   def test_no_flag_of_any_script_changes_its_name_default_or_what_it_takes(self):
     found = []
-    for name in ('train', 'evaluate', 'inference', 'export_inference_graph', 'create_pascal_tf_record',
-                 'create_cityscapes_tf_record', 'dataset.make_sample_data', 'tools.benchmark',
-                 'tools.convert_checkpoint', 'tools.create_tf_record', 'tools.plot_scalars',
-                 'tools.recalibrate', 'tools.study', 'tools.view_dataset'):
-      parser = importlib.import_module(name).make_parser()
+    for name in flags_page.SCRIPTS:
+      parser = flags_page.parser_of(name)
       for action in sorted(parser._actions, key=lambda action: action.dest):
         # How many processes there are is the machine's matter.
         default = None if action.dest == 'processes' else parser.defaults.get(action.dest)
@@ -125,6 +123,10 @@ class ParserTest(unittest.TestCase):
                      + ' '.join(map(str, action.choices or taken(action))))
     with open(os.path.join(ROOT, 'tests', 'golden', 'flags.txt')) as file:
       self.assertEqual(found, file.read().splitlines())
+
+  def test_page_of_flags_is_made_of_what_scripts_declare(self):
+    with open(flags_page.PATH, encoding='utf-8') as file:
+      self.assertEqual(file.read(), flags_page.page(), 'python -m tests.flags_page writes it')
 
   def test_a_recipe_gives_flags_and_the_command_line_wins(self):
     args = self.parsed_recipe("# What it is.\n--folder 'a b'  # a comment\n\n--positive_int=3\n--many x y\n",

@@ -460,7 +460,7 @@ class AnnounceTest(unittest.TestCase):
     self.assertEqual(len(announced(100, '--learning_rate_policy', 'cosine', '--warmup_steps', 99)), 1)
     self.assertEqual(len(announced(20, '--learning_rate_policy', 'piecewise')), 1)
     _, warning = announced(100, '--warmup_steps', 100)
-    self.assertIn('only rises: --warmup_steps 100 are no fewer than the 100 steps', warning)
+    self.assertIn('only rises: --warmup_steps 100 is not less than the 100 steps', warning)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,8 @@ The second pairs each image with its label, converts the labels to class ids as 
 writes train.record and val.record. Without lists, or folders of their own, a tenth of the images, drawn by
 --seed, is for validation; the lists are written beside the records.
 
-In place of --data, --images and --labels name the folders, and --label_suffix and the like what differs in
-the names. --labels may be the JSON file of COCO's panoptic labels. docs/data.md has the line for each
+In place of --data, --images and --labels name the folders, and --label_suffix or --label_prefix what differs
+in the names. --labels may be the JSON file of COCO's panoptic labels. docs/data.md has the line for each
 labelling tool.
 """
 import argparse

@@ -5,8 +5,8 @@
 
 Evaluation normalises by these averages. They lag behind after a short run, and are those of other images
 after a change of the crop or of the data. Here they become the mean and the variance of what each layer sees
-in --batches batches, augmented by the flags of the model's training. Nothing else changes, be it a slot of
-the optimizer or an average of weights, so that training can go on. --weights says which weights are measured.
+in --batches batches, augmented by the flags of the model's training. Nothing else changes, neither slots of
+the optimizer nor averages of weights, so that training can go on. --weights says which weights are measured.
 
 With --unfold the model stays the same function instead: what batch norm did to the measured values goes into
 gamma and beta. That is for weights whose batch norm was folded into the convolutions, as in published mobile

@@ -17,7 +17,7 @@ _LIMIT = 1024
 
 def largest_on_gpu(model_fn: typing.Callable, params: dict[str, typing.Any],
                    make_batches: typing.Callable[[int], tf.data.Dataset]) -> int:
-  """Returns the images a step that fit on one GPU, less a tenth; a process of its own tries them.
+  """Returns the images a step that fit on one GPU, reduced by 10 %; a process of its own tries them.
 
   Args:
     model_fn: an Estimator's, at the top level of a module.

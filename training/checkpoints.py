@@ -214,7 +214,7 @@ class Restorer(tf.train.Saver):
   """A Saver that checks what it restores, and reads it from a folder of any name.
 
   The graph's tf.model_variables() have to be in the checkpoint, in their shapes. With the weights ema those
-  that have an average there get that: all that was trained, but for batch norm's moving averages.
+  that have an average there get that: all that was trained, except batch norm's moving averages.
 
   Raises, when it restores:
     DataError: the checkpoint is not of this model, or holds no averages.

@@ -1,7 +1,7 @@
 """Signals in a training: the step is finished and saved before the process ends.
 
 Schedulers of clusters send SIGTERM some seconds before they take the machine away; Ctrl-C is SIGINT, and a
-terminal that is closed SIGHUP. The first one asks; a second one ends the process at once, whatever it does
+terminal that is closed SIGHUP. The first one asks; a second one ends the process at once, at any point
 (utils/ending.py). The exit status is 128 and the number of the signal, as a shell counts: 143, 130 and 129.
 """
 import contextlib

@@ -101,7 +101,7 @@ def parts(logits, labels, settings, training):
   Args:
     logits, labels: see cross_entropy.
     settings: Settings.
-    training: bool; in evaluation all pixels count, and alike, and labels are not smoothed.
+    training: bool; in evaluation all pixels count the same, and labels are not smoothed.
   """
   names = weight_of_loss(settings.loss)
   if not training:
@@ -239,7 +239,7 @@ def median_frequency_weights(class_pixels, image_pixels, limit):
 
 
 # --weight_decay_scope: the ends of the names of the variables that weight decay shrinks, or None for all.
-# `weights` are convolutions, but for depthwise ones, as in Google's DeepLab and MobileNet: their
+# `weights` are convolutions, except depthwise ones, as in Google's DeepLab and MobileNet: their
 # training_scope has weights_regularizer=None for separable_conv2d, and regularize_depthwise is False.
 DECAY_SCOPES = {'all': None, 'weights': ('weights',)}
 
@@ -272,7 +272,7 @@ def _are_decayed(variables, scope):
 
 def _decayed(gradients, variables, rate):
   for gradient, variable in zip(gradients, variables, strict=True):
-    gradient.set_shape(variable.shape)  # both are to be sorted alike
+    gradient.set_shape(variable.shape)  # both are to be sorted in the same way
   sums = [part + rate * values for part, values in
           zip(vectors_joined(gradients), vectors_joined(variables), strict=True)]
   vectors = [variable for variable in variables if variable.shape.rank == 1]

@@ -166,7 +166,7 @@ def _as_applied(pairs, settings, multipliers):
   If the norm is not finite all gradients become NaN: in float16 the step is skipped, as without clipping.
   """
   gradients = [gradient for gradient, _ in pairs]
-  if replicas.count() == 1 or settings.clip_gradients:  # of several replicas each has but its part
+  if replicas.count() == 1 or settings.clip_gradients:  # each of several replicas has only its part
     norm = tf.linalg.global_norm(replicas.total(gradients))
     tf.summary.scalar('gradient_norm', norm)
   if settings.clip_gradients:

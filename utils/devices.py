@@ -12,7 +12,7 @@ _SHOWS_WHY = 'TF_CPP_MIN_LOG_LEVEL=0 python -c "import tensorflow as tf; tf.conf
 
 
 def take(num_gpus: int = 1) -> None:
-  """Makes the first GPUs those of this process, and warns if there are none in spite of a driver.
+  """Makes the first GPUs those of this process, and warns if a driver is there and none of them.
 
   To be called before anything is computed, when TensorFlow opens all GPUs that it may use.
 

@@ -1,7 +1,7 @@
 """What TensorFlow finds in its environment, and the cores that there are. Free of TensorFlow.
 
 TensorFlow reads environment variables when it makes its first device, some of them only once, so `prepare`
-comes before anything else (commands/flags.py calls it for every script). What the user has set stays, but for
+comes before anything else (commands/flags.py calls it for every script). What the user has set stays, except
 packages that need not be here. Children inherit it all.
 """
 import contextlib

@@ -1,7 +1,7 @@
 """Layouts of folders: where images and labels lie, for each split, and which files belong together.
 
 Images and labels may lie in two trees of folders, side by side in one, in folders of their own for each
-split, or in several folders that are laid out alike. Free of TensorFlow.
+split, or in several folders that are of one layout. Free of TensorFlow.
 """
 import bisect
 import collections
@@ -201,7 +201,7 @@ def _what_there_is(paths):
     return (f"holds no image ({', '.join(lists.IMAGE_EXTENSIONS)}); give the folder that holds images and "
             'labels')
   advice = ('give the folders by --images and --labels, and what differs in the names by --label_suffix, '
-            '--label_prefix and the like')
+            '--label_prefix or --label_suffix')
   firsts = list({os.path.dirname(path): path for path in reversed(pictures)}.values())[:_MOST_TRIED]
   are_photos = {_are_photos([path]) for path in firsts}
   if len(are_photos) == 1:
