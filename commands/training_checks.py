@@ -127,10 +127,9 @@ def announce(args, model, settings, position, num_train):
         f'{count} images a step; learning rate {rates[0]:.3g} to {rates[1]:.3g} '
         f'({args.learning_rate_policy}); on {devices.describe()}', flush=True)
   warn_of_schedule(args, step, last)
-  if not args.freeze_batch_norm:
-    warn_of_slow_averages(settings.batch_norm_decay, last)
   warn_of_untrained_weights(args.crop_size, model.architecture)
   if not args.freeze_batch_norm:
+    warn_of_slow_averages(settings.batch_norm_decay, last)
     warn_of_folded_batch_norm(model.pre_trained_model)
 
 

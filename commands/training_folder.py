@@ -50,20 +50,13 @@ def opened(args, task):
   with contextlib.ExitStack() as stack:
     if task.is_chief and not is_new:
       stack.enter_context(locks.locked(args.model_dir))
-    found = None if is_new else find_checkpoint(args)
+    if args.clean_model_dir and not is_new:
+      check_cleanable(args.model_dir)
+    found = None if is_new or args.clean_model_dir else checkpoint_store.find(args.model_dir)
+    if found and found.prefix:
+      print(f'Resuming from {found.prefix}')
     stored = model_config.read(args.model_dir) if found and found.prefix else None
     yield Folder(task.is_chief, is_new, found, stored, stack)
-
-
-def find_checkpoint(args):
-  """Returns the checkpoint_store.Found in model_dir that training resumes from, or None for a new model."""
-  if args.clean_model_dir:
-    check_cleanable(args.model_dir)
-    return None
-  found = checkpoint_store.find(args.model_dir)
-  if found.prefix:
-    print(f'Resuming from {found.prefix}')
-  return found
 
 
 def claim(args, folder, model, position, rounds):

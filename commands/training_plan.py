@@ -155,25 +155,16 @@ def find_batch_size(args, machines, folder, model, data):
   """
   found = args.batch_size
   if found == 'auto':
-    found = stored_batch_size(folder.stored) or largest_batch_size(args, machines, model, data)
+    past = folder.stored.history[-1:] if folder.stored else []
+    before = past and past[0]['flags'].get('batch_size')
+    is_known = type(before) is int and before > 0  # a file can say anything
+    found = before if is_known else largest_batch_size(args, machines, model, data)
+    print(f'--batch_size auto is {found}' + ', as before' * is_known)
     training_checks.check_batch_size(found, args.num_gpus, machines.task.workers)
   if data.counts['train'] < found * args.accumulate_steps:
     raise DataError(f'{args.data_dir} has {data.counts["train"]} training examples, fewer than --batch_size '
                     f'{found} x --accumulate_steps {args.accumulate_steps}; give smaller ones or '
                     'more data')
-  return found
-
-
-def stored_batch_size(stored):
-  """Returns what --batch_size auto stood for in an earlier run, or None.
-
-  Args:
-    stored: model_config.Stored of the earlier run, or None.
-  """
-  found = stored.history[-1]['flags'].get('batch_size') if stored and stored.history else None
-  if type(found) is not int or found < 1:  # as a file can say
-    return None
-  print(f'--batch_size auto is {found}, as before')
   return found
 
 
@@ -185,9 +176,7 @@ def largest_batch_size(args, machines, model, data):
   each = batch_sizes.largest_on_gpu(deeplabv3_plus_model_fn, {**params(model, settings), 'xla': args.xla},
                                     make_batches)
   examples = data.counts['train'] // args.accumulate_steps // args.num_gpus
-  found = max(1, min(each, examples)) * args.num_gpus
-  print(f'--batch_size auto is {found}')
-  return found
+  return max(1, min(each, examples)) * args.num_gpus
 
 
 def read_settings(args, machines, model, data, last_step=None):
@@ -246,12 +235,9 @@ def find_history(args, stored, step, num_train, train_records):
   if changes:
     print(f'Changed from step {step} on: ' + ', '.join(
         f'--{name} {_shown(before)} became {_shown(now)}' for name, (before, now) in changes.items()))
-  if past and past[-1]['num_train'] not in (None, num_train):
-    print(f'The training records held {past[-1]["num_train"]} examples before and hold {num_train} now; '
-          'epochs are counted by the new number')
   if past and past[-1]['train_records'] not in (None, train_records):
-    print('The training records hold other examples than before: earlier evaluations do not count for '
-          '--early_stopping_evals')
+    print(f'The training records hold other examples than before: earlier evaluations do not count for '
+          f'--early_stopping_evals, and epochs are of {num_train} examples, not {past[-1]["num_train"]}')
   return history.extended(past, new)
 
 

@@ -18,7 +18,7 @@ from commands import export, export_formats, model_config
 from deeplab_model import deeplabv3_plus_model_fn
 from tests import support
 from tests.support import evaluations
-from training import checkpoints
+from training import checkpoints, validation
 from utils.errors import DataError, UsageError
 
 pytestmark = pytest.mark.compat
@@ -257,10 +257,7 @@ class ResumeTest(support.ScriptsTest):
   def test_round_that_was_saved_without_averages_is_scored_by_its_weights(self):
     model = self.temporary('model')
     shutil.copytree(self.model, model)
-    with open(f'{model}/validation.json', 'r+b') as file:
-      file.readline()
-      file.readline()
-      file.truncate()
+    validation.Validation(model, last=2).forget_later()
     printed = self.train('--train_epochs', 2, '--ema', 0.9, '--weights', 'ema', model_dir=model)
     self.assertIn('step 5, validation on', printed)
     self.assertNotIn('averaged', printed)

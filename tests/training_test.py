@@ -381,11 +381,15 @@ class ForgetLaterTest(FolderTest):
 class BatchSizeTest(unittest.TestCase):
 
   def test_what_auto_stood_for_is_checked_as_any_number(self):
-    def stored(value):
-      with contextlib.redirect_stdout(io.StringIO()):
-        return training_plan.stored_batch_size(mock.Mock(history=[{'flags': {'batch_size': value}}]))
+    def found(value):
+      with (contextlib.redirect_stdout(io.StringIO()),
+            mock.patch.object(training_plan, 'largest_batch_size', return_value=7)):
+        folder = mock.Mock(stored=mock.Mock(history=[{'flags': {'batch_size': value}}]))
+        machines = training_checks.Machines(cluster.Task(), {})
+        data = mock.Mock(counts={'train': 13})
+        return training_plan.find_batch_size(parsed('--batch_size', 'auto'), machines, folder, None, data)
 
-    self.assertEqual([stored(value) for value in (13, 0, -4, '13', None, True, 2.0)], [13] + 6 * [None])
+    self.assertEqual([found(value) for value in (13, 0, -4, '13', None, True, 2.0)], [13] + 6 * [7])
     folder = mock.Mock(stored=mock.Mock(history=[{'flags': {'batch_size': 13}}]))
     for workers, gpus, refused in ((1, 2, True), (1, 1, False), (13, 1, False)):
       args, machines = parsed('--batch_size', 'auto', '--num_gpus', gpus), mock.Mock()

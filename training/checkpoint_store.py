@@ -5,7 +5,6 @@ value, with its checksum), flushed to the disk and then renamed, its index last;
 looks for indexes. So a process may be killed, or a disk become full, at any moment: what was there stays, and
 what was being written does not count. What is in a checkpoint is training/checkpoints.py's concern.
 """
-import atexit
 import contextlib
 import functools
 import glob
@@ -141,7 +140,7 @@ def readable(prefix: str) -> str:
   """
   if not re.search(r'[][*?\\]', prefix):
     return prefix
-  folder = _links_of(os.path.abspath(prefix))
+  folder = _links_of(os.path.abspath(prefix)).name
   for path in glob.glob(glob.escape(os.path.abspath(prefix)) + '*'):
     link = os.path.join(folder, 'checkpoint' + path[len(os.path.abspath(prefix)):])
     with contextlib.suppress(FileExistsError):
@@ -151,10 +150,7 @@ def readable(prefix: str) -> str:
 
 @functools.cache
 def _links_of(prefix):
-  """Returns a new folder for the links to a checkpoint's files."""
-  folder = tempfile.mkdtemp(prefix='checkpoint-')
-  atexit.register(shutil.rmtree, folder, ignore_errors=True)
-  return folder
+  return tempfile.TemporaryDirectory(prefix='checkpoint-')
 
 
 def first_line(error: Exception) -> str:

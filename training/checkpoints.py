@@ -80,10 +80,7 @@ def is_folded(prefix: str) -> bool:
   """Whether batch norm was folded into a checkpoint's convolutions: every moving mean is 0."""
   reader = checkpoint_store.open_reader(prefix)
   means = [name for name in shapes(prefix) if name.endswith('/moving_mean')]
-  try:
-    return bool(means) and not any(reader.get_tensor(name).any() for name in means)
-  except tf.errors.OpError:
-    return False  # it is damaged, which is said when all of it is read
+  return bool(means) and not any(reader.get_tensor(name).any() for name in means)
 
 
 def describe(variables: dict[str, list[int]]) -> str:

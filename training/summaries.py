@@ -18,8 +18,6 @@ from utils.scores import iou_tag
 # stays below 50 MB.
 _MOST_ROWS, _QUALITY = 160, 80
 _OF_RUN = 'configuration'  # the tag of what a run was told
-# Scalars that depend on the machine and its moment, and not on the training itself.
-OF_TIME = ('global_step/sec', 'images_per_second')
 
 
 def image_grid(images, labels, classes, settings):
