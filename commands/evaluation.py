@@ -53,13 +53,11 @@ class Evaluation:
       self._write_events(found)
     if args.report:
       self._write_report(found, tally, gallery)
-      page = os.path.join(args.report, evaluation_report.PAGE)
-      print(f'The report is {page}; look at it: {files.opening(page)}')
+      print(f'The report is {os.path.join(args.report, evaluation_report.PAGE)}')
     if args.json:
       files.write_json(args.json, found)
     if args.save_predictions:
-      print(f'{count} predictions are in {args.save_predictions}; look at them: '
-            + files.opening(args.save_predictions))
+      print(f'{count} predictions are in {args.save_predictions}')
 
   def score_all(self):
     """Evaluates the checkpoints of --all_checkpoints and --watch, a line each, and names the best."""

@@ -197,5 +197,4 @@ class Writer:
       shown.append(f'{len(done) - len(images)} videos')
     if 'csv' in self.outputs:
       shown.append(CSV)
-    return f'{", ".join(shown) or "0 masks"} are in {self.args.output_dir}' + (
-        f'; look at them: {files.opening(self.args.output_dir)}' if shown else '')
+    return f'{", ".join(shown) or "0 masks"} are in {self.args.output_dir}'

@@ -120,10 +120,6 @@ class ErrorTest(ScriptTest):
     answer = self.run_script('print("\\udcff", "\\u00e9")', env={'PYTHONIOENCODING': 'ascii'})
     self.assertEqual((answer.stdout, answer.returncode), ('\\udcff \\xe9\n', 0))
 
-  def test_a_progress_bar_does_not_share_the_line_of_the_error(self):
-    answer = self.run_script('from tqdm import tqdm\nbar = tqdm(total=3)\nraise DataError("no such file")')
-    self.assertRegex(answer.stderr, r'0/3.*\nscript.py: error: no such file\n$')
-
   def test_errors_in_other_threads_are_one_sentence_too(self):
     self.check('thread = threading.Thread(target=lambda: {}[1])\nthread.start()\nthread.join()', 0,
                f'script.py: error: KeyError: 1; {_REPORT}\n')

@@ -82,8 +82,7 @@ def main(args):
 
   for problem in problems:
     print(f'{problem.kind}: {problem.sentence}')
-  page = os.path.join(args.output_dir, 'index.html')
-  print(f'The page is {page}; look at it: {files.opening(page)}')
+  print(f'The page is {os.path.join(args.output_dir, "index.html")}')
   errors = [error for one in sets for error in one.errors]
   if errors:
     raise DataError(f'{len(errors)} example{"s" * (len(errors) > 1)} cannot be used: {errors[0]}')

@@ -145,7 +145,6 @@ def _say(name, error, verbose):
   status, sentence = explain(error)
   _flush_output()
   with contextlib.suppress(OSError):
-    _close_progress_bars()
     if verbose:
       traceback.print_exception(error)
     sys.stderr.write(f'{name}: {printable(sentence)}\n')
@@ -210,10 +209,3 @@ def _flush_output():
     os.close(nowhere)
     return OSError(error.errno, error.strerror, 'standard output')
   return None
-
-
-def _close_progress_bars():
-  """Ends the lines of progress bars that an error has left open."""
-  tqdm = sys.modules.get('tqdm')
-  for bar in list(getattr(getattr(tqdm, 'tqdm', None), '_instances', ())):
-    bar.close()

@@ -8,9 +8,7 @@ import contextlib
 import csv
 import json
 import os
-import shlex
 import stat
-import sys
 import tempfile
 import typing
 
@@ -109,11 +107,6 @@ def write_csv(path: str, rows: typing.Iterable[typing.Sequence]) -> None:
 def check_regular(path: str, source: str) -> None:
   """Raises DataError, naming the source, if a path is no file with an end: a folder, device or pipe."""
   os.close(_open_regular(path, source)[0])
-
-
-def opening(path: str) -> str:
-  """Returns the command that shows a file or folder on a desktop."""
-  return shlex.join(['open' if sys.platform == 'darwin' else 'xdg-open', path])
 
 
 def make_folder_of(path: str, flag: str) -> None:

@@ -41,10 +41,7 @@ def css(colour: typing.Iterable[int]) -> str:
 
 def percent(share: float) -> str:
   """Returns 12 %, 1.2 % or 0.012 %: two digits that count."""
-  value = 100 * share
-  if value == 0 or value >= 10:
-    return f'{value:.0f} %'
-  return f'{value:.{1 if value >= 1 else 2 if value >= .1 else 3}f} %'
+  return f'{100 * share:{".0f" if share >= 0.1 else ".2g"}} %'
 
 
 def data_uri(kind: str, content: bytes) -> str:

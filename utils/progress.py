@@ -31,13 +31,12 @@ class Progress:
 
   def __init__(self, total: int | None, title: str, unit: str) -> None:
     """Args: the number in all, or None if it is not known; what is done; what is counted, in singular."""
-    self.done = 0
-    self._total, self._title, self._unit = total, title, unit
+    self.done, self._shown = 0, time.monotonic()
+    self._line = f'{title}: {{}}{f" of {total}" if total else ""} {unit}s'
     self._bar = None
     with contextlib.suppress(OSError):  # a full disk, or a terminal that has gone, is no reason to end
       if sys.stderr.isatty() and not _is_quiet:
-        self._bar = tqdm(total=total, desc=title, unit=unit)
-    self._begun = self._shown = time.monotonic()
+        self._bar = tqdm(total=total, desc=title, unit=unit, miniters=1)
 
   def __enter__(self) -> 'Progress':
     return self
@@ -49,36 +48,17 @@ class Progress:
     """Raises the count; a note says more, such as which part of the next one is done."""
     self.done += count
     with contextlib.suppress(OSError):
-      self._show(count, note)
-
-  def _show(self, count, note):
-    if self._bar is not None:
-      self._bar.set_postfix_str(note, refresh=False)
-      self._bar.update(count)
-    now = time.monotonic()
-    if now - self._shown < (0.5 if self._bar is not None else _SECONDS):
-      return
-    self._shown = now
-    if self._bar is not None:
-      self._bar.refresh()
-    elif not _is_quiet:
-      print(self._line(now - self._begun, note), file=sys.stderr, flush=True)
+      if self._bar is not None:
+        self._bar.update(count)
+        self._bar.set_postfix_str(note, refresh=bool(note))
+      elif not _is_quiet and time.monotonic() - self._shown >= _SECONDS:
+        self._shown = time.monotonic()
+        print(self._line.format(self.done) + (f', {note}' if note else ''), file=sys.stderr, flush=True)
 
   def view(self, number: int, total: int) -> None:
     """Says how many views of the next one are done, if it has several; see views.merged."""
     if total > 1:
       self.update(0, f'view {number} of {total}')
-
-  def _line(self, seconds, note):
-    text = f'{self._title}: {self.done}'
-    if self._total:
-      text += f' of {self._total}'
-    text += f' {self._unit}s'
-    if note:
-      text += f', {note}'
-    if self._total and self.done:
-      text += f', {duration(seconds * (self._total - self.done) / self.done)} left'
-    return text
 
   def close(self) -> None:
     """Ends the bar."""

@@ -194,15 +194,14 @@ def _boundary(values, distance):
 def report(matrix: np.ndarray, class_names: typing.Sequence[str]) -> str:
   """Returns the scores of an evaluation as text, in the form of the original evaluate.py.
 
-  What has no score has a dash: a class that is neither labelled nor predicted, and every class if no
-  pixel is valid. A sentence names such classes, another one those that are labelled but never predicted.
+  What has no score has a dash: a class that is neither labelled nor predicted, which the mean leaves out, and
+  every class if no pixel is valid.
 
   Args:
     matrix: int64 [K, K]; rows are true classes, columns predicted ones.
     class_names: K of them.
   """
   found, has_pixels = of_matrix(matrix, class_names), bool(matrix.any())
-  labelled, predicted = matrix.sum(axis=1) > 0, matrix.sum(axis=0) > 0
   lines = ['Intersection over Union for each class:']
   lines += [f'    class {index}: {_score(iou):6}  {name}'
             for index, (name, iou) in enumerate(found['iou'].items())]
@@ -210,20 +209,7 @@ def report(matrix: np.ndarray, class_names: typing.Sequence[str]) -> str:
       ('mean Intersection over Union', 'mean_iou'), ('Pixel Accuracy', 'px_accuracy'))]
   if not has_pixels:
     lines.append('no pixel was valid: every label holds the ignore label alone, so there is nothing to score')
-    return '\n'.join(lines)
-  absent, missed = (_listed(class_names, which) for which in (~labelled & ~predicted, labelled & ~predicted))
-  if absent:
-    lines.append(f'neither labelled nor predicted: {absent}; without a score, and left out of the mean')
-  if missed:
-    lines.append(f'never predicted: {missed}; labelled, so that the score is 0')
   return '\n'.join(lines)
-
-
-def _listed(names, which, most=10):
-  """Returns the names that a bool array marks as text: all of them, or the first and how many more."""
-  marked = [name for name, mark in zip(names, which, strict=True) if mark]
-  more = f' and {len(marked) - most} more' if len(marked) > most else ''
-  return ', '.join(marked[:most]) + more
 
 
 def table(scores: dict[str, typing.Any]) -> str:
