@@ -168,9 +168,7 @@ def warn_of_untrained_weights(crop_size, architecture):
   stride = architecture.output_stride
   sides = [-(-side // stride) for side in crop_size]  # of the features
   if unseen := [rate for rate in rates if rate >= min(sides)]:
-    # The largest of the paper reaches over half of its features, 18 of 33.
-    fitting = [max(1, min(sides) * number // (2 * len(rates))) for number in range(1, len(rates) + 1)]
     print(f'Warning: --crop_size {crop_size[0]} {crop_size[1]} makes features of {sides[0]}x{sides[1]}, in '
           f'which the outer weights of the ASPP with rate {", ".join(map(str, unseen))} see padding alone, '
           'are never trained, and disturb what is predicted for larger images. Give crops of '
-          f'{max(unseen) * stride + 1} or more, or --atrous_rates {" ".join(map(str, fitting))}')
+          f'{max(unseen) * stride + 1} or more, or smaller --atrous_rates')

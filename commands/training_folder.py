@@ -131,7 +131,8 @@ def forget_later(model_dir, step, is_new, is_pending):
           f'{checkpoint_store.move_aside(model_dir, left)}: training '
           + ('begins anew' if is_new else f'goes on from step {step}'))
   # What a run was told at this step, of which nothing else is left, is told again.
-  event_files.cut(model_dir, lambda event: event.step < step + (not summaries.is_of_run(event.summary)))
+  event_files.cut(model_dir, lambda event: event.step < step + all(
+      value.tag != summaries.OF_RUN for value in event.summary.value))
   for folder in _EVALUATED:
     event_files.cut(os.path.join(model_dir, folder), lambda event: event.step <= step - is_pending)
   return is_later
@@ -148,10 +149,8 @@ def keep_best(model_dir, contenders, newest=None):
   folder = os.path.join(model_dir, validation.BEST)
   step, held = checkpoint_store.held(folder) or (None, None)
   if held:
-    weights = [(scores or {}).get('weights', 'raw')
-               for scores in (contenders[-1], validation.best_scores(folder))]
     what = checkpoint_store.problem(held) or step not in [entry['step'] for entry in contenders] and (
-        'was scored ' + ('on other images' if weights[0] == weights[1] else 'by other --weights'))
+        'was scored on other images or by other --weights')
     if what:
       aside = checkpoint_store.move_aside(model_dir, [folder])
       print(f'The best so far, step {step} in {folder}, {what}; it begins anew, and that one is in {aside}')

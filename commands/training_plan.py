@@ -127,13 +127,10 @@ def find_class_weights(args, index):
     raise DataError(f'--class_weights {args.class_weights} needs the pixel counts in {args.data_dir}/'
                     'train.json, which is not there, does not fit the records, or was written by an earlier '
                     'version or with --fast; convert the data again, or leave the flag out')
-  names, pixels, limit = index['dataset']['class_names'], index['class_pixels'], args.class_weight_limit
-  weights = losses.median_frequency_weights(pixels, areas, limit)
-  unbounded = losses.median_frequency_weights(pixels, areas, float('inf'))
-  bounded = [name for name, *both in zip(names, weights, unbounded, strict=True) if both[0] != both[1]]
+  names, pixels = index['dataset']['class_names'], index['class_pixels']
+  weights = losses.median_frequency_weights(pixels, areas, args.class_weight_limit)
   absent = [name for name, count in zip(names, pixels, strict=True) if not count]
   print('class weights: ' + ', '.join(f'{name} {weight:.3g}' for name, weight in zip(names, weights))
-        + f'; bounded by --class_weight_limit {limit:g}: {", ".join(bounded)}' * bool(bounded)
         + f'; without a pixel: {", ".join(absent)}' * bool(absent))
   return weights
 

@@ -173,7 +173,7 @@ class AveragesTest(support.ScriptsTest):
     with support.scoring(.1, .2):
       printed = self.train('--train_epochs', 3, '--ema', 0.9, '--early_stopping_evals', 1, model_dir=model)
     self.assertIn('step 5 in', printed)
-    self.assertIn('was scored by other --weights; it begins anew', printed)
+    self.assertIn('was scored on other images or by other --weights; it begins anew', printed)
     self.assertNotIn('Stopping early', printed)
     with open(f'{best}/scores.json') as file:
       self.assertEqual(json.load(file)['mean_iou'], .1)

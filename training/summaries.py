@@ -17,7 +17,7 @@ from utils.scores import iou_tag
 # A picture is no higher, and a JPEG, so that an hour of training on a fast GPU (some 400 times 6 pictures)
 # stays below 50 MB.
 _MOST_ROWS, _QUALITY = 160, 80
-_OF_RUN = 'configuration'  # the tag of what a run was told
+OF_RUN = 'configuration'  # the tag of what a run was told
 
 
 def image_grid(images, labels, classes, settings):
@@ -79,15 +79,10 @@ def of_run(flags, class_names, palette):
   text = ''.join(f'    {line}\n' for line in json.dumps(flags, indent=1, ensure_ascii=False).split('\n'))
   metadata = tf.SummaryMetadata(plugin_data=tf.SummaryMetadata.PluginData(plugin_name='text'))
   summary = tf.Summary(value=[tf.Summary.Value(
-      tag=_OF_RUN, metadata=metadata, tensor=tf.make_tensor_proto([text.encode()], tf.string))])
+      tag=OF_RUN, metadata=metadata, tensor=tf.make_tensor_proto([text.encode()], tf.string))])
   compared = {name: value if isinstance(value, (bool, int, float, str)) else ' '.join(map(str, value))
               for name, value in flags.items() if value is not None}
   summary.MergeFromString(hparams.hparams_pb(compared).SerializeToString())
   legend = visualization.legend(class_names, palette)
   summary.MergeFromString(pictures('legend', [legend]).SerializeToString())
   return summary
-
-
-def is_of_run(summary):
-  """Returns whether a tf.Summary is one that of_run returned."""
-  return any(value.tag == _OF_RUN for value in summary.value)
