@@ -2,7 +2,7 @@
 
 Its HTML stands in evaluation_report.html, and in utils/pages.html.
 """
-import heapq
+import bisect
 import io
 import os
 import typing
@@ -34,14 +34,16 @@ class Example(typing.NamedTuple):
 
 
 class Gallery:
-  """Keeps the images with the lowest and the highest IoU of all that come by."""
+  """Keeps the images with the lowest and the highest IoU of all that come by.
+
+  Attributes:
+    examples: list of Example, by rising IoU.
+  """
 
   def __init__(self, number: int) -> None:
     """Args: number, of images to keep of each kind."""
     self._number = number
-    self._worst: list[tuple[float, int, Example]] = []  # heaps, whose first is the next to be dropped
-    self._best: list[tuple[float, int, Example]] = []
-    self._seen = 0
+    self.examples: list[Example] = []
 
   def add(self, found: scores.ImageScores, photo: np.ndarray, label: np.ndarray, classes: np.ndarray) -> None:
     """Keeps an image if it is one of them.
@@ -51,19 +53,9 @@ class Gallery:
       photo: uint8 [H, W, 3], RGB.
       label, classes: uint8 [H, W].
     """
-    self._seen += 1
-    if found.iou is None:
-      return
-    example = None
-    for heap, key in ((self._worst, -found.iou), (self._best, found.iou)):
-      if len(heap) < self._number or key > heap[0][0]:
-        example = example or _reduced(found, photo, label, classes)
-        (heapq.heappush if len(heap) < self._number else heapq.heapreplace)(heap, (key, -self._seen, example))
-
-  def examples(self) -> list[Example]:
-    """Returns the images kept, each once, by rising IoU."""
-    kept = {-number: example for _, number, example in (*self._worst, *self._best)}
-    return sorted(kept.values(), key=lambda example: example.scores.iou or 0.0)
+    if found.iou is not None:
+      bisect.insort(self.examples, _reduced(found, photo, label, classes), key=lambda one: one.scores.iou)
+      del self.examples[self._number:len(self.examples) - self._number]
 
 
 def _reduced(found, photo, label, classes):
@@ -106,7 +98,7 @@ def write(folder: str, split: str, found: dict[str, typing.Any], images: list[sc
   pages.write(os.path.join(folder, PAGE), _TEMPLATE, found=found, split=split, dataset=dataset, means=means,
               classes=list(zip(names, dataset.palette)), columns=_COLUMNS, title=scores.title, shown=_shown,
               matrix=pages.data_uri('image/png', picture), right=_RIGHT, wrong=_WRONG,
-              cards=[_card(example, dataset) for example in gallery.examples()])
+              cards=[_card(example, dataset) for example in gallery.examples])
   with files.replacing(os.path.join(folder, PICTURE)) as temporary, open(temporary, 'wb') as file:
     file.write(picture)
   files.write_csv(os.path.join(folder, MATRIX), [[r'true \ predicted', *names], *(

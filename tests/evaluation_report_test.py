@@ -155,7 +155,7 @@ class ReportTest(EvaluateTest):
     gallery, output = evaluation_report.Gallery(2), self.temporary('predictions')
     with mock.patch.object(evaluation_report, 'Gallery', lambda number: gallery):
       self.evaluate('--report', self.temporary('report'), '--save_predictions', output)
-    for example in gallery.examples():
+    for example in gallery.examples:
       name = example.scores.name
       label = read_index(f'{self.folder}/labels/{name}.png')
       if name == 'd':  # reduced to 320 pixels of 400

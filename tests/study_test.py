@@ -90,7 +90,7 @@ class StudyTest(FolderTest):
   def test_a_run_of_other_flags_is_not_shown_as_one_of_these(self):
     base = 'a: --ema 0.4\n'
     self.study(base + 'b: --ema 0.5 --pre_trained_model x\n', '--seeds', 1)
-    self.study(base + 'b: --ema 0.5 --pre_trained_model ./x --input_threads 3\n', '--seeds', 1)  # the same
+    self.study(base + 'b: --ema 0.5 --pre_trained_model x --input_threads 3\n', '--seeds', 1)  # the same
     for changed, told in (
         ('b: --ema 0.6', 'out/b/0 holds .*: --pre_trained_model was x .*; --ema was 0.5 and is 0.6 now'),
         ('b: --ema 0.5 --pre_trained_model y', 'records: --pre_trained_model was x and is y now. Give'),

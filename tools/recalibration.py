@@ -157,32 +157,23 @@ def update(session, variables, moments, is_unfolding):
 
 
 def rescale(session, variables, scope):
-  """Gives the filters of a scope's convolution the norm of new ones; returns by what they were multiplied.
-
-  Returns:
-    float32 [C]; or 1.0 if the scope has no convolution, as those of resnet_v2 that come before theirs.
-  """
-  weights = variables.get(scope + '/weights', variables.get(scope + '/depthwise_weights'))
-  if weights is None:
-    return 1.0
-  values = session.run(weights)
-  scale = filter_scale(values)
-  weights.load(values * (scale[:, np.newaxis] if values.shape[-1] == 1 else scale), session)
-  return scale
-
-
-def filter_scale(weights):
-  """Returns float32 [C], what gives each filter the norm that new weights have, the square root of 2.
+  """Gives the filters of a scope's convolution the norm that new weights have, the square root of 2.
 
   Batch norm undoes the scale of a filter, but a step of training turns it by an angle that falls with the
   square of its norm. Filters that had batch norm folded into them have norms that differ a hundredfold.
 
-  Args:
-    weights: float32 [k, k, C', C], or [k, k, C, 1] of a depthwise convolution.
+  Returns:
+    float32 [C], by what they were multiplied; or 1.0 if the scope has no convolution, as those of resnet_v2
+    that come before theirs.
   """
-  is_depthwise = weights.shape[-1] == 1
-  norms = np.sqrt(np.sum(np.square(weights), axis=(0, 1, 3) if is_depthwise else (0, 1, 2)))
-  return np.where(norms > 0, np.sqrt(2) / np.maximum(norms, 1e-12), 1).astype(np.float32)
+  for name, axes in (('weights', (0, 1, 2)), ('depthwise_weights', (0, 1, 3))):  # [k, k, C', C], [k, k, C, 1]
+    if (variable := variables.get(f'{scope}/{name}')) is not None:
+      values = session.run(variable)
+      norms = np.sqrt(np.sum(np.square(values), axis=axes, keepdims=True))
+      scale = np.where(norms > 0, np.sqrt(2) / np.maximum(norms, 1e-12), 1).astype(np.float32)
+      variable.load(values * scale, session)
+      return scale.ravel()
+  return 1.0
 
 
 def unfolded(layer, moments, scale, epsilon):

@@ -112,7 +112,7 @@ def check(args, change, seed):
   before = config.get('flags', {})
   told = [f'--{name} was {before[name]} and is {value} now' for name, value in flags.values(given).items()
           if name in {*given.recorded, 'pre_trained_model'} & {*before} and value != 'auto'
-          and _plain(value) != _plain(before[name])]
+          and (list(value) if isinstance(value, tuple) else value) != before[name]]
   trained, scored = config.get('history') or [{}], [{}, *Validation(folder).evaluations]
   marks = {'train': trained[-1].get('train_records'), 'val': scored[-1].get('records')}
   told = told or [f'the {split} records held other examples' for split, mark in marks.items()
@@ -121,13 +121,6 @@ def check(args, change, seed):
   if told:
     raise DataError(f'{folder} holds a run of other flags or records: {"; ".join(told)}. Give another '
                     f'--output_dir or another name than {change.name}, or remove the folder')
-
-
-def _plain(value):
-  """Returns a flag's value as it is compared: paths by where they lead, and a tuple as JSON holds it."""
-  if isinstance(value, str):
-    return os.path.abspath(value)
-  return list(value) if isinstance(value, tuple) else value
 
 
 def train(args, change, seed):

@@ -77,12 +77,11 @@ def with_legend(image, classes, names, palette, background=None):
   height, width = classes.shape
   pixels = np.bincount(classes.ravel(), minlength=len(names))
   found = [label for label in np.argsort(-pixels, kind='stable') if pixels[label] and label != background]
-  size = max(10, min(height, width) // 28)
   while found:
-    box_height, box_width = _legend_size(names, found, size)
-    if box_width <= width and box_height <= height and 4 * box_height * box_width <= height * width:
+    box = legend(names, palette, found, max(10, min(height, width) // 28))
+    if box.shape[0] <= height and box.shape[1] <= width and 4 * box.size <= image.size:
       image = image.copy()
-      image[-box_height:, :box_width] = legend(names, palette, found, size)
+      image[-box.shape[0]:, :box.shape[1]] = box
       return image
     found.pop()
   return image
@@ -98,26 +97,15 @@ def legend(names, palette, labels=None, size=14):
     size: int, the height of letters in pixels.
   """
   labels = range(len(names)) if labels is None else labels
-  height, width = _legend_size(names, labels, size)
-  canvas = Image.new('RGB', (width, height), (255, 255, 255))
+  texts = [lettering(names[label], f'class {label}', size) for label in labels]
+  line, width = size + size // 3, max(int(font.getlength(text)) for text, font in texts)
+  canvas = Image.new('RGB', (width + 5 * size // 2, line * len(texts) + size // 2), (255, 255, 255))
   pen = ImageDraw.Draw(canvas)
-  for row, label in enumerate(labels):
-    y = size // 4 + row * _legend_line(size) + size // 6
+  for row, (label, (text, font)) in enumerate(zip(labels, texts)):
+    y = size // 4 + row * line + size // 6
     pen.rectangle((size // 2, y, 3 * size // 2, y + size), tuple(palette[label]), (0, 0, 0))
-    text, font = lettering(names[label], f'class {label}', size)
     pen.text((2 * size, y + size // 2), text, (0, 0, 0), font, 'lm')
   return np.asarray(canvas)
-
-
-def _legend_size(names, labels, size):
-  """Returns (height, width) of the legend of these classes."""
-  letterings = [lettering(names[label], f'class {label}', size) for label in labels]
-  width = max(int(font.getlength(text)) for text, font in letterings)
-  return _legend_line(size) * len(letterings) + size // 2, width + 5 * size // 2
-
-
-def _legend_line(size):
-  return size + size // 3
 
 
 @functools.lru_cache
