@@ -8,33 +8,16 @@
 Modes: train is the whole training step; infer predicts one image of --image_size; input reads and
 augments the records of --data_dir; all is these three. Without --data_dir training gets synthetic
 images, and there is no input to measure. memory runs nothing: it tells from the graph of a training
-step what it keeps for the backward pass, and the largest batch for GPUs of several sizes
-(benchmarks/memory.py says how, and what is assumed). command times inference.py as a whole on the
-photos of --images.
+step what it keeps for the backward pass, and the largest batch for GPUs of several sizes. command
+times inference.py as a whole on the photos of --images.
 
---reference also measures the same network as the original DeepLabv3+ scripts build it: in fp32;
-atrous convolutions through SpaceToBatch; batch norm of its own in inference; a loss that picks the
-valid pixels by dynamic_partition; a running confusion matrix with mean IoU, pixel accuracy and
-every class's IoU at each step; predictions that include probabilities; and an input pipeline that
-decodes, scales, pads, crops and flips one whole image after the other.
+--reference also measures the same network as the original DeepLabv3+ scripts build it, in fp32, --vs
+fp32 ours with --precision fp32, and --vs pytorch the same network in plain PyTorch, where that is
+installed. "faster" is how many times faster ours is.
 
---vs fp32 also measures ours with --precision fp32. --vs pytorch also measures the same network in
-plain PyTorch, where that is installed: channels_last, autocast, and torch.compile on a GPU, on
-synthetic images. "faster" is how many times faster ours is.
-
-Every variant lives in a process of its own, so its peak memory is its own too. They take turns in
-blocks of --warmup and then --steps measured steps, --repeats times: what else the machine is doing
-slows all of them, and the ratio is taken between neighbouring blocks. Shown are the median and the
-range of the blocks. CPU s/step counts all threads of the process, and varies less.
-
-FLOP: two for every multiply-add of the convolutions and matrix products of the network; a training
-step counts as three forward passes, as is usual. The peak is the faster of a plain matrix product
-and a plain convolution, which every process runs after each of its blocks, in the same precision.
-
-Waiting for input: a step runs in two parts. The first takes the next batch out of the pipeline and
-copies it to the device; the second trains on it, while the pipeline prepares further batches in
-the background. Nothing can be computed before the batch is there, so the share of the first part
-is the share of time spent waiting for input.
+Every variant lives in a process of its own. They take turns in blocks of --warmup and then --steps
+measured steps, --repeats times; shown are the median and the range of the blocks. docs/benchmarks.md
+says what each figure means.
 """
 import importlib
 import importlib.util

@@ -1,4 +1,5 @@
 """Unpacks and recognises a published checkpoint, and writes a model folder (tools/convert_checkpoint.py)."""
+import collections
 import os
 import re
 import shutil
@@ -17,23 +18,6 @@ from training import checkpoint_store, checkpoints, locks
 from utils import devices, failures, files
 from utils.errors import DataError, UsageError
 
-# What is recognised and cannot be built here: a pattern of a variable's name, and what it is.
-_REFUSED = (
-    ('^_CHECKPOINTABLE_OBJECT_GRAPH$', 'a TensorFlow 2 (Keras) checkpoint'),
-    ('^meta_architecture/', 'a dense prediction cell (DPC)'),
-    ('^MobilenetV3', 'a MobileNetV3'),
-    ('^MobilenetEdgeTPU', 'a MobileNetEdgeTPU'),
-    ('(act|weights)_quant', 'a quantized 8-bit model'),
-    (r'^resnet_v1_\d+/conv1/', 'a ResNet-v1 with the 7x7 stem (only the beta variant is built here)'),
-)
-# Variables that no model needs, and why.
-_LEFT_OUT = (
-    ('global_step$', 'the global step'),
-    ('/(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|ExponentialMovingAverage)$', 'optimizer slots'),
-    ('^(resnet_v\\d_\\d+|xception_\\d+)/logits/|^MobilenetV2/(Conv_1|Logits)/', "the ImageNet classifier's"),
-    ('^auxiliary/', "an auxiliary head's"),
-    ('mean_rgb$', 'the mean colour, which is known'),
-)
 # The largest of Google's archives unpacks to 1 GiB.
 _MAX_UNPACKED = 8 << 30  # bytes
 _MAX_HEADER = 1 << 20    # bytes, of long names and such
@@ -49,10 +33,8 @@ def main(args):
   with tempfile.TemporaryDirectory() as scratch:
     prefix = checkpoints.resolve(unpacked(args.checkpoint, scratch))
     stored = checkpoints.shapes(prefix)
-    for pattern, what in _REFUSED:
-      if any(re.search(pattern, name) for name in stored):
-        raise DataError(f'{prefix} is {what}, which cannot be converted; convert an Xception, MobileNetV2, '
-                        'ResNet-v1-beta or ResNet-v2 model')
+    if any(re.search('(act|weights)_quant', name) for name in stored):
+      raise DataError(f'{prefix} is a quantized 8-bit model, which cannot be converted; convert another')
     architecture = recognized(prefix, stored, args, dataset)
     convert(prefix, stored, architecture, dataset, args)
 
@@ -164,17 +146,11 @@ def convert(prefix, stored, architecture, dataset, args):
     with locks.locked(args.model_dir):
       model_config.write(args.model_dir, architecture, dataset, {'converted_from': os.path.basename(prefix)})
       checkpoint_store.save(tf.train.Saver(), session, args.model_dir, step=0, keep_max=0)
-  _report(stored, {names[n] for n in variables}, missing, architecture, args)
-
-
-def _report(stored, mapped, missing, architecture, args):
   print(f'{args.model_dir}: {architecture}')
-  print(f'mapped: {len(mapped) - len(missing)} variables')
-  left_out = set(stored) - mapped
-  for pattern, why in (*_LEFT_OUT, ('', 'not part of the model')):
-    group = sorted(name for name in left_out if re.search(pattern, name))
-    if group:
-      print(f'left out: {len(group)} ({why}), such as {group[0]}')
-    left_out -= set(group)
+  print(f'mapped: {len(variables) - len(missing)} variables')
+  kinds = collections.Counter(name.rpartition('/')[2] for name in set(stored) - set(names.values()))
+  if kinds:
+    print('left out, as no part of the model: '
+          + ', '.join(f'{count} named {kind}' for kind, count in sorted(kinds.items())))
   if missing:
     print(f'new, to be trained: {len(missing)} variables of the head')
