@@ -253,8 +253,8 @@ def images_seen(args, past, step):
 def plan_rounds(args, data, position):
   """Returns the Rounds from a Position on."""
   last, is_end = round_ends(args, data.counts['train'], position.step, position.images)
-  return Rounds(last, is_end, bool(
-      position.validation and is_end(position.step) and not position.validation.has(position.step)))
+  return Rounds(last, is_end, bool(position.validation and is_end(position.step) and position.step not in [
+      entry['step'] for entry in position.validation.evaluations]))
 
 
 def round_ends(args, num_train, step, position):

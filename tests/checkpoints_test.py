@@ -82,6 +82,15 @@ class ResolveTest(CheckpointsTest):
     with self.assertRaisesRegex(DataError, 'a.ckpt is no readable checkpoint'):
       checkpoints.shapes(prefix)
 
+  def test_folded_batch_norm_has_averages_of_0_and_damage_is_for_others_to_tell(self):
+    prefix = save(self.path('a.ckpt'), {'a/moving_mean': [4], 'b/moving_mean': [2]}, value=0)
+    self.assertTrue(checkpoints.is_folded(prefix))
+    self.assertFalse(checkpoints.is_folded(save(self.path('b.ckpt'), {'a/moving_mean': [4]}, value=1)))
+    data = prefix + '.data-00000-of-00001'
+    with open(data, 'r+b') as file:
+      file.write(b'x' * os.path.getsize(data))
+    self.assertFalse(checkpoints.is_folded(prefix))
+
 
 class CheckTest(CheckpointsTest):
 

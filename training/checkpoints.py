@@ -80,15 +80,14 @@ def is_folded(prefix: str) -> bool:
   """Whether batch norm was folded into a checkpoint's convolutions: every moving mean is 0."""
   reader = checkpoint_store.open_reader(prefix)
   means = [name for name in shapes(prefix) if name.endswith('/moving_mean')]
-  return bool(means) and not any(reader.get_tensor(name).any() for name in means)
+  try:
+    return bool(means) and not any(reader.get_tensor(name).any() for name in means)
+  except tf.errors.OpError:
+    return False  # it is damaged, which is said when all of it is read
 
 
 def describe(variables: dict[str, list[int]]) -> str:
-  """Returns a few words on the model that the variables make up; the scope of most is its backbone.
-
-  Args:
-    variables: shapes by name.
-  """
+  """Returns a few words on the model of variables, shapes by name; the scope of most is its backbone."""
   scopes = collections.Counter(
       name.split('/')[0] for name in variables
       if not re.match('(aspp|auxiliary|decoder|image_pooling|concat_projection)', name))

@@ -47,10 +47,6 @@ class Validation:
     last = {**([self._basis] + self.evaluations)[-1], 'weights': 'raw'}
     return not is_comparable(last, {**self._basis, 'weights': 'raw'})
 
-  def has(self, step: int) -> bool:
-    """Whether a step has been evaluated, as far as the file knows."""
-    return any(entry['step'] == step for entry in self.evaluations)
-
   def add(self, step: int, scores: dict[str, typing.Any]) -> None:
     """Adds the `scores` of an evaluation to the file."""
     self.evaluations = [entry for entry in self.evaluations if entry['step'] != step]
