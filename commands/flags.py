@@ -355,7 +355,7 @@ def run(main: typing.Callable[[argparse.Namespace], None], parser: Parser,
       raise UsageError(f'names of files are {encoding} here, by LC_ALL, LC_CTYPE or LANG, and TensorFlow '
                        'takes them for UTF-8; run with PYTHONUTF8=1, or in a locale such as C.UTF-8')
     args = parser.parse(argv)
-    progress.set_quiet(args.quiet)
+    progress.quiet = args.quiet
     if not args.verbose and argv is None:
       quiet.silence()  # also while the process ends, when TensorFlow tells of what was never used
     main(args)

@@ -15,8 +15,8 @@ class Terminal(io.StringIO):
 class ProgressTest(unittest.TestCase):
 
   def setUp(self):
-    self.addCleanup(progress.set_quiet, progress.is_quiet())
-    progress.set_quiet(False)
+    self.addCleanup(setattr, progress, 'quiet', progress.quiet)
+    progress.quiet = False
 
   def shown(self, *updates, total=10, stderr=io.StringIO):
     """Returns what is written to stderr by updates at these times: (seconds, count, note)."""
@@ -52,7 +52,7 @@ class ProgressTest(unittest.TestCase):
     self.assertEqual(self.shown((20, 7, ''), total=None), 'converting: 7 images\n')
 
   def test_quiet_shows_nothing(self):
-    progress.set_quiet(True)
+    progress.quiet = True
     for stderr in (io.StringIO, Terminal):
       self.assertEqual(self.shown((20, 5, 'half'), (40, 5, ''), stderr=stderr), '')
 

@@ -1,6 +1,5 @@
 """Measures what batch norm's layers see, and writes a model of these averages (tools/recalibrate.py)."""
 import dataclasses
-import os
 import typing
 
 import numpy as np
@@ -12,7 +11,7 @@ from dataset import class_uniform, inputs, record_index, tf_records
 from nets import backbones, layers
 from training import checkpoint_store, checkpoints, locks, validation
 from utils import devices, failures, files
-from utils.errors import DataError, UsageError
+from utils.errors import UsageError
 from utils.progress import Progress
 
 
@@ -43,14 +42,11 @@ def main(args):
   weights, step = model_config.weights(args, prefix), checkpoint_store.step_of(prefix)
   records = tf_records.record_files(args.data_dir, 'train')
   index = record_index.read(args.data_dir, 'train')
-  count = record_index.count_examples(index, records)
-  if count < args.batch_size:
-    raise DataError(f'{args.data_dir} has {count} training examples, fewer than --batch_size '
-                    f'{args.batch_size}; give a smaller one')
   options = inputs.TrainOptions(
-      **inputs.read_flags(args), images_per_replica=args.batch_size, num_examples=count,
+      **inputs.read_flags(args), images_per_replica=args.batch_size,
+      num_examples=record_index.count_examples(index, records),
       padding_color=backbones.get(architecture.base_architecture).padding_color,
-      sampling=class_uniform.plan(index, args.class_uniform, os.path.join(args.data_dir, 'train.json')))
+      sampling=class_uniform.plan(index, args.class_uniform, record_index.path_of(args.data_dir, 'train')))
   # A class for every value, since the labels may be those of another dataset.
   labels = dataclasses.replace(dataset, class_names=tuple(map(str, range(256))))
   with devices.cpu_session() as session:

@@ -125,7 +125,7 @@ class ProgressHook(tf.train.SessionRunHook):
       rate = (self._step - self._shown) / max(self._seconds, 1e-9)
       line.append(f'{rate * self._batch_size:.2f} images/s')
       line.append(f'{progress.duration((self._last_step - self._step) / rate)} left')
-    if not progress.is_quiet():
+    if not progress.quiet:
       print('  '.join(line), flush=True)
     self._shown, self._seconds = self._step, 0
 

@@ -161,20 +161,16 @@ def explain(error: BaseException) -> tuple[int, str]:
     known = isinstance(candidate, Exception) and failures.explain(candidate, _MEMORY)
     if isinstance(known, (UsageError, DataError)):
       return known.exit_status, f'error: {known}'
+  said = failures.first_line(error)[:300] or 'no message'
   if isinstance(error, ImportError):
-    return 1, f'error: {_first_line(error)}; install what requirements.txt lists'
-  return 1, (f'error: {type(error).__name__}: {_first_line(error)}; this is a defect of the program, not of '
-             'your input: please report it with the output of --verbose')
+    return 1, f'error: {said}; install what requirements.txt lists'
+  return 1, (f'error: {type(error).__name__}: {said}; this is a defect of the program, not of your input: '
+             'please report it with the output of --verbose')
 
 
 def printable(text):
   """Returns text without control characters, which could be anything to a terminal; lines stay lines."""
   return re.sub(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]', lambda match: f'\\x{ord(match[0]):02x}', text)
-
-
-def _first_line(error, length=300):
-  lines = str(error).strip().splitlines() or ['no message']
-  return lines[0] if len(lines[0]) <= length else lines[0][:length] + '...'
 
 
 # --- Standard files ------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def explain(error: Exception, memory_advice: str, find_bad_example: FindBad | No
   if known := _failed_file(error, text):
     return known
   if is_out_of_memory(error):
-    why = f' ({_first_line(error)})' if text else ''
+    why = f' ({first_line(error)})' if text else ''
     return UsageError(f'the memory is not enough, or other programs hold it{why}; {memory_advice}')
   if kind and (found := _UNFIT_DRIVER.search(text)):
     return UsageError(
@@ -87,7 +87,7 @@ def explain(error: Exception, memory_advice: str, find_bad_example: FindBad | No
       if bad := find_bad_example():
         return bad
   if kind == 'DataLossError':
-    return DataError(f'a file that was read is damaged ({_first_line(error)}); restore it from a backup, or '
+    return DataError(f'a file that was read is damaged ({first_line(error)}); restore it from a backup, or '
                      'write it again')
   return error
 
@@ -160,7 +160,7 @@ def _text(error):
   return str(getattr(error, 'message', None) or error)
 
 
-def _first_line(error):
+def first_line(error):
   """Returns what a TensorFlow error says, without the places in the program and the graph."""
   lines = [line.strip() for line in _text(error).splitlines() if line.strip()]
   node = next((index for index, line in enumerate(lines) if line.startswith('Node: ')), -1)

@@ -7,17 +7,7 @@ from tqdm import tqdm
 
 _SECONDS = 15  # between two plain lines
 
-_is_quiet = False
-
-
-def set_quiet(is_quiet: bool) -> None:
-  """Says whether no progress is shown, for the whole process (--quiet)."""
-  global _is_quiet
-  _is_quiet = is_quiet
-
-
-def is_quiet() -> bool:
-  return _is_quiet
+quiet = False  # whether no progress is shown, in the whole process (--quiet)
 
 
 def duration(seconds: float) -> str:
@@ -35,7 +25,7 @@ class Progress:
     self._line = f'{title}: {{}}{f" of {total}" if total else ""} {unit}s'
     self._bar = None
     with contextlib.suppress(OSError):  # a full disk, or a terminal that has gone, is no reason to end
-      if sys.stderr.isatty() and not _is_quiet:
+      if sys.stderr.isatty() and not quiet:
         self._bar = tqdm(total=total, desc=title, unit=unit, miniters=1)
 
   def __enter__(self) -> 'Progress':
@@ -51,7 +41,7 @@ class Progress:
       if self._bar is not None:
         self._bar.update(count)
         self._bar.set_postfix_str(note, refresh=bool(note))
-      elif not _is_quiet and time.monotonic() - self._shown >= _SECONDS:
+      elif not quiet and time.monotonic() - self._shown >= _SECONDS:
         self._shown = time.monotonic()
         print(self._line.format(self.done) + (f', {note}' if note else ''), file=sys.stderr, flush=True)
 
