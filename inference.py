@@ -46,8 +46,8 @@ def main(args):
   check_flags(args)
   from commands import inference, trained_model  # TensorFlow, which --help does without
 
-  model = trained_model.read(args)
   photos = inference.find_photos(args)
+  model = trained_model.read(args)
   files.make_folder(args.output_dir, '--output_dir')
   bad = inference.predict(photos, model, args)
   if bad:
