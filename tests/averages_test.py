@@ -21,7 +21,7 @@ from tests.support import evaluations
 from training import checkpoints, validation
 from utils.errors import DataError, UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 END = '/ExponentialMovingAverage'
 

@@ -15,7 +15,7 @@ from tests import tiny_net
 from training import batch_size
 from utils.errors import UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 BATCHES = functools.partial(inputs.synthetic_dataset, crop_size=(33, 33), num_classes=3)
 
 

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from training import checkpoints, validation
 from utils.errors import DataError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 _HEAD = 'decoder/upsampling_logits/conv_1x1/'
 SLIM = {'resnet_v2_50/conv1/weights': [2, 3], 'resnet_v2_50/logits/biases': [7], 'global_step': [],

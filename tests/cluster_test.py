@@ -26,7 +26,7 @@ from tests.support import ROOT, FolderTest, ScriptsTest
 from training import cluster, interrupts, locks
 from utils.errors import UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 WORKERS = {'worker': ['a:1', 'b:1', 'c:1']}
 

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from nets import layers
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 class SkippingPaddingTest(unittest.TestCase):

@@ -24,7 +24,7 @@ from tests.support import run
 from training import checkpoint_store, locks
 from utils.errors import DataError, UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 SIZES = {'a': (33, 49), 'b': (41, 37), 'sub/a': (35, 35)}  # height, width
 

@@ -22,7 +22,7 @@ from dataset.views import Views
 from utils import failures
 from utils.errors import DataError, UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 DATASET = Dataset('tiny', ('a', 'b', 'c'), ((0, 0, 0),) * 3)
 # Half the images' size is the smallest that a scale makes them: with this crop nothing is padded.

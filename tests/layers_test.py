@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from nets import layers
 from tests import support
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 class AtrousStridesTest(unittest.TestCase):

@@ -14,7 +14,7 @@ from training import losses, optimizers
 from utils import settings
 from utils.settings import Settings
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 def evaluate(build):

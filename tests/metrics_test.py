@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from training import metrics
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 class ScoresTest(unittest.TestCase):

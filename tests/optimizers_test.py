@@ -9,7 +9,7 @@ from tests import support
 from training import optimizers
 from utils.settings import Settings
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 SHAPES = {'net/conv/weights': (1, 1, 2, 3), 'net/depthwise_weights': (3, 3, 2, 1), 'net/conv/biases': (5,),

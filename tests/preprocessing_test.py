@@ -14,7 +14,7 @@ from dataset import label_files, preprocessing
 from dataset.descriptors import Dataset
 from utils import failures
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 SIZES = ((1, 1), (7, 13), (16, 5), (31, 33))

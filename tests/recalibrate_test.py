@@ -15,7 +15,7 @@ from tests.support import ScriptsTest, run
 from tools import recalibrate, recalibration
 from training import checkpoint_store, checkpoints, validation
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 _CROP = (33, 49)
 
 

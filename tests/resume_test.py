@@ -24,7 +24,7 @@ from tests.support import run
 from training import training_hooks
 from utils.errors import DataError, UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 class Killed(BaseException):

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from training import metrics, summaries
 from utils.settings import Settings
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 def written(build):

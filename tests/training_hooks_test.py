@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from training import interrupts, training_hooks
 from utils.errors import DataError, UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 class TrainingHookTest(unittest.TestCase):

@@ -25,7 +25,7 @@ from training import batch_size, checkpoint_store, cluster, history, validation
 from utils.errors import DataError, UsageError
 from utils.settings import Settings
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 MODEL = training_plan.Model(Architecture('resnet_v2_50', 3), descriptors.get_dataset('voc'), None)

@@ -22,7 +22,7 @@ from tests import support
 from tools import view_dataset
 from utils.errors import DataError, UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 DESCRIPTOR = {'name': 'tiny <set>', 'class_names': ['ground', 'cat', 'dog & co'],
               'palette': [[1, 2, 3], [200, 0, 16], [0, 0, 200]]}

@@ -14,7 +14,7 @@ from tests import tiny_net
 from training.tf_estimator import ModeKeys
 from utils.errors import UsageError
 
-pytestmark = pytest.mark.compat
+pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
 
 class PlanTest(unittest.TestCase):
