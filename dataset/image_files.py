@@ -9,11 +9,11 @@ that they would refuse or read as something else.
 """
 import contextlib
 import io
-import os
 import re
 import typing
 import warnings
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -370,9 +370,6 @@ def _pixels(image, encoded, orientation, source, check=lambda image, source: Non
 
 def _read_by_opencv(encoded, source):
   """Returns [H, W, 3], RGB, of any type: the pixels as they are stored, but a TIFF as a viewer shows it."""
-  os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # read when it is imported
-  import cv2
-
   image, flags = None, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
   with contextlib.suppress(cv2.error):
     if not encoded.startswith(b'P7'):  # a PAM, of which OpenCV takes red for blue

@@ -269,6 +269,7 @@ class PlacesTest(unittest.TestCase):
 
   def test_limit_of_pixels_is_that_of_the_code(self):
     self.assertIn(f'{image_files.MAX_PIXELS:,} pixels', read('docs/reliability.md'))
+    self.assertEqual(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'], str(image_files.MAX_PIXELS))
 
 
 if __name__ == '__main__':

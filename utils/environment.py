@@ -1,8 +1,7 @@
-"""What TensorFlow finds in its environment, and the cores that there are. Free of TensorFlow.
+"""What libraries find in their environment, and the cores that there are. Free of TensorFlow.
 
-TensorFlow reads environment variables when it makes its first device, some of them only once, so `prepare`
-comes before anything else (commands/flags.py calls it for every script). What the user has set stays, except
-packages that need not be here. Children inherit it all.
+TensorFlow reads some environment variables only once, when it makes its first device, so every script calls
+`prepare` first (commands/flags.py). What the user has set stays. Children inherit it all.
 """
 import contextlib
 import ctypes
@@ -23,6 +22,7 @@ _VARIABLES = {
     # glibc gives threads arenas of their own; what one frees the others cannot have: the shuffle buffer of
     # each epoch took its memory anew.
     'MALLOC_ARENA_MAX': '1',
+    'OPENCV_IO_MAX_IMAGE_PIXELS': '178956970',  # image_files.MAX_PIXELS; OpenCV reads it when it is imported
 }
 THREADS_PER_GPU = int(_VARIABLES['TF_GPU_THREAD_COUNT'])
 _M_ARENA_MAX = -8  # of malloc.h
