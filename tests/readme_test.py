@@ -16,6 +16,7 @@ from PIL import Image
 
 from dataset import image_files
 from tests import support, tiny_net
+from utils import environment
 
 PAGES = ['README.md', *sorted(os.path.relpath(path, support.ROOT) for path in
                               glob.glob(os.path.join(support.ROOT, 'docs', '*.md')))]
@@ -269,7 +270,7 @@ class PlacesTest(unittest.TestCase):
 
   def test_limit_of_pixels_is_that_of_the_code(self):
     self.assertIn(f'{image_files.MAX_PIXELS:,} pixels', read('docs/reliability.md'))
-    self.assertEqual(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'], str(image_files.MAX_PIXELS))
+    self.assertEqual(environment._VARIABLES['OPENCV_IO_MAX_IMAGE_PIXELS'], str(image_files.MAX_PIXELS))
 
 
 if __name__ == '__main__':
