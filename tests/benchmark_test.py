@@ -167,7 +167,7 @@ class MeasureTest(unittest.TestCase):
   def test_input_without_records_is_an_error_and_all_leaves_it_out(self):
     with self.assertRaisesRegex(UsageError, 'give --data_dir'):
       run('input', *_SMALL)
-    with self.assertRaisesRegex(UsageError, '--vs compares networks'):
+    with self.assertRaisesRegex(UsageError, '--vs would change nothing in input'):
       run('input', *_SMALL, '--data_dir', self.folder, '--vs', 'fp32')
     with mock.patch.object(measure, 'measure') as measured, \
         mock.patch.object(measure, 'report', return_value=''):
@@ -229,10 +229,8 @@ class PyTorchTest(unittest.TestCase):
 
   def test_what_pytorch_cannot_build_is_an_error(self):
     with mock.patch.object(importlib.util, 'find_spec', return_value=mock.Mock()):
-      for argv, sentence in ((('--base_architecture', 'xception_65'), 'has no xception_65'),
-                             (('--batch_size', 1), 'give 2 or more')):
-        with self.subTest(argv=argv), self.assertRaisesRegex(UsageError, sentence):
-          run('train', *_RESNET, '--vs', 'pytorch', *argv)
+      with self.assertRaisesRegex(UsageError, 'has no xception_65'):
+        run('train', *_RESNET, '--vs', 'pytorch', '--base_architecture', 'xception_65')
 
 
 @unittest.skipUnless(importlib.util.find_spec('torch'), 'PyTorch is not installed')

@@ -95,10 +95,8 @@ def check(args):
   """Raises UsageError where the flags ask for what cannot be measured."""
   if args.data_dir is None and args.mode == 'input':
     raise UsageError('input has nothing to read; give --data_dir, a folder of train.record')
-  if args.mode == 'memory' and (args.vs or args.reference):
-    raise UsageError('memory looks at our graph alone; leave out --vs and --reference')
-  if args.vs and args.mode == 'input':
-    raise UsageError('--vs compares networks, and input has none; leave it out, or give --reference')
+  flags.refuse_idle(args, ('reference vs', args.mode != 'memory', 'in memory, which looks at our graph'),
+                    ('vs', args.mode != 'input', 'in input, which has no network'))
   if 'pytorch' not in args.vs:
     return
   if importlib.util.find_spec('torch') is None:
@@ -106,9 +104,6 @@ def check(args):
   if not args.base_architecture.startswith('resnet_v2_'):
     raise UsageError(f'--vs pytorch has no {args.base_architecture}; '
                      'use --base_architecture resnet_v2_50 or resnet_v2_101')
-  if args.batch_size == 1 and args.mode in ('train', 'all'):
-    raise UsageError('--batch_size 1 is not for --vs pytorch, whose batch norm cannot train on the one '
-                     'value of the image-level features; give 2 or more')
 
 
 if __name__ == '__main__':
