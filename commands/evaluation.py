@@ -180,7 +180,7 @@ class Evaluation:
       os.makedirs(folder, exist_ok=True)
       event_files.write_scalars(folder, found['step'], scalars)
     except (OSError, tf.errors.OpError) as error:
-      reason = getattr(error, 'strerror', None) or checkpoint_store.first_line(error)
+      reason = getattr(error, 'strerror', None) or failures.first_line(error)
       print(f'Note: TensorBoard does not get these scores, as {folder} cannot be written to ({reason})')
 
 

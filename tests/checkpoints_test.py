@@ -86,10 +86,10 @@ class ResolveTest(CheckpointsTest):
     prefix = save(self.path('a.ckpt'), {'a/moving_mean': [4], 'b/moving_mean': [2]}, value=0)
     self.assertTrue(checkpoints.is_folded(prefix))
     self.assertFalse(checkpoints.is_folded(save(self.path('b.ckpt'), {'a/moving_mean': [4]}, value=1)))
-    data = prefix + '.data-00000-of-00001'
-    with open(data, 'r+b') as file:
-      file.write(b'x' * os.path.getsize(data))
-    self.assertFalse(checkpoints.is_folded(prefix))
+    for name in (prefix + '.data-00000-of-00001', prefix + '.index'):
+      with open(name, 'r+b') as file:
+        file.write(b'x' * os.path.getsize(name))
+      self.assertFalse(checkpoints.is_folded(prefix))
 
 
 class CheckTest(CheckpointsTest):

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from training.validation import BEST
-from utils import files
+from utils import failures, files
 from utils.errors import DataError
 
 NAME = 'model.ckpt'
@@ -75,7 +75,7 @@ def problem(prefix: str) -> str | None:
   try:
     infinite = not_finite(prefix)
   except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
-    return f'is damaged ({first_line(error)})'
+    return f'is damaged ({failures.first_line(error)})'
   return f'holds values that are not finite in {infinite}' if infinite else None
 
 
@@ -151,11 +151,6 @@ def readable(prefix: str) -> str:
 @functools.cache
 def _links_of(prefix):
   return tempfile.TemporaryDirectory(prefix='checkpoint-')
-
-
-def first_line(error: Exception) -> str:
-  """Returns the first line of an error's message, without TensorFlow's trace."""
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _candidates(model_dir):

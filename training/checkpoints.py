@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from nets.replicas import variable_name
 from training import checkpoint_store, validation
-from utils import files
+from utils import failures, files
 from utils.errors import DataError
 
 _CLASSIFIER = re.compile('(decoder/|^)upsampling_logits/conv_1x1/(weights|biases)$|^logits/semantic/')
@@ -72,17 +72,17 @@ def shapes(prefix: str) -> dict[str, list[int]]:
   try:
     return dict(checkpoint_store.open_reader(prefix).get_variable_to_shape_map())
   except Exception as error:  # OpError, IndexError, ValueError, RuntimeError: TensorFlow leaves it open
-    reason = checkpoint_store.first_line(error)
+    reason = failures.first_line(error)
     raise DataError(f'{prefix} is no readable checkpoint ({reason}); copy or download it again') from error
 
 
 def is_folded(prefix: str) -> bool:
   """Whether batch norm was folded into a checkpoint's convolutions: every moving mean is 0."""
-  reader = checkpoint_store.open_reader(prefix)
-  means = [name for name in shapes(prefix) if name.endswith('/moving_mean')]
   try:
+    reader = checkpoint_store.open_reader(prefix)
+    means = [name for name in reader.get_variable_to_shape_map() if name.endswith('/moving_mean')]
     return bool(means) and not any(reader.get_tensor(name).any() for name in means)
-  except tf.errors.OpError:
+  except Exception:  # TensorFlow leaves open which
     return False  # it is damaged, which is said when all of it is read
 
 

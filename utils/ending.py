@@ -161,7 +161,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     known = isinstance(candidate, Exception) and failures.explain(candidate, _MEMORY)
     if isinstance(known, (UsageError, DataError)):
       return known.exit_status, f'error: {known}'
-  said = failures.first_line(error)[:300] or 'no message'
+  said = failures.first_line(error)[:300]
   if isinstance(error, ImportError):
     return 1, f'error: {said}; install what requirements.txt lists'
   return 1, (f'error: {type(error).__name__}: {said}; this is a defect of the program, not of your input: '

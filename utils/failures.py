@@ -160,9 +160,9 @@ def _text(error):
   return str(getattr(error, 'message', None) or error)
 
 
-def first_line(error):
-  """Returns what a TensorFlow error says, without the places in the program and the graph."""
-  lines = [line.strip() for line in _text(error).splitlines() if line.strip()]
+def first_line(error: BaseException) -> str:
+  """Returns what an error says, without TensorFlow's places in the program and the graph."""
+  lines = [line.strip() for line in _text(error).splitlines() if line.strip()] or ['no message']
   node = next((index for index, line in enumerate(lines) if line.startswith('Node: ')), -1)
   skipped = ('Graph execution error', 'Detected at', 'File "', '[[')
-  return next((line for line in lines[node + 1:] if not line.startswith(skipped)), lines[0] if lines else '')
+  return next((line for line in lines[node + 1:] if not line.startswith(skipped)), lines[0])
