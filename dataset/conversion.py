@@ -54,7 +54,7 @@ class _Written(typing.NamedTuple):
   """What is kept of an example that was written."""
   name: str
   size: tuple  # (height, width)
-  print: bytes | None  # see image_files.fingerprint
+  fingerprint: bytes | None  # see image_files.fingerprint
   values: int | None  # bit k says whether the label holds the value k; None after --fast
 
 
@@ -198,7 +198,7 @@ def _add_example(split, report, name, example, writer):
     values = int.from_bytes(np.packbits(held, bitorder='little').tobytes(), 'little')
     if split.totals is not None:
       split.totals += [counts, held, held * counts.sum()]
-  split.examples.append(_Written(name, example.size, example.print, values))
+  split.examples.append(_Written(name, example.size, example.fingerprint, values))
   for note in example.notes:
     report.notes.setdefault(note, []).append(name)
   for value, color in example.palette_uses:
@@ -359,18 +359,17 @@ def _twin_warnings(splits):
   """Yields warnings of images that look like one of another split."""
   for number, split in enumerate(splits):
     for other in splits[:number]:
-      alike = image_files.find_alike(*([example.print for example in one.examples] for one in (split, other)))
+      names = [[example.name for example in part.examples] for part in (split, other)]
+      if len(names[0]) == 1 and names[0] == names[1]:
+        continue  # one image for both splits, which has been told
+      alike = image_files.find_alike(*([example.fingerprint for example in part.examples]
+                                       for part in (split, other)))
       twins = [(example.name, other.examples[twin].name)
                for example, twin in zip(split.examples, alike) if twin >= 0]
-      if twins and not _is_only_image(split, other):
+      if twins:
         yield (f"{len(twins)} images of {split.name} look like images of {other.name}, such as "
                f"'{twins[0][0]}' like '{twins[0][1]}'; if they show the same, scores are too good: put both "
                'on one side')
-
-
-def _is_only_image(split, other):
-  """Returns whether one image is for both splits, as has been told."""
-  return len(split.examples) == len(other.examples) == 1 and split.examples[0].name == other.examples[0].name
 
 
 # --- Files ---------------------------------------------------------------------------------------

@@ -65,13 +65,13 @@ class Stored(typing.NamedTuple):
     format: b'jpeg' or b'png'.
     size: (height, width).
     orientation: int, how the file's pixels were turned for that, 1..8 as EXIF counts; 1 is not at all.
-    print: see fingerprint; None also if the image was not decoded.
+    fingerprint: see the function; None also if the image was not decoded.
   """
   encoded: bytes
   format: bytes
   size: tuple
   orientation: int
-  print: bytes | None = None
+  fingerprint: bytes | None = None
 
   @property
   def file_size(self):
@@ -204,11 +204,11 @@ def open_image(encoded, source):
   try:
     image = Image.open(io.BytesIO(encoded))
   except Image.DecompressionBombError as error:
-    raise _is_too_large(source) from error
+    raise DataError(source + TOO_MANY_PIXELS) from error
   except Exception as error:
     raise _does_not_decode(source, encoded, error) from error
   if image.width * image.height > MAX_PIXELS:  # just below, PIL itself raises no error
-    raise _is_too_large(source)
+    raise DataError(source + TOO_MANY_PIXELS)
   if image.format == 'EPS':
     raise DataError(f'{source} is an EPS file, which is a program and not an image; convert it to PNG')
   return image
@@ -217,10 +217,6 @@ def open_image(encoded, source):
 def size_of(image):
   """Returns (height, width) of a PIL image, which says it the other way round."""
   return image.height, image.width
-
-
-def _is_too_large(source):
-  return DataError(source + TOO_MANY_PIXELS)
 
 
 def decode(image, encoded, source, min_side=1):

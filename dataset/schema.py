@@ -40,7 +40,7 @@ class Encoded(typing.NamedTuple):
     counts: list of 256 int, the pixels of each label value; None if the label was not decoded.
     problems: list of str, sentences that name the file.
     palette_uses: list, see label_files.Stored.
-    print: see image_files.fingerprint.
+    fingerprint: see image_files.fingerprint.
     notes: tuple of str, sentences of the above that hold for the pair.
   """
   features: dict | None
@@ -48,7 +48,7 @@ class Encoded(typing.NamedTuple):
   counts: list | None
   problems: list
   palette_uses: list = ()
-  print: bytes | None = None
+  fingerprint: bytes | None = None
   notes: tuple = ()
 
 
@@ -86,7 +86,7 @@ def encode_pair(pair, fast=False):
       IMAGE_CHANNELS: 3,  # as the graph decodes it, whatever the file holds
       LABEL_ENCODED: label.encoded,
       LABEL_FORMAT: b'png',
-  }, label.size, label.counts, [], label.palette_uses, image.print, notes)
+  }, label.size, label.counts, [], label.palette_uses, image.fingerprint, notes)
 
 
 def read_pair(pair):
