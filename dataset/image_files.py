@@ -85,7 +85,10 @@ def load(path, fast):
   encoded = read_image_file(path, source)
   image = _open_if_known(encoded, source)
   orientation = 1 if image is None else _orientation(image, encoded, source)
-  if orientation == 1 and _is_stored_as_it_is(image, encoded):
+  # Whether the graph's decoders read the file as PIL does.
+  is_readable = (image is not None and image.format in STORED_FORMATS and image.mode in _STORED_MODES
+                 and not _is_deep(image, encoded))
+  if orientation == 1 and is_readable:
     size, image_format, print_ = size_of(image), STORED_FORMATS[image.format], None
     if not fast:
       image = decode(image, encoded, source, min_side=PRINT_SIDE)
@@ -155,17 +158,6 @@ def check_single(image, source):
       image.seek(0)
   if count > 1:
     raise DataError(f'{source} holds {count} pictures, and one is needed; save each by itself')
-
-
-def _is_stored_as_it_is(image, encoded):
-  """Returns whether the graph's decoders read a file as PIL does.
-
-  Args:
-    image: what _open_if_known returned.
-    encoded: bytes of the file.
-  """
-  return (image is not None and image.format in STORED_FORMATS and image.mode in _STORED_MODES
-          and not _is_deep(image, encoded))
 
 
 def _is_deep(image, encoded):
