@@ -200,8 +200,8 @@ def _what_there_is(paths):
   if not pictures:
     return (f"holds no image ({', '.join(lists.IMAGE_EXTENSIONS)}); give the folder that holds images and "
             'labels')
-  advice = ('give the folders by --images and --labels, and what differs in the names by --label_suffix, '
-            '--label_prefix or --label_suffix')
+  advice = ('give the folders by --images and --labels, and what differs in the names by --label_suffix '
+            'or --label_prefix')
   firsts = list({os.path.dirname(path): path for path in reversed(pictures)}.values())[:_MOST_TRIED]
   are_photos = {_are_photos([path]) for path in firsts}
   if len(are_photos) == 1:
