@@ -31,10 +31,10 @@ demo: $(VENV)/.installed
 	  echo "A mask:     $(DEMO)/masks/$${name}_mask.png"; \
 	  echo "An overlay: $(DEMO)/masks/$${name}_overlay.png"
 
-# All tests, or those of FILES alone, without workers: make test FILES=tests/losses_test.py
+# All tests except the laboratory's; or those of FILES, without workers: make test FILES=tests/losses_test.py
 # pytest cannot do without a stderr, which daemons may close.
 test: $(VENV)/.installed-dev
-	true >&2 || exec 2>&1; $(RUN) -m pytest $(if $(FILES),-n 0) $(PYTEST_FLAGS) $(FILES)
+	true >&2 || exec 2>&1; $(RUN) -m pytest $(if $(FILES),-n 0,-m "not laboratory") $(PYTEST_FLAGS) $(FILES)
 
 # Random stories of trainings that are killed, damaged and resumed: minutes to hours.
 torture: $(VENV)/.installed

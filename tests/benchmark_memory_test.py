@@ -19,7 +19,7 @@ from training import run_config
 from training.tf_estimator import ModeKeys
 from utils.errors import UsageError
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow]
+pytestmark = pytest.mark.laboratory
 _CROP = ('--crop_size', '97', '65')
 _TINY = ('--base_architecture', tiny_net.LEAN, *_CROP)
 _REAL = ('--base_architecture', 'mobilenet_v2_dm05', *_CROP)  # what it saves depends on the network

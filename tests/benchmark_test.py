@@ -26,7 +26,7 @@ from tests.golden import formula
 from tools import benchmark
 from utils.errors import DataError, UsageError
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow]
+pytestmark = [pytest.mark.compat, pytest.mark.laboratory]
 _SCRIPT = os.path.abspath(benchmark.__file__)
 _SMALL = ('--base_architecture', 'mobilenet_v2_dm05', '--crop_size', '33', '49', '--image_size', '41',
           '35', '--steps', '1', '--warmup', '1', '--repeats', '2')

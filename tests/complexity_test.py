@@ -9,7 +9,7 @@ import deeplab_model
 from benchmarks import complexity
 from nets.architecture import Architecture
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.laboratory
 
 
 @functools.cache

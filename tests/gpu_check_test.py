@@ -7,7 +7,7 @@ import unittest
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.laboratory
 _SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'tools', 'gpu_check.sh')
 
 

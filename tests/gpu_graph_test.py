@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from benchmarks import gpu_graph, graph_analysis
 from tests import tiny_net
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow]
+pytestmark = pytest.mark.laboratory
 _SCRIPT = os.path.abspath(gpu_graph.__file__)
 
 
