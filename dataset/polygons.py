@@ -41,12 +41,8 @@ class Drawing(typing.NamedTuple):
   path: str
 
 
-def read(path, size=None):
-  """Returns the Drawing of a labelme JSON file.
-
-  Args:
-    path: str.
-    size: (height, width) of the image, for files that do not say it (`imageHeight` is null).
+def read(path):
+  """Returns the Drawing of a labelme JSON file, whose path is a str.
 
   Raises:
     DataError: the file is missing, damaged or none of labelme's; its image has too many pixels; or a shape,
@@ -61,7 +57,7 @@ def read(path, size=None):
     raise DataError(f"{source} is none of labelme's: it has no {lacks}; give what labelme saved")
   shapes = [_read_shape(shape, f"shape {number} of {source}")
             for number, shape in enumerate(content['shapes'], 1)]
-  return Drawing(_read_size(content, size, source), shapes, path)
+  return Drawing(_read_size(content, source), shapes, path)
 
 
 def names(drawing):
@@ -94,13 +90,11 @@ def draw(drawing, labels, background):
 # --- Reading ----------------------------------------------------------------------------------------------
 
 
-def _read_size(content, size, source):
+def _read_size(content, source):
   height, width = content['imageHeight'], content['imageWidth']
   if height is None and width is None:
-    if size is None:
-      raise DataError(f'{source} does not say how large its image is (imageHeight is null); save it anew in '
-                      'labelme')
-    height, width = size
+    raise DataError(f'{source} does not say how large its image is (imageHeight is null); save it anew in '
+                    'labelme')
   if not all(type(side) is int and side > 0 for side in (height, width)):
     raise DataError(f'{source} has the imageHeight {shortened(repr(height))} and the imageWidth '
                     f'{shortened(repr(width))}; use numbers of pixels')

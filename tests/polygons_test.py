@@ -42,10 +42,10 @@ class PolygonsTest(unittest.TestCase):
     with open(self.path, 'w', encoding='utf-8') as file:
       file.write(content if isinstance(content, str) else json.dumps(content))
 
-  def read(self, *shapes, size=None, **more):
+  def read(self, *shapes, **more):
     self.write({'version': '5.5.0', 'flags': {}, 'shapes': list(shapes), 'imagePath': 'a.jpg',
                 'imageData': None, 'imageHeight': HEIGHT, 'imageWidth': WIDTH, **more})
-    return polygons.read(self.path, size)
+    return polygons.read(self.path)
 
   def draw(self, *shapes):
     labels = {name: value for value, name in enumerate('abc', 1)}
@@ -70,9 +70,7 @@ class ReadTest(PolygonsTest):
   def test_a_photo_may_be_larger_than_other_json(self):
     self.assertEqual(self.read(imageData='A' * (1 << 25)).size, SIZE)
 
-  def test_the_size_is_given_if_the_file_does_not_say_it(self):
-    self.assertEqual(self.read(imageHeight=None, imageWidth=None, size=(3, 5)).size, (3, 5))
-    self.assertEqual(self.read(size=(3, 5)).size, SIZE)
+  def test_a_file_that_does_not_say_the_size_is_refused(self):
     with self.assertRaisesRegex(DataError, 'does not say how large its image is'):
       self.read(imageHeight=None, imageWidth=None)
 
