@@ -46,10 +46,10 @@ def main(args):
   check_flags(args)
   from commands import inference, trained_model  # TensorFlow, which --help does without
 
-  photos = inference.find_photos(args)
+  photos, bad = inference.find_photos(args)
   model = trained_model.read(args)
   files.make_folder(args.output_dir, '--output_dir')
-  bad = inference.predict(photos, model, args)
+  inference.predict(photos, bad, model, args)
   if bad:
     head = f'{len(bad)} of {len(photos)} images could not be predicted:'
     raise DataError(('\n' if len(bad) > 1 else ' ').join([head, *(bad[index] for index in sorted(bad))]))

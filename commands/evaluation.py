@@ -52,7 +52,7 @@ class Evaluation:
       found = self._described(self._model.checkpoint, step, tally)
       self._write_events(found)
     if args.report:
-      self._write_report(found, tally, gallery)
+      evaluation_report.write(args.report, self._run_name(), found, tally.images, gallery, self._dataset)
       print(f'The report is {os.path.join(args.report, evaluation_report.PAGE)}')
     if args.json:
       files.write_json(args.json, found)
@@ -76,7 +76,7 @@ class Evaluation:
               f'{found["px_accuracy"]:.4f}' + '; the best so far' * (is_best and len(evaluated) > 1),
               flush=True)
         if args.report and is_best:
-          self._write_report(found, tally, gallery)
+          evaluation_report.write(args.report, self._run_name(), found, tally.images, gallery, self._dataset)
         if args.json:
           files.write_json(args.json, {'best': best['step'], 'evaluations': evaluated})
     except KeyboardInterrupt:
@@ -166,9 +166,6 @@ class Evaluation:
     name = os.path.basename(split_name(self._args))
     name = 'images' if name in ('', os.curdir, os.pardir) else name
     return name + '_ema' * (self._model.weights == 'ema')
-
-  def _write_report(self, found, tally, gallery):
-    evaluation_report.write(self._args.report, self._run_name(), found, tally.images, gallery, self._dataset)
 
   def _write_events(self, found):
     """Writes the scores for TensorBoard beside the checkpoints, or says that it cannot be done."""

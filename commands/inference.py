@@ -22,7 +22,11 @@ _WRITERS = 2  # threads; each holds some copies of its image
 
 
 def find_photos(args):
-  """Returns the Photos that the flags name, whose outputs have been checked; one at least is there."""
+  """Returns the Photos that the flags name, whose outputs have been checked; one at least is there.
+
+  Returns:
+    list of Photo, and dict from the position of each that is not there to a sentence that says so.
+  """
   found = photos.find_photos(args.input, args.output_dir) if args.input else photos.list_photos(
       args.data_dir, lists.read_list(args.infer_data_list))
   of_videos = any(photo.is_video for photo in found) and 'outputs' not in args.explicit
@@ -30,16 +34,11 @@ def find_photos(args):
       args, ('alpha', args.overlay or 'overlay' in args.outputs or of_videos, 'without --overlay'))
   found = [photo._replace(output=os.path.join(args.output_dir, photo.output)) for photo in found]
   check_outputs(found, args)
-  missing = find_missing(found)
-  if len(missing) == len(found):
-    raise DataError(missing[0])
-  return found
-
-
-def find_missing(found):
-  """Returns a dict from the position of each of the Photos that is not there to a sentence that says so."""
-  return {index: f'there is no image {photo.path}; the list holds file names with extension'
-          for index, photo in enumerate(found) if not os.path.isfile(photo.path)}
+  bad = {index: f'there is no image {photo.path}; the list holds file names with extension'
+         for index, photo in enumerate(found) if not os.path.isfile(photo.path)}
+  if len(bad) == len(found):
+    raise DataError(bad[0])
+  return found, bad
 
 
 def check_outputs(found, args):
@@ -57,14 +56,10 @@ def check_outputs(found, args):
                       '--output_dir')
 
 
-def predict(found, model, args):
-  """Predicts Photos, and has the results written.
-
-  Returns:
-    dict from the position of each that could not be predicted to the sentence that says why.
-  """
+def predict(found, bad, model, args):
+  """Predicts Photos, and has the results written; those that cannot be predicted are added to `bad`."""
   predictor = Predictor(model, 'probabilities' in args.outputs, [LocalCLIDebugHook()] if args.debug else None)
-  writer, bad = Writer(model.dataset, args), find_missing(found)
+  writer = Writer(model.dataset, args)
   what = 'images and videos' if any(photo.is_video for photo in found) else 'images'
   print(f'Predicting {len(found)} {what} by {model}; on {devices.describe()}', flush=True)
   advice = model.views.memory_advice if not model.views.is_plain else (
@@ -82,7 +77,6 @@ def predict(found, model, args):
   done = [photo for index, photo in enumerate(found) if index not in bad]
   tell_of_others(args.output_dir, writer, done)
   print(writer.summary(done), flush=True)
-  return bad
 
 
 def tell_of_others(folder, writer, done):
