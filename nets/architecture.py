@@ -67,7 +67,8 @@ def problem(architecture: Architecture) -> str | None:
 
 
 # Far beyond any model; they keep a file from asking for all of the memory.
-_LARGEST = {'num_classes': 256, 'eval_crop_size': 1 << 15, 'decoder_convs': 1 << 6}
+_LARGEST = {'num_classes': 256, 'atrous_rates': 1 << 10, 'multi_grid': 1 << 10, 'decoder_convs': 1 << 6,
+            'eval_crop_size': 1 << 15}
 
 
 def _is_allowed(value, largest, nargs=None, choices=None, type=int, **_):
