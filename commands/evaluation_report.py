@@ -53,8 +53,11 @@ class Gallery:
       photo: uint8 [H, W, 3], RGB.
       label, classes: uint8 [H, W].
     """
-    if found.iou is not None:
-      bisect.insort(self.examples, _reduced(found, photo, label, classes), key=lambda one: one.scores.iou)
+    if found.iou is None:
+      return
+    place = bisect.bisect(self.examples, found.iou, key=lambda one: one.scores.iou or 0.0)
+    if place < self._number or place > len(self.examples) - self._number:  # only these are worth scaling down
+      self.examples.insert(place, _reduced(found, photo, label, classes))
       del self.examples[self._number:len(self.examples) - self._number]
 
 
